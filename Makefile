@@ -1,0 +1,44 @@
+# make repro   set up, run the whole pipeline, print the metrics and where the report is
+# make test    set up, lint, all tests: the fast ones first
+# make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone beside this one
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+SMOKE := runs/smoke
+export PATH := $(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: setup repro test fast lint smoke
+.DEFAULT_GOAL := repro
+
+setup: $(VENV)/.ready
+
+# One lock file for every machine; the package itself is installed in place, so an edited file needs no new setup.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+repro: setup
+	dvc repro
+	@dvc metrics show
+	@echo "report: $(CURDIR)/artifacts/report/index.html"
+
+test: lint fast
+	pytest -m slow
+
+fast: setup
+	pytest -m "not slow"
+
+lint: setup
+	ruff check .
+	mypy
+
+smoke: setup
+	rm -rf $(SMOKE)
+	git clone --quiet . $(SMOKE)
+	cp profiles/smoke.yaml $(SMOKE)/params.yaml
+	cd $(SMOKE) && PYTHONPATH=$(CURDIR)/$(SMOKE)/src dvc repro && dvc metrics show

@@ -1,0 +1,147 @@
+"""The pipeline as a Prefect flow: `python -m flows.pipeline` runs what `dvc repro` runs, one task a stage.
+
+The graph is read from DVC, so it is written once, in dvc.yaml. DVC also stays the judge of what has to run: a task asks
+for its stage and DVC answers "didn't change, skipping" where nothing did. Results are DVC's, not Prefect's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from saliency_r1.stage import die_with_parent
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+ROOT = Path(__file__).resolve().parents[1]
+LAST_LINES = 15  # of a failed stage's output that go into the error
+
+
+class Stage(NamedTuple):
+    """A stage of the graph and the stages it needs."""
+
+    name: str
+    needs: list[str]
+
+
+class Outcome(NamedTuple):
+    """What became of a stage: whether it ran or was up to date, and how long that took."""
+
+    stage: str
+    ran: bool
+    seconds: float
+
+
+def read_graph(folder: Path = ROOT) -> list[Stage]:
+    """The stages of the folder's dvc.yaml with all they depend on, in an order in which they can run."""
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        graph = repo.index.graph  # an edge leads from a stage to one it needs
+        targets = [stage for stage in graph if stage.path_in_repo == "dvc.yaml"]
+        wanted = set(targets).union(*(networkx.descendants(graph, stage) for stage in targets))
+        return [
+            Stage(stage.addressing, sorted(needed.addressing for needed in graph.successors(stage)))
+            for stage in networkx.dfs_postorder_nodes(graph)
+            if stage in wanted
+        ]
+
+
+def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool = False) -> Outcome:
+    """Bring one stage up to date in a process of its own and pass its output on, line by line.
+
+    The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
+    """
+    # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    start = time.monotonic()
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    ran = False
+    with subprocess.Popen(
+        [*command, "--force"] if force else command,
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=die_with_parent,
+    ) as process:
+        for line in _lines(process):
+            ran = ran or line.startswith(("Running stage", "Importing"))
+            last.append(line)
+            say(line)
+    if process.returncode:
+        raise RuntimeError(f"{stage} ended with exit code {process.returncode}:\n" + "\n".join(last))
+    return Outcome(stage, ran, time.monotonic() - start)
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, in which `python` means the interpreter that runs the flow."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            yield line.rstrip()
+
+
+def metrics_table(folder: Path) -> str:
+    """The metrics of the workspace as Markdown, as `dvc metrics show` writes them."""
+    command = [sys.executable, "-m", "dvc", "metrics", "show", "--md"]
+    return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=True).stdout
+
+
+@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(stage: str, folder: Path, force: bool) -> Outcome:
+    """One stage: run it, and publish what it says about quality or metrics."""
+    outcome = reproduce(stage, folder, get_run_logger().info, force)
+    kind, _, name = stage.partition("@")
+    if kind == "check":
+        report = json.loads((folder / "artifacts" / "checks" / f"{name}.json").read_text(encoding="utf-8"))
+        create_table_artifact(report["expectations"], key=f"check-{name}", description=f"Gate after {name}: passed")
+    elif stage == "metrics":
+        create_markdown_artifact(metrics_table(folder), key="metrics", description="Every measure, test split")
+    return outcome
+
+
+@flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
+def pipeline(folder: Path = ROOT, force: bool = False) -> None:
+    """Run every stage of dvc.yaml, each after the stages it needs; a failed one skips what follows it."""
+    futures: dict[str, PrefectFuture[Outcome]] = {}
+    for stage in read_graph(folder):
+        # Only a download can fail for a reason that goes away by itself.
+        options = run_stage.with_options(retries=1 if stage.name == "download" else 0, retry_delay_seconds=30)
+        futures[stage.name] = options.submit(
+            stage.name, folder, force, return_state=False, wait_for=[futures[needed] for needed in stage.needs]
+        )
+    outcomes = [future.result() for future in futures.values()]
+    create_table_artifact(
+        [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
+        key="stages",
+        description="What ran and what was up to date",
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
+    pipeline(force=parser.parse_args().force)

@@ -1,0 +1,325 @@
+"""Train the tiny EVF-SAM on rendered scenes and write it as a folder that ``saliency_r1.segmenter.load`` reads.
+
+Two phases: first SAM's image encoder alone learns to label every pixel with colour and shape (the stand-in for the
+pre-training of a real SAM), then everything learns to follow expressions. Both resume where they were stopped.
+
+    python pretrain/segmenter.py --out embedded/models/segmenter --work runs/pretrain-segmenter
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from saliency_r1.data import wording
+from saliency_r1.data.scenes import COLOURS, SHAPES, Scene, SceneObject, any_scene, kinds, sis_scene, sod_scene
+from saliency_r1.segmenter.beit3 import Beit3Config
+from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
+from saliency_r1.segmenter.loading import save_folder
+from saliency_r1.segmenter.preprocess import sam_view
+from saliency_r1.segmenter.tokenizer import Tokenizer
+from saliency_r1.training.segmenter import Batch, Example, Recipe, example, forward, train
+
+CONFIG = EvfSamConfig(
+    beit3=Beit3Config(
+        img_size=96,
+        patch_size=16,
+        vocab_size=512,
+        embed_dim=96,
+        num_heads=4,
+        ffn_dim=288,
+        num_layers=3,
+        max_source_positions=98,
+    ),
+    sam_image_encoder=ImageEncoderConfig(
+        img_size=112,
+        patch_size=8,
+        embed_dim=96,
+        depth=4,
+        num_heads=4,
+        mlp_ratio=3.0,
+        window_size=0,
+        global_attn_indexes=(),
+        out_chans=64,
+        use_rel_pos=False,
+    ),
+    sam_mask_decoder=MaskDecoderConfig(
+        transformer_dim=64, transformer_num_heads=4, transformer_mlp_dim=192, iou_head_hidden_dim=64
+    ),
+    projector_hidden=96,
+)
+PIECES = 400
+IMAGES_A_STEP = 16
+VARIETY = 0.15
+HELD_OUT = 1_000_000  # seeds from here on are never trained on
+WARMUP_STEPS, WARMUP_RATE = 800, 2e-3
+RECIPE = Recipe(
+    steps=7000,
+    learning_rate=1e-3,
+    schedule="cosine",
+    weight_decay=0.02,
+    betas=(0.9, 0.98),
+    iou_weight=1.0,
+    bce_weight=2.0,
+    train_image_encoder=True,
+)
+
+
+def train_vocabulary(path: Path) -> None:
+    """A sentencepiece model over generated phrases, unknown, begin and end first, as in BEiT-3's own."""
+    rng = np.random.default_rng(HELD_OUT - 1)
+    lines = [phrase for _ in range(3000) for phrase, _ in expressions(any_scene_layout(rng), rng)]
+    letters = "".join(chr(code) for code in range(33, 127))
+    with tempfile.TemporaryDirectory() as folder:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_prefix=f"{folder}/model",
+            model_type="unigram",
+            vocab_size=PIECES,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            required_chars=letters.lower(),
+            normalization_rule_name="nmt_nfkc_cf",
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+        path.write_bytes(Path(f"{folder}/model.model").read_bytes())
+
+
+def any_scene_layout(rng: np.random.Generator) -> tuple[SceneObject, ...]:
+    """The objects of a random scene."""
+    return any_scene(rng).objects
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """A scene of any of the kinds the segmenter will meet."""
+    make = (any_scene, any_scene, sod_scene, sis_scene)[rng.integers(4)]
+    return make(rng)
+
+
+def absent_kind(objects: Sequence[SceneObject], rng: np.random.Generator) -> tuple[str, str]:
+    """A combination that is not in the scene; half of the time with the colour or the shape of an object there."""
+    there = {item.kind for item in objects}
+    options = [kind for kind in kinds() if kind not in there]
+    if rng.random() < 0.5:
+        near = [k for k in options if any(k[0] == c or k[1] == s for c, s in there)]
+        options = near or options
+    return options[rng.integers(len(options))]
+
+
+def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator) -> list[tuple[str, int]]:
+    """Shorter expressions that still point at one object only: by shape, by colour, by place."""
+    found = []
+    for item in objects:
+        others = [other for other in objects if other is not item]
+        if all(item.shape != other.shape for other in others):
+            found.append((f"the {wording.word(item.shape, rng, VARIETY)}", item.id))
+        if all(item.colour != other.colour for other in others):
+            found.append((f"the {wording.word(item.colour, rng, VARIETY)} {('object', 'shape')[rng.integers(2)]}", item.id))
+        found.append((f"the object {wording.at(item.place, rng, VARIETY)}", item.id))
+    return found
+
+
+def expressions(
+    objects: Sequence[SceneObject], rng: np.random.Generator, variety: float = VARIETY
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Expressions with the ids they mean: every object, several together, a short one, now and then an absent one."""
+    rows = {item.id: asdict(item) for item in objects}
+    phrases: list[tuple[str, tuple[int, ...]]] = [
+        (wording.referring_phrase(row, rng, variety), (number,)) for number, row in rows.items()
+    ]
+    if len(objects) > 1:
+        several = rng.choice(list(rows), min(len(rows), 2 + (rng.random() < 0.2)), replace=False)
+        names = [wording.referring_phrase(rows[number], rng, variety) for number in several]
+        phrases.append((wording.join(names), tuple(int(number) for number in several)))
+    if rng.random() < 0.6:
+        short = partial_phrases(objects, rng)
+        text, number = short[rng.integers(len(short))]
+        phrases.append((text, (number,)))
+    if rng.random() < 0.6:
+        colour, shape = absent_kind(objects, rng)
+        ghost = {**rows[int(rng.choice(list(rows)))], "colour": colour, "shape": shape}
+        phrases.append((wording.referring_phrase(ghost, rng, variety), ()))
+    return [(text if rng.random() > 0.1 else text.removeprefix("the "), ids) for text, ids in phrases]
+
+
+def union(scene: Scene, ids: Sequence[int]) -> np.ndarray:
+    """The united masks of some objects, bool H x W; of none: empty."""
+    return np.isin(_label_map(scene, {number: number for number in scene.masks}), list(ids))
+
+
+def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
+    labels = np.zeros(scene.image.size[::-1], dtype=np.int64)
+    for number, value in values.items():
+        labels[scene.masks[number]] = value
+    return labels
+
+
+def scene_example(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]], tokenizer: Tokenizer) -> Example:
+    """A scene with its expressions, ready for the recipe."""
+    masks = np.stack([union(scene, ids) for _, ids in pairs])
+    return example(CONFIG, tokenizer, scene.image, [text for text, _ in pairs], masks)
+
+
+def batch_of_scenes(step: int, tokenizer: Tokenizer) -> Batch:
+    """The batch of one step, a pure function of its number."""
+    rng = np.random.default_rng([step, 1])
+    scenes = [random_scene(rng) for _ in range(IMAGES_A_STEP)]
+    return Batch.collate([scene_example(scene, expressions(scene.objects, rng), tokenizer) for scene in scenes])
+
+
+class Labeller(nn.Module):
+    """Colour and shape of every pixel of a quarter patch from the image features; thrown away after the first phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes = (len(COLOURS) + 1, len(SHAPES) + 1)
+        self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, 16 * sum(self.classes), 1)
+
+    def forward(self, features: torch.Tensor, colours: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
+        logits = F.pixel_shuffle(self.head(features), 4)
+        colour, shape = logits.split(self.classes, dim=1)
+        # Outside of the picture the label is -1.
+        weight = torch.tensor([0.3] + [1.0] * 6)
+        return F.cross_entropy(colour, colours, weight[: self.classes[0]], ignore_index=-1) + F.cross_entropy(
+            shape, shapes, weight[: self.classes[1]], ignore_index=-1
+        )
+
+
+def labelled_scenes(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Views B x 3 x S x S, colours and shapes B x S/2 x S/2 (0 = background, -1 = padding) for the first phase."""
+    rng = np.random.default_rng([step, 0])
+    side = CONFIG.sam_image_encoder.img_size
+    views, maps = [], []
+    for _ in range(IMAGES_A_STEP):
+        scene = random_scene(rng)
+        view, inner = sam_view(scene.image, side)
+        colours = {item.id: list(COLOURS).index(item.colour) + 1 for item in scene.objects}
+        shapes = {item.id: SHAPES.index(item.shape) + 1 for item in scene.objects}
+        both = torch.from_numpy(np.stack([_label_map(scene, colours), _label_map(scene, shapes)]))[None].float()
+        fitted = F.pad(
+            F.interpolate(both, size=inner, mode="nearest-exact"), (0, side - inner[1], 0, side - inner[0]), value=-1
+        )
+        views.append(view)
+        maps.append(F.interpolate(fitted, scale_factor=0.5, mode="nearest-exact")[0].long())
+    stacked = torch.stack(maps)
+    return torch.stack(views), stacked[:, 0], stacked[:, 1]
+
+
+def warm_up(model: EvfSam, work: Path) -> None:
+    """First phase: the image encoder learns colours and shapes, pixel by pixel."""
+    done = work / "encoder.pt"
+    encoder = model.visual_model.image_encoder
+    if done.is_file():
+        encoder.load_state_dict(torch.load(done, weights_only=True))
+        return
+    labeller = Labeller()
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *labeller.parameters()], WARMUP_RATE, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARMUP_RATE, WARMUP_STEPS, pct_start=0.1)
+    started, total = time.monotonic(), 0.0
+    for step in range(1, WARMUP_STEPS + 1):
+        views, colours, shapes = labelled_scenes(step)
+        loss = labeller(model.embed_images(views), colours, shapes)
+        loss.backward()
+        nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        total += float(loss.detach()) / 50
+        if step % 50 == 0:
+            print(f"warm-up {step} loss {total:.4f} s/step {(time.monotonic() - started) / step:.3f}", flush=True)
+            total = 0.0
+    torch.save(encoder.state_dict(), done)
+
+
+def initialise(model: EvfSam) -> EvfSam:
+    """Small normal values for embeddings, tokens and the position table, which start at zero or at unit variance."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("pos_embed", "cls_token")) or "embed_positions" in name or "text_embed" in name:
+            nn.init.normal_(parameter, std=0.02 if "text_embed" not in name else 0.1)
+    return model
+
+
+@torch.inference_mode()
+def evaluate(model: EvfSam, tokenizer: Tokenizer, scenes: int = 96) -> dict[str, float]:
+    """Held-out figures: mean IoU of single objects and of several, and the absent ones told apart by score.
+
+    ``threshold`` is the score under which 4 % of the present objects would be rejected, ``absent_rejected`` the share of
+    the absent ones below it.
+    """
+    model.eval()
+    rows: list[tuple[int, float, float]] = []
+    for start in range(0, scenes, 16):
+        rng = np.random.default_rng(HELD_OUT + start)
+        picked = [(scene, expressions(scene.objects, rng, 0.0)) for scene in (random_scene(rng) for _ in range(16))]
+        out = forward(model, Batch.collate([scene_example(scene, pairs, tokenizer) for scene, pairs in picked]))
+        meant = [len(ids) for _, pairs in picked for _, ids in pairs]
+        rows += zip(meant, out["iou"].tolist(), out["score"].tolist())
+    counts, ious, scores = np.array(rows).T
+    threshold = float(np.quantile(scores[counts > 0], 0.04))
+    return {
+        "iou": float(ious[counts == 1].mean()),
+        "iou_several": float(ious[counts > 1].mean()),
+        "threshold": threshold,
+        "absent_rejected": float((scores[counts == 0] < threshold).mean()),
+    }
+
+
+def main() -> None:
+    """Train, evaluate and export, or go on where an earlier run stopped."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("embedded/models/segmenter"))
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrain-segmenter"))
+    parser.add_argument("--steps", type=int, default=RECIPE.steps)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(RECIPE.seed)
+    options.work.mkdir(parents=True, exist_ok=True)
+    pieces = options.work / "sentencepiece.bpe.model"
+    if not pieces.is_file():
+        train_vocabulary(pieces)
+    tokenizer = Tokenizer(pieces, CONFIG.beit3.max_text_tokens)
+    model = initialise(EvfSam(CONFIG))
+    warm_up(model, options.work)
+    best = 0.6
+
+    def after_step(step: int, model: EvfSam) -> None:
+        nonlocal best
+        if step % 500 and step != options.steps:
+            return
+        figures = evaluate(model, tokenizer)
+        print(f"held-out {step} {json.dumps({k: round(v, 4) for k, v in figures.items()})}", flush=True)
+        if figures["iou"] > best or step == options.steps:
+            best = figures["iou"]
+            model.config = replace(CONFIG, presence_threshold=round(figures["threshold"], 3))
+            save_folder(model, pieces, options.out)
+
+    recipe = replace(RECIPE, steps=options.steps)
+    train(
+        model,
+        lambda step: batch_of_scenes(step, tokenizer),
+        recipe,
+        options.work,
+        after_step,
+        log=lambda line: print(line, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Saliency-R1: unified saliency reasoning with a multimodal language model and a referring segmenter."""

@@ -1,0 +1,76 @@
+"""The annotator that needs no model: it knows the objects and says what a careful observer would.
+
+Expressions come first, from the ground truth; the reasoning is then written towards them: what is in the image, what
+speaks against the distractors, what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from saliency_r1.cot import KINDS, Expression
+from saliency_r1.data import wording
+
+Objects = Sequence[Mapping[str, Any]]
+SHOWS = ("There is {}.", "The image shows {}.", "In the image there is {}.")
+FAINT = ("{} blends into the background.", "{} fades into the background.", "{} is too faint to notice.")
+SMALL = ("{} is too small to notice.", "{} is a minor element.", "{} is small and leaves the eye.")
+STANDS_OUT = (("{} stands out.", "{} stand out."), ("{} draws the eye.", "{} draw the eye."),
+              ("{} catches attention.", "{} catch attention."))  # fmt: skip
+SHARED = ("{} is in every image.", "{} occurs in each image.", "Only {} is shared.")
+
+
+def _upper(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+class OfflineAnnotator:
+    """Writes reasoning and expressions from the objects' attributes, in wording as rich as `variety` in [0, 1] says."""
+
+    def __init__(self, variety: float) -> None:
+        self.variety = variety
+
+    def write(
+        self, task: str, objects: Sequence[Objects], rng: np.random.Generator, variety: float | None = None
+    ) -> tuple[str, list[Expression]]:
+        """Reasoning and expressions for one sample; `variety` overrides the annotator's own for a plainer retry."""
+        spoken = self.variety if variety is None else variety
+        salient = [[item for item in image if item["salient"]] for image in objects]
+        expressions = [
+            Expression(KINDS[task], index, wording.referring_phrase(item, rng, spoken))
+            for index, items in enumerate(salient)
+            for item in items
+        ]
+        if task == "cosod":
+            return self._shared(objects, salient, rng, spoken), expressions
+        return self._standing_out(objects[0], salient[0], rng, spoken), expressions
+
+    def _standing_out(self, objects: Objects, salient: Objects, rng: np.random.Generator, variety: float) -> str:
+        """What is there, what does not matter and why, what stands out."""
+        sentences = [str(rng.choice(SHOWS)).format(wording.describe(objects, rng, variety))]
+        for item in objects:
+            if not item["salient"]:
+                reasons = FAINT if item["tone"] == "faint" else SMALL
+                sentences.append(_upper(str(rng.choice(reasons)).format(self._the(item, rng, variety))))
+        names = [self._the(item, rng, variety) for item in salient]
+        singular, plural = STANDS_OUT[rng.integers(len(STANDS_OUT))]
+        sentences.append(_upper((singular if len(names) == 1 else plural).format(wording.join(names))))
+        return " ".join(sentences)
+
+    def _shared(
+        self, objects: Sequence[Objects], salient: Sequence[Objects], rng: np.random.Generator, variety: float
+    ) -> str:
+        """What each image shows, and what occurs in all of them."""
+        sentences = [
+            f"Image {number} shows {wording.describe(image, rng, variety)}."
+            for number, image in enumerate(objects, start=1)
+        ]
+        name = self._the(salient[0][0], rng, variety)
+        sentences.append(_upper(str(rng.choice(SHARED)).format(name)))
+        return " ".join(sentences)
+
+    def _the(self, item: Mapping[str, Any], rng: np.random.Generator, variety: float) -> str:
+        return f"the {wording.name(item, rng, variety)}"

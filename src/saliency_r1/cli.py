@@ -1,0 +1,30 @@
+"""The command line: `saliency-r1 --help`. Every command imports what it needs when it is called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Saliency reasoning with language and masks.")
+params_app = typer.Typer(no_args_is_help=True, help="The numbers of the pipeline.")
+app.add_typer(params_app, name="params")
+
+
+@params_app.command("check")
+def check_params(path: Annotated[Path, typer.Argument(help="a params file")] = Path("params.yaml")) -> None:
+    """Say whether a params file has every key with a value of the right type, and no other."""
+    from saliency_r1.params import describe_params, load_params
+    from saliency_r1.stage import describe_error, is_user_error
+
+    try:
+        load_params(path)
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        typer.echo(describe_error(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{path}: {len(describe_params())} parameters, all as expected")
+
+
+if __name__ == "__main__":
+    app()

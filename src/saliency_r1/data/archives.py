@@ -1,0 +1,145 @@
+"""Safe extraction of zip and tar archives.
+
+An archive is a stranger's list of file names. Members that climb out of the folder, are absolute, are links or
+devices, come twice, or expand beyond the declared bound are refused by name, and so is an archive that is damaged.
+"""
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from saliency_r1.data.errors import DataError
+
+_CHUNK = 1 << 20
+# Images hardly compress, so an archive of them expands little; uncompressed bitmaps reach about 20. A bomb has 1,000.
+_DEFAULT_EXPANSION = 30
+_DEFAULT_ALLOWANCE = 64 << 20
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+_UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
+
+Member = tuple[str, int, IO[bytes]]  # name, declared size in bytes, content
+
+
+def extract(archive: Path, target: Path, bound: int | None = None) -> None:
+    """Unpack an archive into a folder. `bound` is the largest total size in bytes of what comes out.
+
+    Raises `DataError` with the names of archive and member; `target` may then hold a part of the content.
+    """
+    bound = bound or archive.stat().st_size * _DEFAULT_EXPANSION + _DEFAULT_ALLOWANCE
+    seen: set[PurePosixPath] = set()
+    written = 0
+    try:
+        with closing(_members(archive)) as members:
+            for name, size, content in members:
+                path = _checked(archive, name)
+                if path in seen:
+                    raise DataError(f"{archive}: member {name!r} comes twice; repack the archive")
+                seen.add(path)
+                if written + size > bound:
+                    raise _too_large(archive, name, bound)
+                destination = target / path
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                with open(destination, "xb") as file:
+                    while chunk := content.read(_CHUNK):
+                        written += len(chunk)
+                        if written > bound:  # the declared size was a lie
+                            raise _too_large(archive, name, bound)
+                        file.write(chunk)
+    except _DAMAGE as error:
+        raise DataError(
+            f"{archive}: truncated or damaged ({type(error).__name__}: {error}); delete it and fetch it anew"
+        ) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise DataError(
+            f"{archive}: {error.filename} is both a file and a folder, or comes twice; repack it"
+        ) from error
+
+
+def check_space(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse to begin what the disk cannot hold: `needed` bytes, and a little for what else goes on."""
+    free = shutil.disk_usage(folder).free
+    if needed + _DEFAULT_ALLOWANCE > free:
+        raise DataError(
+            f"{folder}: {purpose} needs {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB free; "
+            "make room or put the project on another disk"
+        )
+
+
+def expanded_size(archive: Path) -> int:
+    """Roughly how many bytes an archive's content takes, without unpacking it: exact for zip, a guess for tar."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            return sum(info.file_size for info in file.infolist())
+    return int(1.2 * archive.stat().st_size)
+
+
+def _members(archive: Path) -> Generator[Member, None, None]:
+    """The regular files of an archive; whatever else it holds (folders aside) is refused."""
+    with open(archive, "rb") as file:
+        start = file.read(512)
+    for magic, kind in _UNSUPPORTED.items():
+        if start.startswith(magic):
+            raise DataError(
+                f"{archive}: {kind} archives are not read; unpack it by hand and zip the content again, or put the "
+                "unpacked folder under download.mirror"
+            )
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _zip_members(archive)
+    if start.startswith((b"\x1f\x8b", b"\xfd7zXZ", b"BZh")) or start[257:262] == b"ustar":
+        return _tar_members(archive)
+    looks = "an HTML page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else f"bytes {start[:8]!r}"
+    raise DataError(f"{archive}: expected a zip or tar archive, found {looks}; delete it and fetch it again")
+
+
+def _zip_members(archive: Path) -> Generator[Member, None, None]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise DataError(
+                    f"{archive}: member {info.filename!r} is a link or a device; repack it with plain files"
+                )
+            if info.flag_bits & 1:
+                raise DataError(f"{archive}: member {info.filename!r} is encrypted; repack it without a password")
+            if info.is_dir():
+                _checked(archive, info.filename)
+                continue
+            with file.open(info) as content:
+                yield info.filename, info.file_size, content
+
+
+def _tar_members(archive: Path) -> Generator[Member, None, None]:
+    with tarfile.open(archive, "r|*") as file:  # a stream: members come in order, memory does not grow
+        for info in file:
+            if info.isdir():
+                _checked(archive, info.name)
+                continue
+            content = file.extractfile(info) if info.isreg() else None
+            if content is None:
+                raise DataError(f"{archive}: member {info.name!r} is a link or a device; repack it with plain files")
+            yield info.name, info.size, content
+            file.members = []  # type: ignore[attr-defined]  # else the stream remembers every header
+
+
+def _checked(archive: Path, name: str) -> PurePosixPath:
+    """A member's path inside the target folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or "\\" in name or "\0" in name or name[1:2] == ":":
+        raise DataError(f"{archive}: member {name!r} has an absolute or foreign path; repack it with relative ones")
+    if ".." in path.parts:
+        raise DataError(f"{archive}: member {name!r} climbs out of its folder; do not use this archive")
+    return path
+
+
+def _too_large(archive: Path, name: str, bound: int) -> DataError:
+    return DataError(
+        f"{archive}: with member {name!r} the content exceeds {bound:,} bytes; if that is right, declare its size as "
+        "expands_to in the catalogue"
+    )

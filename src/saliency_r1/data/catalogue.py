@@ -1,0 +1,243 @@
+"""The catalogue: which data sets and base models there are, where they come from and how they are laid out.
+
+`docs/data.md` explains every key. A catalogue is a YAML file; it may `include` others, and paths in an entry are
+relative to the file the entry is written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from saliency_r1.data.errors import DataError
+from saliency_r1.files import sha256
+from saliency_r1.params import ParamsError, load_yaml
+
+TaskName = Literal["sod", "sis", "cosod"]
+SplitName = Literal["train", "val", "test"]
+LayoutName = Literal["pairs", "groups", "coco", "id_map", "colour_map"]
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "sod": ("pairs",),
+    "sis": ("coco", "id_map", "colour_map"),
+    "cosod": ("groups",),
+}
+_ARCHIVE_KEYS = ("size", "sha256", "expands_to", "locations")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Archive(_Entry):
+    """One file to obtain. `size` and `expands_to` are bytes; what is None is not known in advance."""
+
+    path: str
+    size: int | None = Field(default=None, gt=0)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    expands_to: int | None = Field(default=None, gt=0)
+    locations: tuple[str, ...] = ()
+
+
+class Split(_Entry):
+    """One part of a data set: the archives that are unpacked over each other, or a folder read in place."""
+
+    archives: tuple[Archive, ...] = ()
+    folder: str | None = None
+    count: tuple[int, ...] = ()
+    images: str = "images"
+    masks: str = "masks"
+    annotations: str | None = None
+    attributes: str = "attributes.json"
+    names: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, content: Any) -> Any:
+        """`archive: x.zip` with its size and hash beside it is one archive; a lone count is a list of one."""
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        if isinstance(content.get("count"), int):
+            content["count"] = [content["count"]]
+        if "archive" in content:
+            if "archives" in content:
+                raise ValueError("give either archive or archives")
+            archive = {"path": content.pop("archive")}
+            archive |= {key: content.pop(key) for key in _ARCHIVE_KEYS if key in content}
+            content["archives"] = [archive]
+        return content
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.archives) == bool(self.folder):
+            raise ValueError("give either archive (or archives) or folder")
+        return self
+
+
+class MaskRule(_Entry):
+    """How mask files are read.
+
+    `binary`: every value is 0 or 255. `threshold`: a value >= `threshold` is foreground. `ids`: each value, palette
+    index or colour other than 0 (black) is one instance. `empty` says what becomes of an image with nothing salient.
+    """
+
+    rule: Literal["binary", "threshold", "ids"] = "binary"
+    threshold: int = Field(default=128, ge=1, le=255)
+    empty: Literal["keep", "drop"] = "keep"
+
+
+class Dataset(_Entry):
+    """One data set. `base` is the folder of the file that describes it; the other keys are those of the YAML."""
+
+    name: str
+    base: Path
+    task: TaskName = "sod"
+    layout: LayoutName = "pairs"
+    splits: dict[SplitName, Split]
+    mask: MaskRule = MaskRule()
+    licence: str = "not stated"
+    terms: str | None = None
+    homepage: str | None = None
+    overlaps: tuple[str, ...] = ()
+    keep_leaks: bool = False
+    verified: bool = False
+    notes: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, content: Any) -> Any:
+        """`folder: x` alone is a test split; layout, mask rule and folder names follow from the task."""
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        if "folder" in content and "splits" not in content:
+            content["splits"] = {"test": {"folder": content.pop("folder")}}
+        task = content.get("task", "sod")
+        content.setdefault("layout", LAYOUTS.get(task, ("pairs",))[0] if task != "sis" else "id_map")
+        if task == "sis":
+            content.setdefault("mask", {"rule": "ids"})
+        if content["layout"] == "groups" and isinstance(content.get("splits"), Mapping):
+            folders = {"images": "image", "masks": "gt"}
+            content["splits"] = {name: folders | dict(split) for name, split in content["splits"].items()}
+        return content
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.layout not in LAYOUTS[self.task]:
+            raise ValueError(f"task {self.task} has the layouts {', '.join(LAYOUTS[self.task])}, not {self.layout}")
+        if (self.mask.rule == "ids") != (self.task == "sis"):
+            raise ValueError(f"mask rule {self.mask.rule} does not go with task {self.task}")
+        if self.layout == "coco" and not all(split.annotations for split in self.splits.values()):
+            raise ValueError("layout coco needs annotations: <json in the archive> in every split")
+        return self
+
+
+class Model(_Entry):
+    """A base model: a local folder (relative to `base`), or a name on the Hugging Face hub at a pinned revision."""
+
+    name: str
+    base: Path
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    licence: str = "not stated"
+    notes: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.path) == bool(self.hub):
+            raise ValueError("give either path or hub")
+        return self
+
+
+class Catalogue(_Entry):
+    """All data sets and base models, by name."""
+
+    path: Path
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+
+    @classmethod
+    def load(cls, path: Path) -> Catalogue:
+        """Read a catalogue and what it includes; `DataError` names file, key and expectation."""
+        entries = _Reader()
+        entries.read(path)
+        return cls(path=path, datasets=entries.datasets, models=entries.models)
+
+    def select(self, names: Sequence[str]) -> list[tuple[Dataset, SplitName]]:
+        """The splits meant by `<dataset>` (all its splits) or `<dataset>/<split>`, in that order, each once."""
+        chosen: dict[tuple[str, SplitName], Dataset] = {}
+        for name in names:
+            dataset_name, _, wanted = name.partition("/")
+            dataset = self.datasets.get(dataset_name)
+            if dataset is None:
+                known = ", ".join(sorted(self.datasets)) or "none"
+                raise DataError(f"download.datasets: {self.path} has no data set {dataset_name!r}; it has: {known}")
+            splits = [split for split in dataset.splits if wanted in ("", split)]
+            if not splits:
+                raise DataError(f"download.datasets: {name!r}: {dataset_name} has the splits {list(dataset.splits)}")
+            chosen |= {(dataset_name, split): dataset for split in splits}
+        return [(dataset, split) for (_, split), dataset in chosen.items()]
+
+
+class _Reader:
+    """Collects the entries of a catalogue file and of those it includes."""
+
+    def __init__(self) -> None:
+        self.datasets: dict[str, Dataset] = {}
+        self.models: dict[str, Model] = {}
+        self._seen: set[Path] = set()
+
+    def read(self, path: Path) -> None:
+        if path.resolve() in self._seen:
+            return
+        self._seen.add(path.resolve())
+        try:
+            content = load_yaml(path)
+        except FileNotFoundError:
+            raise DataError(f"{path}: there is no such catalogue; see download.catalogue and `include`") from None
+        except ParamsError as error:
+            raise DataError(f"{path}: {error}") from None
+        if not isinstance(content, dict) or not set(content) <= {"include", "datasets", "models"}:
+            raise DataError(f"{path}: expected a mapping with the keys include, datasets and models")
+        for other in content.get("include") or ():
+            self.read(path.parent / other)
+        for key, model, into in (("datasets", Dataset, self.datasets), ("models", Model, self.models)):
+            for name, entry in (content.get(key) or {}).items():
+                if name in into:
+                    raise DataError(f"{path}: {key}.{name} is described twice; keep one")
+                into[name] = _validated(model, path, key, name, entry)  # type: ignore[index]
+
+
+def _validated(model: type[BaseModel], path: Path, key: str, name: str, entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}: {key}.{name}: expected a mapping, found {entry!r}")
+    if "/" in name or name.startswith("."):
+        raise DataError(f"{path}: {key}.{name}: a name may not contain / or start with a point")
+    try:
+        return model.model_validate({**entry, "name": name, "base": path.parent})
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            where = ".".join(map(str, (key, name, *fault["loc"])))
+            lines.append(f"{path}: {where} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+        raise DataError("\n".join(lines)) from None
+
+
+def describe_archive(path: Path) -> dict[str, int | str]:
+    """What the catalogue has to say about an archive: `{"size": bytes, "sha256": 64 hexadecimal digits}`."""
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def write_catalogue(path: Path, datasets: Mapping[str, Any], models: Mapping[str, Any] | None = None) -> None:
+    """Write entries (as in the YAML) to a catalogue file, after validation. Keys keep their order."""
+    for key, model, entries in (("datasets", Dataset, datasets), ("models", Model, models or {})):
+        for name, entry in entries.items():
+            _validated(model, path, key, name, entry)
+    content = {"datasets": dict(datasets)} | ({"models": dict(models)} if models else {})
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    path.write_text("# Written by code; see docs/data.md for the keys.\n" + text, encoding="utf-8")

@@ -1,0 +1,106 @@
+"""From catalogue entries to the sample table: fetch, verify, extract, import, and keep test images out of training.
+
+artifacts/download/
+    datasets/<data set>/<split>/{images,masks}/...
+    index/<data set>/<split>.parquet   one row an image, with hash and thumbnail
+    models/{policy,segmenter}/
+    table.parquet                      one row a sample
+    report.json                        what was imported, from what, and what was not and why
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from saliency_r1.data import models
+from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.errors import DataError
+from saliency_r1.data.fetch import Patience, Store
+from saliency_r1.data.leaks import find_leaks
+from saliency_r1.data.splits import Importer, Part
+from saliency_r1.data.table import INDEX, SCHEMA, samples, spread
+from saliency_r1.files import atomic_folder, held, write_json
+from saliency_r1.params import Download
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+def download(settings: Download, root: Path, out: Path, patience: Patience | None = None) -> pl.DataFrame:
+    """Import what `settings` names into `out` and return the sample table (`table.SCHEMA`).
+
+    `root` is the folder that relative paths of the settings start from; what is fetched is kept in
+    `root/runs/download`. Splits that an earlier `out` already holds unchanged are linked, not imported again. Raises
+    `DataError` for everything a person can mend; `out` then holds what it held before.
+    """
+    catalogue = Catalogue.load(root / settings.catalogue)
+    parts = [Part(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
+    bases = {key: models.resolve(getattr(settings, key), key, catalogue, root) for key in ("policy", "segmenter")}
+    cache = root / "runs" / "download"
+    mirror = root / settings.mirror if settings.mirror else None
+    if mirror is not None and not mirror.is_dir():
+        raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
+    with _explained(out):
+        cache.mkdir(parents=True, exist_ok=True)
+        with held(cache / "lock"), atomic_folder(out) as folder:
+            allowed = tuple(settings.allow_missing or ())
+            importer = Importer(Store(cache, mirror, patience or Patience()), allowed, out, folder)
+                Store(cache, mirror, patience or Patience()), tuple(settings.allow_missing or ()), out, folder
+            )
+            indexes = {part: importer.run(part) for part in parts}
+            indexes, leaks = _without_leaks(indexes)
+            tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
+            table = pl.concat([pl.DataFrame(schema=SCHEMA), *(spread(part, settings.limit) for part in tables)])
+            if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
+                raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
+            table.write_parquet(folder / "table.parquet")
+            report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
+            for key, source in bases.items():
+                report["models"][key] = models.provide(source, folder / "models" / key)
+            write_json(folder / "report.json", report)
+    return table
+
+
+def _without_leaks(indexes: dict[Part, pl.DataFrame]) -> tuple[dict[Part, pl.DataFrame], pl.DataFrame]:
+    """The indexes without the images that also stand in a split nearer to the test, and the list of those images."""
+    labels = ("dataset", "split", "name")
+    labelled = {
+        part: index.with_columns(dataset=pl.lit(part.dataset.name), split=pl.lit(part.split_name)).select(
+            *labels, *(column for column in INDEX if column not in labels)
+        )
+        for part, index in indexes.items()
+    }
+    leaks = find_leaks(pl.concat(labelled.values()))
+    kept = {}
+    for part, index in indexes.items():
+        mine = leaks.filter(dataset=part.dataset.name, split=part.split_name)
+        if mine.is_empty():
+            kept[part] = index
+            continue
+        what = "kept, as keep_leaks says" if part.dataset.keep_leaks else "left out"
+        twins = ", ".join(sorted({twin.rpartition("/")[0] for twin in mine["twin"]}))
+        print(f"{part}: {len(mine)} images have a twin in {twins}: {what} (report.json lists them)", flush=True)
+        kept[part] = (
+            index if part.dataset.keep_leaks else index.join(mine, on="name", how="anti", maintain_order="left")
+        )
+    return kept, leaks
+
+
+@contextlib.contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Say what to do about a file system that does not take what is written."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        if error.errno in _FULL:
+            raise DataError(f"{where}: the disk is full; make room and run again. {out} is as it was before") from error
+        if error.errno in _FORBIDDEN:
+            raise DataError(
+                f"{where}: cannot be written ({error.strerror}); check its owner and permissions"
+            ) from error
+        raise

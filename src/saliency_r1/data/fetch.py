@@ -1,0 +1,297 @@
+"""Getting one file: from local copies first, then from the listed locations in order.
+
+A location is `https://...`, `gdrive:<file id>`, `hf:<owner>/<dataset>[@<revision>]/<path>` or `doi:<doi>/<file>`. What
+arrives is believed only when its size and SHA-256 are right; where the catalogue cannot know them, they are recorded at
+the first download and enforced from then on.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from saliency_r1.data.archives import check_space
+from saliency_r1.data.catalogue import Archive
+from saliency_r1.data.errors import DataError
+from saliency_r1.files import link, sha256, write_json
+from saliency_r1.stage import progress
+
+_CHUNK = 1 << 20
+_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+
+
+class FetchError(DataError):
+    """A location that did not give the file."""
+
+
+class _Interrupted(FetchError):
+    """A fetch that may go better the next time."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to put up with a bad connection. Times in seconds; the pause doubles from attempt to attempt."""
+
+    attempts: int = 5
+    timeout: float = 30.0
+    pause: float = 1.0
+    longest_pause: float = 60.0
+
+
+@dataclass
+class Store:
+    """Where archives are looked for and kept.
+
+    `mirror` is a folder of local copies, `cache` the folder of what was fetched, `known` the sizes and hashes recorded
+    there. Use it under a lock: two processes that append to one partial file ruin it.
+    """
+
+    cache: Path
+    mirror: Path | None = None
+    patience: Patience = field(default_factory=Patience)
+
+    def obtain(self, archive: Archive, base: Path, announce: Callable[[], None] = lambda: None) -> Path:
+        """The verified local file of an archive; `announce` is called before anything crosses the network.
+
+        Raises `DataError` when a local copy is not what the catalogue says, or when no location gives the file.
+        """
+        name = Path(archive.path).name
+        local = [base / archive.path]
+        if self.mirror is not None:
+            local += [self.mirror / archive.path, self.mirror / name]
+        for path in local:
+            if path.is_file():
+                self.verify(archive, path)
+                return path
+        cached = self.cache / archive.path
+        if cached.is_file():
+            try:
+                self.verify(archive, cached)
+                return cached
+            except DataError:
+                cached.unlink()  # ours to replace
+        announce()
+        failures = []
+        for location in archive.locations:
+            try:
+                self._fetch(location, cached, archive.size)
+                self.verify(archive, cached)
+                return cached
+            except DataError as error:
+                cached.unlink(missing_ok=True)
+                failures.append(f"  {location}: {error}")
+        tried = "\n".join(failures) or "  the catalogue lists no location"
+        raise DataError(
+            f"{archive.path}: not found as {', '.join(map(str, local))} and not to be had from\n{tried}\n"
+            f"Fetch it by hand and put it into the folder named by download.mirror as {name}."
+        )
+
+    def verify(self, archive: Archive, path: Path) -> None:
+        """Compare a file with what the catalogue, or else an earlier import, says about it."""
+        expected = self._expected(archive)
+        size = path.stat().st_size
+        if expected["size"] not in (None, size):
+            raise DataError(
+                f"{path}: {size:,} bytes, expected {expected['size']:,}; truncated or another version: {_CURE}"
+            )
+        if expected["sha256"] is not None and (found := sha256(path)) != expected["sha256"]:
+            raise DataError(
+                f"{path}: sha256 {found}, expected {expected['sha256']}; damaged or another version: {_CURE}"
+            )
+
+    def digest(self, archive: Archive, path: Path) -> str:
+        """The SHA-256 of a verified file."""
+        return archive.sha256 or str(self._known().get(archive.path, {}).get("sha256") or sha256(path))
+
+    def remember(self, archive: Archive, path: Path, digest: str) -> None:
+        """Record size and hash of a file that turned out to be good, so that it cannot change unnoticed."""
+        known = self._known()
+        if archive.sha256 is None and archive.path not in known:
+            known[archive.path] = {"size": path.stat().st_size, "sha256": digest}
+            write_json(self._record, known)
+            print(f"{archive.path}: the catalogue has no hash; sha256 {digest} is recorded and enforced from now on")
+
+    @property
+    def _record(self) -> Path:
+        return self.cache / "known.json"
+
+    def _known(self) -> dict[str, dict[str, int | str]]:
+        return json.loads(self._record.read_text(encoding="utf-8")) if self._record.is_file() else {}
+
+    def _expected(self, archive: Archive) -> dict[str, int | str | None]:
+        recorded = self._known().get(archive.path, {})
+        return {key: getattr(archive, key) or recorded.get(key) for key in ("size", "sha256")}
+
+    def _fetch(self, location: str, target: Path, size: int | None) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scheme, _, rest = location.partition(":")
+        match scheme:
+            case "http" | "https":
+                _Download(location, target, size, self.patience).run()
+            case "gdrive":
+                _from_drive(rest, target)
+            case "hf":
+                _from_hub(rest, target)
+            case "doi" | "ftp":
+                _from_pooch(location, target)
+            case _:
+                raise FetchError("expected https:, gdrive:, hf:, doi: or ftp:")
+
+
+_CURE = "delete the file to have it fetched anew, or correct size and sha256 in the catalogue"
+
+
+class _Download:
+    """One file over HTTP: with retries, resumed where the server can, refused when it is not what was announced."""
+
+    def __init__(self, url: str, target: Path, size: int | None, patience: Patience) -> None:
+        self.url, self.target, self.size, self.patience = url, target, size, patience
+        self.part = target.with_name(target.name + ".part")
+        self.tag = target.with_name(target.name + ".tag")  # which version of the file the part belongs to
+
+    def run(self) -> None:
+        """Fetch into `target`. Raises `FetchError`; the part of an interrupted fetch is kept for the next run."""
+        for attempt in range(1, self.patience.attempts + 1):
+            try:
+                self._attempt()
+                self.part.replace(self.target)
+                self.tag.unlink(missing_ok=True)
+                return
+            except (_Interrupted, requests.RequestException) as error:
+                if attempt == self.patience.attempts:
+                    raise FetchError(f"gave up after {attempt} attempts: {_reason(error)}") from error
+                pause = self.patience.pause * 2 ** (attempt - 1)
+                wait = min(max(pause, getattr(error, "wait", 0.0)), self.patience.longest_pause)
+                print(f"{self.target.name}: {_reason(error)}; again in {wait:.0f} s", flush=True)
+                time.sleep(wait)
+
+    def _attempt(self) -> None:
+        had = self.part.stat().st_size if self.part.exists() and self.tag.exists() else 0
+        headers = {"Accept-Encoding": "identity"}
+        if had:
+            headers |= {"Range": f"bytes={had}-", "If-Range": self.tag.read_text(encoding="utf-8")}
+        with requests.get(self.url, headers=headers, stream=True, timeout=self.patience.timeout) as response:
+            self._accept(response)
+            resumed = response.status_code == 206 and _range_start(response) == had
+            if response.status_code == 206 and not resumed:
+                self._forget()
+                raise _Interrupted("the server sent another part than was asked for")
+            start = had if resumed else 0
+            length = response.headers.get("Content-Length")
+            total = start + int(length) if length and length.isdigit() else None
+            if self.size is not None and total not in (None, self.size):
+                raise FetchError(f"the server announces {total:,} bytes, the catalogue says {self.size:,}")
+            expected = self.size or total
+            check_space(self.part.parent, (expected or 0) - start, f"fetching {self.target.name}")
+            self._keep_tag(response)
+            self._write(response, start, expected)
+
+    def _accept(self, response: requests.Response) -> None:
+        """Refuse what is not the file: errors, and pages that say something with status 200."""
+        status = response.status_code
+        if status == 416:
+            self._forget()
+            raise _Interrupted("the server has no such part of the file")
+        if status in _RETRIED:
+            after = response.headers.get("Retry-After", "")
+            raise _Interrupted(f"HTTP status {status}", float(after) if after.isdigit() else 0.0)
+        if status not in (200, 206):
+            raise FetchError(f"HTTP status {status} {response.reason}")
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise FetchError("the server sent an HTML page, not a file (a login, consent or quota page?)")
+
+    def _write(self, response: requests.Response, start: int, expected: int | None) -> None:
+        chunks: Iterator[bytes] = response.iter_content(_CHUNK)
+        megabytes = None if expected is None else -(-(expected - start) // _CHUNK)
+        with open(self.part, "r+b" if start else "wb") as file:
+            file.seek(start)
+            for chunk in progress(chunks, megabytes, f"{self.target.name} (MB)"):
+                if file.tell() == 0 and chunk.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+                    raise FetchError("the server sent an HTML page, not a file (a login, consent or quota page?)")
+                file.write(chunk)
+            arrived = file.tell()
+        if expected is not None and arrived < expected:
+            raise _Interrupted(f"{arrived:,} of {expected:,} bytes arrived")
+        if expected is not None and arrived > expected:
+            self._forget()
+            raise FetchError(f"{arrived:,} bytes arrived, expected {expected:,}")
+
+    def _keep_tag(self, response: requests.Response) -> None:
+        """Remember the version of the file; without one (or with a weak one) a part cannot be continued safely."""
+        tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        if tag and not tag.startswith("W/"):
+            self.tag.write_text(tag, encoding="utf-8")
+        else:
+            self.tag.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.tag.unlink(missing_ok=True)
+
+
+def _range_start(response: requests.Response) -> int:
+    """The offset in `Content-Range: bytes 100-199/200`, or -1."""
+    start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    return int(start) if start.isdigit() else -1
+
+
+def _reason(error: Exception) -> str:
+    """An error of the network in a few words: the innermost one says most."""
+    while isinstance(error, requests.RequestException) and error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+def _from_drive(file_id: str, target: Path) -> None:
+    """Google Drive, whose large files hide behind a page of warnings; gdown knows the way."""
+    try:
+        import gdown
+    except ImportError:
+        raise FetchError(
+            "Google Drive needs the package gdown (`pip install gdown`); or fetch "
+            f"https://drive.google.com/file/d/{file_id} in a browser"
+        ) from None
+    part = target.with_name(target.name + ".part")
+    try:
+        if gdown.download(id=file_id, output=str(part), quiet=True, resume=True) is None:
+            raise FetchError("Google Drive gave no file (a quota, or no public access?)")
+    except (gdown.exceptions.DownloadError, requests.RequestException, OSError) as error:
+        raise FetchError(f"Google Drive: {_reason(error)}") from error
+    part.replace(target)
+
+
+def _from_hub(address: str, target: Path) -> None:
+    """A file of a data set repository on the Hugging Face hub: `owner/name[@revision]/path/in/repository`."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    owner, _, rest = address.partition("/")
+    name, _, path = rest.partition("/")
+    name, _, revision = name.partition("@")
+    if not path:
+        raise FetchError("expected hf:<owner>/<dataset>[@<revision>]/<path>")
+    try:
+        found = hf_hub_download(f"{owner}/{name}", path, repo_type="dataset", revision=revision or None)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FetchError(f"Hugging Face hub: {str(error).splitlines()[0]}") from error
+    target.unlink(missing_ok=True)
+    link(Path(found), target)
+
+
+def _from_pooch(location: str, target: Path) -> None:
+    """Archives of record (a DOI) and FTP servers, by way of pooch."""
+    import pooch
+
+    try:
+        pooch.retrieve(location, known_hash=None, fname=target.name, path=target.parent)
+    except (requests.RequestException, ValueError, OSError) as error:
+        raise FetchError(f"{_reason(error)}") from error

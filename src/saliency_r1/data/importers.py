@@ -1,0 +1,299 @@
+"""Importers: what a data set looks like on disk, one small class for each layout.
+
+`find` pairs images with ground truth by name and says what it could not pair; `mask` reads one ground truth. Opening,
+checking and storing a pair is the same for all of them: `store.import_item`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from saliency_r1.data.catalogue import MaskRule, Split
+from saliency_r1.data.errors import DataError
+from saliency_r1.data.images import Refused, binary, grey, open_image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image and its ground truth (a mask file, or the COCO annotations of the image), not yet opened."""
+
+    name: str
+    image: Path
+    truth: Path | tuple[dict[str, Any], ...]
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image (or a mask without one) that is not imported, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class Found:
+    """What a layout found. `unlisted` counts images of the folder that the annotations or the list do not mention."""
+
+    items: list[Item] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unlisted: int = 0
+
+
+class Layout(Protocol):
+    """A way of laying out images and ground truth in folders."""
+
+    def find(self, folder: Path, split: Split) -> Found:
+        """Pair images with ground truth, sorted by name, without opening them."""
+
+    def mask(self, truth: Any, rule: MaskRule) -> np.ndarray:
+        """Read one ground truth: uint8 H x W in {0, 255}, or uint16 H x W instance ids; `Refused` if it cannot."""
+
+
+class Pairs:
+    """A folder of images and a folder of masks with the same names, whatever their extensions and case."""
+
+    def find(self, folder: Path, split: Split) -> Found:
+        """Pair by the name without its extension."""
+        found = Found()
+        images = _by_name(found, image_files(folder, split.images))
+        masks = _by_name(found, image_files(folder, split.masks))
+        _pair(found, images, masks)
+        return found
+
+    def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
+        """A binary mask, as the rule says."""
+        return binary(grey(open_image(truth)), rule)
+
+
+class Groups(Pairs):
+    """Categories of images for CoSOD: `image/<group>/*` with `gt/<group>/*`."""
+
+    def find(self, folder: Path, split: Split) -> Found:
+        """Pair by group and name; the name of an item is `<group>/<name>`."""
+        found = Found()
+        images, masks = locate(folder, split.images), locate(folder, split.masks)
+        for group in sorted({path.name for root in (images, masks) for path in root.iterdir() if path.is_dir()}):
+            if group.startswith((".", "__")):
+                continue
+            ours, theirs = (
+                _by_name(found, _images_in(root / group) if (root / group).is_dir() else [], f"{group}/")
+                for root in (images, masks)
+            )
+            _pair(found, ours, theirs, group)
+        return found
+
+
+class IdMap(Pairs):
+    """Instances as numbers: in an indexed-colour PNG the palette index, in a grey one the value; 0 is background."""
+
+    def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
+        """The map as it is stored."""
+        image = open_image(truth)
+        if image.mode not in ("P", "L", "1", "I;16", "I"):
+            raise Refused(
+                f"an instance map with mode {image.mode}, expected indexed colour or grey: use layout colour_map"
+            )
+        ids = np.asarray(image)
+        if ids.max(initial=0) > np.iinfo(np.uint16).max or ids.min(initial=0) < 0:
+            raise Refused("instance ids beyond 16 bits")
+        return ids.astype(np.uint16)
+
+
+class ColourMap(Pairs):
+    """Instances as colours: every colour but black is one instance, numbered in the order of the colours."""
+
+    _MOST = 255  # a picture with more colours is antialiased or was saved as JPEG
+
+    def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
+        """The colours, numbered from 1."""
+        rgb = np.asarray(open_image(truth).convert("RGB")).astype(np.uint32)
+        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+        colours = np.unique(packed)
+        colours = colours[colours != 0]
+        if len(colours) > self._MOST:
+            raise Refused(f"{len(colours)} colours, expected one an instance: antialiased, or saved with losses")
+        ids = np.searchsorted(colours, packed) + 1
+        return np.where(packed == 0, 0, ids).astype(np.uint16)
+
+
+class Coco:
+    """Images with COCO instance annotations. Instance k of an image is its k-th annotation in order of `id`.
+
+    Crowds (`iscrowd: 1`) and annotations with `"salient": false` keep their number and stay out of the map; where two
+    instances overlap, the smaller one is in front.
+    """
+
+    def find(self, folder: Path, split: Split) -> Found:
+        """Look up the images that the json lists."""
+        found = Found()
+        content = _read_json(locate(folder, str(split.annotations)))
+        try:
+            of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+            for annotation in sorted(content["annotations"], key=lambda entry: entry["id"]):
+                of_image[annotation["image_id"]].append(annotation)
+            listed = [(image["file_name"], image["id"], image["height"], image["width"]) for image in content["images"]]
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{split.annotations}: expected COCO instances (images, annotations), missing {error}"
+            ) from None
+        files = image_files(folder, split.images)
+        by_file = {path.name.casefold(): path for path in files}
+        taken: set[str] = set()
+        for file_name, image_id, height, width in sorted(listed):
+            name = Path(file_name).stem
+            path = by_file.get(Path(file_name).name.casefold())
+            if path is None:
+                found.problems.append(
+                    Problem(name, f"{file_name} is listed in {split.annotations} and not in the folder")
+                )
+            elif name.casefold() in taken:
+                found.problems.append(Problem(name, f"{file_name} is listed twice"))
+            else:
+                taken.add(name.casefold())
+                size = {"height": height, "width": width}
+                found.items.append(Item(name, path, ({"size": size}, *of_image[image_id])))
+        found.unlisted = len(files) - len(found.items)
+        return found
+
+    def mask(self, truth: tuple[dict[str, Any], ...], rule: MaskRule) -> np.ndarray:
+        """The annotations drawn into one map, large ones first."""
+        size, *annotations = truth
+        height, width = size["size"]["height"], size["size"]["width"]
+        drawn = []
+        for number, annotation in enumerate(annotations, 1):
+            if annotation.get("salient", True) and not annotation.get("iscrowd", 0):
+                drawn.append((number, _decode(annotation, height, width)))
+        ids = np.zeros((height, width), np.uint16)
+        for number, region in sorted(drawn, key=lambda pair: -int(pair[1].sum())):
+            ids[region] = number
+        hidden = {number for number, _ in drawn} - set(np.unique(ids).tolist())
+        if hidden:
+            raise Refused(f"instances {sorted(hidden)} are empty or hidden behind others")
+        return ids
+
+
+LAYOUTS: dict[str, Layout] = {
+    "pairs": Pairs(),
+    "groups": Groups(),
+    "coco": Coco(),
+    "id_map": IdMap(),
+    "colour_map": ColourMap(),
+}
+
+
+def locate(folder: Path, wanted: str) -> Path:
+    """A file or folder by its path in the archive, ignoring case and further folders around it.
+
+    Archives differ between mirrors by an outer folder; where one place fits only, it is meant. Raises `DataError`.
+    """
+    if (exact := folder / wanted).exists():
+        return exact
+    tail = [part.casefold() for part in Path(wanted).parts]
+    matches = [
+        path
+        for path in folder.rglob("*")
+        if [part.casefold() for part in path.relative_to(folder).parts][-len(tail) :] == tail
+        and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    folders = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob("*") if path.is_file()})[:10]
+    raise DataError(
+        f"{wanted}: expected once in the archive, found {len(matches)} times; files lie in: "
+        f"{', '.join(folders) or 'none'}. Correct images, masks or annotations of the split in the catalogue"
+    )
+
+
+def image_files(folder: Path, wanted: str) -> list[Path]:
+    """The pictures of a folder, sorted; `wanted` may end in a pattern (`photos/*.jpg`)."""
+    if "*" in Path(wanted).name:
+        parent = locate(folder, str(Path(wanted).parent)) if len(Path(wanted).parts) > 1 else folder
+        pattern = Path(wanted).name.casefold()
+        return [path for path in _images_in(parent) if Path(path.name.casefold()).match(pattern)]
+    return _images_in(locate(folder, wanted))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "._"))
+    )
+
+
+def _by_name(found: Found, files: Sequence[Path], prefix: str = "") -> dict[str, Path]:
+    """Files by their name without extension and case; a name that two files share belongs to neither."""
+    named: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        named[path.stem.casefold()].append(path)
+    for paths in named.values():
+        if len(paths) > 1:
+            both = " and ".join(path.name for path in paths)
+            found.problems.append(
+                Problem(prefix + paths[0].stem, f"{both} have the same name in {paths[0].parent.name}")
+            )
+    return {name: paths[0] for name, paths in named.items() if len(paths) == 1}
+
+
+def _pair(found: Found, images: dict[str, Path], masks: dict[str, Path], group: str | None = None) -> None:
+    ambiguous = {problem.name.casefold() for problem in found.problems}
+    prefix = f"{group}/" if group else ""
+    for name in sorted(images.keys() | masks.keys()):
+        image, mask = images.get(name), masks.get(name)
+        if image and mask:
+            found.items.append(Item(prefix + image.stem, image, mask, group))
+        elif (prefix + name).casefold() not in ambiguous:
+            present = image or mask
+            assert present is not None
+            missing = "has no mask" if image else "is a mask without an image"
+            found.problems.append(Problem(prefix + present.stem, f"{present.name} {missing}"))
+
+
+def _decode(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """A COCO segmentation (polygons, or a run-length code) as a bool H x W array."""
+    from pycocotools import mask as coco
+
+    segmentation: Any = annotation.get("segmentation")
+    try:
+        if isinstance(segmentation, list):
+            codes = coco.frPyObjects(segmentation, height, width)
+            return np.asarray(coco.decode(coco.merge(codes)), bool)
+        if isinstance(segmentation["counts"], list):
+            segmentation = coco.frPyObjects(segmentation, height, width)
+        if tuple(segmentation["size"]) != (height, width):
+            raise Refused(f"annotation {annotation.get('id')}: size {segmentation['size']}, image {[height, width]}")
+        return np.asarray(coco.decode(segmentation), bool)
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"annotation {annotation.get('id')}: not a COCO segmentation ({error})") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path.name}: not valid JSON ({error})") from error
+
+
+def keep_listed(found: Found, names: Iterable[str]) -> Found:
+    """Only the items whose names are listed; a listed name that was not found is a problem."""
+    wanted = {name.strip() for name in names if name.strip()}
+    stems = {name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name for name in wanted}
+    folded = {name.casefold() for name in stems}
+    items = [item for item in found.items if item.name.casefold() in folded]
+    known = {item.name.casefold() for item in items}
+    problems = [problem for problem in found.problems if problem.name.casefold() in folded]
+    reported = {problem.name.casefold() for problem in problems}
+    problems += [
+        Problem(name, "listed, and not among the images")
+        for name in sorted(stems)
+        if name.casefold() not in known | reported
+    ]
+    return Found(items, problems, found.unlisted + len(found.items) - len(items))

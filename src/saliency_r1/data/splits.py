@@ -1,0 +1,277 @@
+"""The import of one split of a data set: from its archives, or from a folder, to stored pairs and their index."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from saliency_r1.data.archives import check_space, expanded_size, extract
+from saliency_r1.data.catalogue import Dataset, Split, SplitName
+from saliency_r1.data.errors import DataError, listed
+from saliency_r1.data.fetch import Store
+from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
+from saliency_r1.data.store import Imported, Place, import_item
+from saliency_r1.data.table import INDEX
+from saliency_r1.files import link, link_tree, write_json
+from saliency_r1.stage import progress
+
+_VERSION = 1  # of what an import writes; raise it when that changes, so that earlier imports are not reused
+_WORKERS = 2  # threads: decoding and hashing release the interpreter's lock
+_IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split of one data set."""
+
+    dataset: Dataset
+    split_name: SplitName
+
+    @property
+    def split(self) -> Split:
+        """Its entry in the catalogue."""
+        return self.dataset.splits[self.split_name]
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Task, data set and split, as in the sample table."""
+        return self.dataset.task, self.dataset.name, self.split_name
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name}/{self.split_name}"
+
+
+@dataclass
+class Importer:
+    """Imports splits into `folder`, reusing what `previous` (the folder it will replace) holds unchanged."""
+
+    store: Store
+    allow_missing: Sequence[str]
+    previous: Path
+    folder: Path
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run(self, part: Part) -> pl.DataFrame:
+        """The index of one split (`table.INDEX`), its pairs stored under `datasets/<data set>/<split>`."""
+        unpacked = self._unpacked(part)
+        if unpacked is not None:
+            key = _fingerprint(part, _listing(unpacked))
+            index = self._reused(part, key)
+            return self._imported(part, key, unpacked, shutil.copyfile) if index is None else index
+        known = [archive.sha256 for archive in part.split.archives]
+        if None not in known and (index := self._reused(part, _fingerprint(part, known))) is not None:
+            return index
+        return self._from_archives(part)
+
+    def _unpacked(self, part: Part) -> Path | None:
+        """A folder that holds the split as it is: the catalogue's `folder`, or `<mirror>/<data set>`."""
+        if part.split.folder is not None:
+            folder = part.dataset.base / part.split.folder
+            if not folder.is_dir():
+                raise DataError(f"{folder}: the folder of {part} does not exist; correct `folder` in the catalogue")
+            return folder
+        if self.store.mirror is not None and (folder := self.store.mirror / part.dataset.name).is_dir():
+            return folder
+        return None
+
+    def _from_archives(self, part: Part) -> pl.DataFrame:
+        """Obtain, verify, extract and import; hashes not known in advance are recorded once all of it went well."""
+        dataset, wanted = part.dataset, part.split.archives
+
+        def announce() -> None:
+            print(f"{part}: fetching; licence: {dataset.licence}. {dataset.terms or ''}".rstrip(), flush=True)
+
+        files = [self.store.obtain(archive, dataset.base, announce) for archive in wanted]
+        digests = [self.store.digest(archive, file) for archive, file in zip(wanted, files)]
+        key = _fingerprint(part, digests)
+        if (index := self._reused(part, key)) is not None:
+            return index
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unpacked-") as name:
+            scratch = Path(name)
+            check_space(scratch, sum(map(expanded_size, files)), f"unpacking {part}")
+            for archive, file in zip(wanted, files):
+                extract(file, scratch, archive.expands_to)
+            index = self._imported(part, key, scratch, link)
+        for archive, file, digest in zip(wanted, files, digests):
+            self.store.remember(archive, file, digest)
+        described = [{"path": a.path, "sha256": d} for a, d in zip(wanted, digests)]
+        self.reports[str(part)]["archives"] = described
+        return index
+
+    def _reused(self, part: Part, key: str) -> pl.DataFrame | None:
+        """The earlier import of the split, linked into the new folder, if it had the same key and is still whole."""
+        report_file = self.previous / "report.json"
+        if not report_file.is_file():
+            return None
+        report = json.loads(report_file.read_text(encoding="utf-8"))["imports"].get(str(part))
+        index_file, pairs = (base / _index_path(part) for base in (self.previous, self.folder))
+        if report is None or report["key"] != key or not index_file.is_file():
+            return None
+        index = pl.read_parquet(index_file)
+        source = self.previous / _pairs_path(part)
+        if not all((source / path).is_file() for path in (*index["image"], *index["mask"])):
+            return None
+        link_tree(source, self.folder / _pairs_path(part))
+        link(index_file, pairs)
+        self.reports[str(part)] = report
+        print(f"{part}: {len(index)} images, unchanged", flush=True)
+        return index
+
+    def _imported(self, part: Part, key: str, source: Path, place: Place) -> pl.DataFrame:
+        """Find, open, check and store every pair of `source`; anything missing that is not excused stops the stage."""
+        found = _find(part, source)
+        target = self.folder / _pairs_path(part)
+        work = partial(
+            import_item, layout=LAYOUTS[part.dataset.layout], rule=part.dataset.mask, target=target, place=place
+        )
+        objects = _attributes(part, source)
+        rows, problems, dropped = [], list(found.problems), []
+        for result in progress(_in_order(work, found.items), len(found.items), str(part)):
+            if isinstance(result, Imported) and (fault := _disagreement(part, result, objects)):
+                result = Problem(result.name, fault)
+            if isinstance(result, Problem):
+                problems.append(result)
+            elif result.instances == 0 and part.dataset.mask.empty == "drop":
+                dropped.append(result.name)
+                for path in (result.image, result.mask):
+                    (target / path).unlink()
+            else:
+                rows.append(_row(result, objects))
+        excused = self._excused(part, problems)
+        self._counted(part, len(rows), excused, len(dropped))
+        index = pl.DataFrame(rows, INDEX)
+        index_file = self.folder / _index_path(part)
+        index_file.parent.mkdir(parents=True, exist_ok=True)
+        index.write_parquet(index_file)
+        self.reports[str(part)] = {
+            "key": key,
+            "licence": part.dataset.licence,
+            "verified": part.dataset.verified,
+            "images": len(rows),
+            "empty": index.filter(instances=0)["name"].to_list(),
+            "oriented": index.filter("oriented")["name"].to_list(),
+            "dropped_as_empty": dropped,
+            "missing": [{"name": problem.name, "reason": problem.reason} for problem in problems],
+            "unlisted": found.unlisted,
+        }
+        return index
+
+    def _excused(self, part: Part, problems: Sequence[Problem]) -> int:
+        """How many problems `allow_missing` excuses; `DataError` if it does not excuse them all."""
+        serious = [problem for problem in problems if not self._allowed(part, problem.name)]
+        if serious:
+            record = self.store.cache / "problems.json"
+            write_json(record, [{"image": f"{part}/{problem.name}", "reason": problem.reason} for problem in serious])
+            lines = listed([f"{part}/{problem.name}: {problem.reason}" for problem in serious])
+            raise DataError(
+                f"{part}: {len(serious)} images cannot be imported:\n{lines}\nMend the data set, or name them in "
+                f"download.allow_missing to do without them ({record} has the whole list)"
+            )
+        return len(problems)
+
+    def _counted(self, part: Part, images: int, excused: int, dropped: int) -> None:
+        """Compare the number of images with the catalogue's; a set may be counted with or without its empty ones."""
+        expected = part.split.count
+        if images + excused == 0:
+            raise DataError(f"{part}: no image found; correct images and masks of the split in the catalogue")
+        if (
+            expected
+            and not {images + excused, images + excused + dropped} & set(expected)
+            and not self._allowed(part, "")
+        ):
+            raise DataError(
+                f"{part}: {images + excused} images, the catalogue expects {' or '.join(map(str, expected))}; get the "
+                f"complete data set, correct `count`, or put '{part}/*' into download.allow_missing"
+            )
+
+    def _allowed(self, part: Part, name: str) -> bool:
+        return any(fnmatchcase(f"{part}/{name}", pattern) for pattern in self.allow_missing)
+
+
+def _pairs_path(part: Part) -> str:
+    return f"datasets/{part}"
+
+
+def _index_path(part: Part) -> str:
+    return f"index/{part}.parquet"
+
+
+def _fingerprint(part: Part, content: Any) -> str:
+    """A key that changes with the bytes, with what the catalogue says about reading them, and with this code."""
+    entry = part.split.model_dump(mode="json", exclude={"archives", "folder"})
+    rule = part.dataset.mask.model_dump(mode="json")
+    known = [_VERSION, part.labels, part.dataset.layout, rule, entry, content]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of every file: enough to see that somebody's folder changed."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+
+
+def _find(part: Part, source: Path) -> Found:
+    try:
+        found = LAYOUTS[part.dataset.layout].find(source, part.split)
+        if part.split.names is not None:
+            names = locate(source, part.split.names).read_text(encoding="utf-8").splitlines()
+            found = keep_listed(found, names)
+        return found
+    except DataError as error:
+        raise DataError(f"{part}: {error}") from None
+
+
+def _attributes(part: Part, source: Path) -> dict[str, list[dict[str, Any]]] | None:
+    """The scene objects of each image, by name, if the data set has them."""
+    path = source / part.split.attributes
+    if not path.is_file():
+        return None
+    problem = f"{part}: {part.split.attributes}: expected JSON, {{'<name>': [{{...}}, ...]}}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{problem} ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{problem}, found {type(content).__name__}")
+    for name, objects in content.items():
+        if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+            raise DataError(f"{problem}; {name!r} has {objects!r}")
+    return content
+
+
+def _disagreement(part: Part, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:
+    """Why the attributes of an image do not fit its instance map, if they do not."""
+    if part.dataset.task != "sis" or objects is None or result.name not in objects:
+        return None
+    salient = sorted(one.get("id", 0) for one in objects[result.name] if one.get("salient", True))
+    if salient == list(result.ids):
+        return None
+    return f"its attributes name the salient ids {salient}, its instance map has {list(result.ids)}"
+
+
+def _row(result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> dict[str, Any]:
+    row = {column: getattr(result, column) for column in INDEX if column != "objects"}
+    mine = None if objects is None else json.dumps(objects.get(result.name, []), ensure_ascii=False)
+    return row | {"objects": mine}
+
+
+def _in_order(work: Callable[[Item], Imported | Problem], items: Iterable[Item]) -> Iterator[Imported | Problem]:
+    """Results in the order of the items, a bounded number of them under way."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        pending: deque[Future[Imported | Problem]] = deque()
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= _IN_FLIGHT:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

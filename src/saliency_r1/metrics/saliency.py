@@ -1,0 +1,427 @@
+"""Measures of one saliency map against one binary ground truth, in integer form.
+
+An 8-bit map has 256 levels. The structure measure needs the exact integer sums of levels and of their squares in the
+four quadrants around the centroid of the ground truth, inside and outside of the foreground; precision, recall, F and E
+need a histogram of either class. `Pair` counts these once, and every measure but the weighted F-measure follows from
+them. Definitions and defaults are those of PySODMetrics 1.6.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, overload
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+EPS = float(np.spacing(1.0))
+_LEVELS = np.arange(256) / 255
+# cv2 hands out counts as float32, which hold integers up to here.
+_COUNTABLE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The choices in which evaluators of the field differ; the defaults are PySODMetrics'.
+
+    `stretch`: min-max stretch every map to [0, 1] first. `thresholds`: 256 counts levels `>= 0..255`; any other number
+    means `linspace(0, 1 - 1e-10, thresholds)` as in the CoSOD evaluators (255 there). `empty`: for a ground truth without
+    foreground, "zero" gives F, weighted F, IoU and Dice 0 whatever was predicted, "agree" gives 1 where nothing was
+    predicted. `beta2`: weight of precision in F. `gt_threshold`: a ground truth pixel is foreground if above it.
+    """
+
+    stretch: bool = True
+    thresholds: int = 256
+    empty: Literal["zero", "agree"] = "zero"
+    beta2: float = 0.3
+    gt_threshold: int = 128
+
+    @property
+    def name(self) -> str:
+        """`pysodmetrics`, followed by whatever differs from it."""
+        changed = [
+            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != getattr(Protocol, f.name)
+        ]
+        return " ".join(["pysodmetrics", *changed])
+
+
+DEFAULT = Protocol()
+
+
+class Curves(NamedTuple):
+    """Values by threshold, rising: four float64 arrays of length `protocol.thresholds`, all in [0, 1]."""
+
+    precision: Floats
+    recall: Floats
+    f: Floats
+    e: Floats
+
+
+class Truth:
+    """A ground truth prepared once for many predictions.
+
+    `mask`: bool H x W. `row`, `column`: where the four quadrants meet. The terms of the weighted F-measure that depend on
+    the ground truth alone are added at first use and take about 8 bytes a pixel.
+
+    Raises ValueError unless the array has two dimensions and a pixel, and for masks stored as 0/1 integers, which every
+    evaluator of the field takes for empty.
+    """
+
+    def __init__(self, gt: Array, threshold: int = DEFAULT.gt_threshold) -> None:
+        if gt.ndim != 2 or gt.size == 0:
+            raise ValueError(f"a ground truth has height and width, got the shape {gt.shape}")
+        if gt.dtype != bool:
+            if gt.max() == 1:
+                raise ValueError("ground truth stored as 0/1: multiply by 255 or pass it as bool")
+            gt = gt > threshold
+        self.mask: NDArray[np.bool_] = np.ascontiguousarray(gt)
+        self.bytes: NDArray[np.uint8] = self.mask.view(np.uint8)
+        self.size = gt.size
+        self.foreground = int(np.count_nonzero(gt))
+        self.shape: tuple[int, int] = gt.shape
+        self.weighted_terms: Any = None
+
+    @classmethod
+    def of(cls, gt: Array | Truth, threshold: int = DEFAULT.gt_threshold) -> Truth:
+        """`gt` itself if it is prepared already."""
+        return gt if isinstance(gt, Truth) else cls(gt, threshold)
+
+    @cached_property
+    def box(self) -> tuple[slice, slice]:
+        """Bounding box of the foreground, empty where there is none."""
+        return bounding_box(self.bytes)
+
+    @cached_property
+    def quadrants(self) -> list[tuple[slice, slice]]:
+        """Left top, right top, left bottom, right bottom; the centroid's own row and column belong to the first."""
+        height, width = self.shape
+        rows = cv2.reduce(self.bytes, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+        columns = cv2.reduce(self.bytes, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
+        count = max(self.foreground, 1)
+        row = round(int(rows @ np.arange(height)) / count) + 1
+        column = round(int(columns @ np.arange(width)) / count) + 1
+        return [(y, x) for y in (slice(0, row), slice(row, height)) for x in (slice(0, column), slice(column, width))]
+
+    @cached_property
+    def counts(self) -> list[tuple[int, int]]:
+        """Background and foreground pixels of each quadrant."""
+        parts = [self.bytes[quadrant] for quadrant in self.quadrants]
+        inside = [cv2.countNonZero(part) if part.size else 0 for part in parts]
+        return [(part.size - n, n) for part, n in zip(parts, inside)]
+
+
+class Moments(NamedTuple):
+    """Pixels of one class: how many, the sum of their levels and the sum of the squares of their levels."""
+
+    n: int
+    first: int
+    second: int
+
+    def __add__(self, other: Moments) -> Moments:  # type: ignore[override]
+        return Moments(self.n + other.n, self.first + other.first, self.second + other.second)
+
+    def scatter(self) -> float:
+        """Sum of the squared distances from the mean, in squared levels; exactly 0 for equal levels."""
+        return (self.n * self.second - self.first * self.first) / self.n if self.n else 0.0
+
+
+class Pair:
+    """One prediction beside one ground truth; every measure is computed at most once.
+
+    `pred`: H x W, uint8 in [0, 255], or bool, or float in [0, 1]. A float map is rounded to the 8 bits in which maps are
+    stored, so that a reward equals the score of the written file; uint16 is rounded likewise.
+
+    Raises ValueError for shapes that differ, floats outside [0, 1] or not finite, TypeError for other types.
+    """
+
+    def __init__(self, pred: Array, gt: Array | Truth, protocol: Protocol = DEFAULT) -> None:
+        self.truth = Truth.of(gt, protocol.gt_threshold)
+        if pred.shape != self.truth.shape:
+            raise ValueError(f"prediction is {pred.shape}, ground truth {self.truth.shape}")
+        self.protocol = protocol
+        self.levels = np.ascontiguousarray(to_levels(pred))
+        low, high = (int(level) for level in cv2.minMaxLoc(self.levels)[:2])
+        self.empty = high == 0
+        # The levels that mean 0 and 1; a map of a single level is never stretched.
+        self.low, self.high = (low, high) if protocol.stretch and low < high else (0, 255)
+
+    @cached_property
+    def values(self) -> Floats:
+        """What each of the 256 levels means in [0, 1]."""
+        low, high = _LEVELS[self.low], _LEVELS[self.high]
+        return np.clip((_LEVELS - low) / (high - low), 0, 1)
+
+    @cached_property
+    def box(self) -> tuple[slice, slice]:
+        """Bounding box of the levels above 0."""
+        return bounding_box(self.levels)
+
+    @cached_property
+    def moments(self) -> list[tuple[Moments, Moments]]:
+        """Background and foreground of each quadrant."""
+        inside = self.levels * self.truth.bytes
+        moments = []
+        for quadrant, (background, foreground) in zip(self.truth.quadrants, self.truth.counts):
+            if not background + foreground:
+                moments.append((Moments(0, 0, 0), Moments(0, 0, 0)))
+                continue
+            first, second = _sums(self.levels[quadrant])
+            first_inside, second_inside = _sums(inside[quadrant]) if foreground else (0, 0)
+            below = Moments(background, first - first_inside, second - second_inside)
+            moments.append((below, Moments(foreground, first_inside, second_inside)))
+        return moments
+
+    @cached_property
+    def total(self) -> tuple[Moments, Moments]:
+        """Background and foreground of the image."""
+        (a, e), (b, f), (c, g), (d, h) = self.moments
+        return a + b + c + d, e + f + g + h
+
+    @cached_property
+    def by_class(self) -> Floats:
+        """Histograms of background and foreground, 2 x 256."""
+        inside, outside = np.zeros(256), _histogram(self.levels[self.box])
+        outside[0] += self.truth.size - outside.sum()
+        if self.truth.foreground:
+            inside = _histogram(self.levels[self.truth.box], self.truth.bytes[self.truth.box])
+        return np.stack([outside - inside, inside])
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean of the map in [0, 1]."""
+        background, foreground = self.total
+        return self._mean(background + foreground)
+
+    def _mean(self, moments: Moments) -> float:
+        return (moments.first - self.low * moments.n) / (moments.n * (self.high - self.low))
+
+    @cached_property
+    def mae(self) -> float:
+        """Mean absolute error in [0, 1]."""
+        background, foreground = self.total
+        error = background.first - self.low * background.n + self.high * foreground.n - foreground.first
+        return error / (self.truth.size * (self.high - self.low))
+
+    @cached_property
+    def s_measure(self) -> float:
+        """Structure measure in [0, 1], alpha = 0.5 (Fan et al., ICCV 2017)."""
+        truth = self.truth
+        if truth.foreground == 0:
+            return 1 - self.mean
+        if truth.foreground == truth.size:
+            return self.mean
+        return max(0.0, 0.5 * self._object() + 0.5 * self._region())
+
+    def _object(self) -> float:
+        score, unit = 0.0, (self.high - self.low) ** 2
+        background, foreground = self.total
+        for moments, mean in ((background, 1 - self._mean(background)), (foreground, self._mean(foreground))):
+            deviation = (moments.scatter() / unit / max(moments.n - 1, 1)) ** 0.5
+            score += 2 * mean / (mean * mean + 1 + deviation + EPS) * moments.n / self.truth.size
+        return score
+
+    def _region(self) -> float:
+        score, unit = 0.0, (self.high - self.low) ** 2
+        for k, (background, foreground) in enumerate(self.moments):
+            both = background + foreground
+            if both.n == 0:  # PySODMetrics returns nan here
+                continue
+            degrees = both.n - 1 + EPS
+            if background.n and foreground.n:
+                x, y = self._mean(both), foreground.n / both.n
+                var_x, var_y = both.scatter() / unit / degrees, foreground.n * (1 - y) / degrees
+                cov = foreground.n * (self._mean(foreground) - x) / degrees
+                ssim = 4 * x * y * cov / ((x * x + y * y) * (var_x + var_y) + EPS)
+            else:
+                ssim = float(self._uniform(k, both))
+            score += ssim * both.n / self.truth.size
+        return score
+
+    def _uniform(self, k: int, moments: Moments) -> bool:
+        """Whether PySODMetrics finds no variance in a quadrant where the ground truth has none."""
+        if moments.scatter() > 0:
+            return False
+        value = self.values[moments.first // moments.n]
+        if value in (0, 1):
+            return True
+        # Its verdict on a uniform grey quadrant hangs on whether the sum of equal numbers is rounded: repeat that sum.
+        return bool(np.full(self.truth.shape, value)[self.truth.quadrants[k]].mean() == value)
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Precision, recall, F and E by threshold."""
+        return Curves(*(curve[:-1] for curve in self._thresholded))
+
+    @cached_property
+    def adaptive(self) -> tuple[float, float]:
+        """F and E at the threshold of twice the mean of the map, at most 1."""
+        return float(self._thresholded.f[-1]), float(self._thresholded.e[-1])
+
+    @cached_property
+    def _thresholded(self) -> Curves:
+        """The curves, and behind their last point the one at the adaptive threshold."""
+        if self.protocol.thresholds == 256:
+            lowest = np.searchsorted((self.values * 255).astype(np.uint8), np.arange(256))
+        else:
+            lowest = np.searchsorted(self.values, np.linspace(0, 1 - 1e-10, self.protocol.thresholds))
+        selected = np.zeros((2, 257))
+        selected[:, 255::-1] = np.cumsum(self.by_class[:, ::-1], axis=1)
+        false, true = selected[:, np.append(lowest, self._lowest_adaptive())]
+        truth, beta2 = self.truth, self.protocol.beta2
+        precision = true / np.maximum(true + false, 1)
+        recall = true / max(truth.foreground, 1)
+        product = (1 + beta2) * precision * recall
+        f = product / np.where(product == 0, 1, beta2 * precision + recall)
+        if truth.foreground == 0 and self.protocol.empty == "agree":
+            precision = recall = f = (false == 0).astype(float)
+        return Curves(precision, recall, f, _enhanced_alignment(true, false, truth))
+
+    def _lowest_adaptive(self) -> int:
+        """The lowest level selected by the adaptive threshold, 256 if none is."""
+        if self.empty and self.protocol.empty == "agree":
+            return 256
+        threshold, values = min(2 * self.mean, 1.0), self.values
+        if np.any(np.abs(values - threshold) < 1e-12):
+            # A level lies on the threshold: only the mean as PySODMetrics sums it tells on which side.
+            threshold = min(2 * float(values[self.levels].mean()), 1.0)
+        return int(np.searchsorted(values, threshold))
+
+    @cached_property
+    def overlap(self) -> tuple[float, float]:
+        """Intersection over union and Dice of the map above 0.5, in [0, 1]."""
+        first = int(np.searchsorted(self.values, 0.5, side="right"))
+        selected = (self.levels >= first).view(np.uint8)
+        area, true = cv2.countNonZero(selected), cv2.countNonZero(selected & self.truth.bytes)
+        union = area + self.truth.foreground - true
+        if union == 0:
+            agree = float(self.protocol.empty == "agree")
+            return agree, agree
+        return true / union, 2 * true / (union + true)
+
+    @cached_property
+    def weighted_f(self) -> float:
+        """Weighted F-measure in [0, 1], beta^2 = 1 (Margolin et al., CVPR 2014)."""
+        if self.truth.foreground == 0:
+            return float(self.protocol.empty == "agree" and self.empty)
+        from saliency_r1.metrics.weighted import weighted_f
+
+        return weighted_f(self.levels, self.values, self.box, self.truth)
+
+    def scores(self, weighted: bool = True) -> dict[str, float]:
+        """Every measure of this image; `maxFm` and `meanFm` are of its own curve. `weighted=False` leaves out `wFm`."""
+        f, e = self.curves.f, self.curves.e
+        return {
+            "Sm": self.s_measure,
+            **({"wFm": self.weighted_f} if weighted else {}),
+            "MAE": self.mae,
+            "maxFm": float(f.max()),
+            "meanFm": float(f.mean()),
+            "adpFm": self.adaptive[0],
+            "maxEm": float(e.max()),
+            "meanEm": float(e.mean()),
+            "adpEm": self.adaptive[1],
+            "IoU": self.overlap[0],
+            "Dice": self.overlap[1],
+        }
+
+
+def to_levels(pred: Array) -> NDArray[np.uint8]:
+    """A map of any accepted type as uint8 levels in [0, 255]; see `Pair`."""
+    if pred.dtype == np.uint8:
+        return pred
+    if pred.dtype == bool:
+        return pred.view(np.uint8) * np.uint8(255)
+    if pred.dtype == np.uint16:
+        return ((pred.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if not np.issubdtype(pred.dtype, np.floating):
+        raise TypeError(f"a saliency map is bool, uint8, uint16 or float, got {pred.dtype}")
+    if pred.size and not (0 <= pred.min() and pred.max() <= 1):
+        raise ValueError("a float saliency map lies in [0, 1]")
+    return np.rint(pred * 255).astype(np.uint8)
+
+
+def bounding_box(image: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around all pixels above 0."""
+    x, y, width, height = cv2.boundingRect(image)
+    return slice(y, y + height), slice(x, x + width)
+
+
+def _sums(levels: NDArray[np.uint8]) -> tuple[int, int]:
+    """The sum of levels and of their squares."""
+    return int(cv2.sumElems(levels)[0]), int(cv2.norm(levels, cv2.NORM_L2SQR))
+
+
+def _histogram(levels: NDArray[np.uint8], inside: NDArray[np.uint8] | None = None) -> Floats:
+    if levels.size == 0:
+        return np.zeros(256)
+    if levels.size > _COUNTABLE:
+        return np.bincount((levels if inside is None else levels[inside > 0]).ravel(), minlength=256).astype(float)
+    return cv2.calcHist([levels], [0], inside, [256], [0, 256])[:, 0].astype(float)
+
+
+def _enhanced_alignment(true: Floats, false: Floats, truth: Truth) -> Floats:
+    """E-measure in [0, 1] (Fan et al., IJCAI 2018) of binary maps with so many true and false positives."""
+    size, foreground = truth.size, truth.foreground
+    selected = true + false
+    # The published normaliser is one pixel short; a map of one pixel has none to spare.
+    normaliser = max(size - 1 + EPS, 1)
+    if foreground == 0:
+        return (size - selected) / normaliser
+    if foreground == size:
+        return selected / normaliser
+    missed = foreground - true
+    mean, gt_mean = selected / size, foreground / size
+    total = np.zeros_like(mean)
+    for pixels, a, b in (
+        (true, 1 - mean, 1 - gt_mean),
+        (false, 1 - mean, -gt_mean),
+        (missed, -mean, 1 - gt_mean),
+        (size - selected - missed, -mean, -gt_mean),
+    ):
+        alignment = 2 * (a * b) / (a**2 + b**2 + EPS)
+        total += (alignment + 1) ** 2 / 4 * pixels
+    return total / normaliser
+
+
+@overload
+def s_measure(pred: Array, gt: Array | Truth, protocol: Protocol = ...) -> float: ...
+@overload
+def s_measure(pred: Sequence[Array], gt: Array | Truth | Sequence[Array | Truth], protocol: Protocol = ...) -> Floats: ...
+def s_measure(pred: Any, gt: Any, protocol: Protocol = DEFAULT) -> float | Floats:
+    """Structure measure in [0, 1] of one map (H x W), or of each of a batch (N x H x W, or a sequence of maps).
+
+    A batch meets one ground truth or one each. Types and errors as in `Pair`.
+    """
+    if isinstance(pred, np.ndarray) and pred.ndim == 2:
+        return Pair(pred, gt, protocol).s_measure
+    return sm_and_iou(pred, gt, protocol)[0]
+
+
+@overload
+def iou(pred: Array, gt: Array | Truth, protocol: Protocol = ...) -> float: ...
+@overload
+def iou(pred: Sequence[Array], gt: Array | Truth | Sequence[Array | Truth], protocol: Protocol = ...) -> Floats: ...
+def iou(pred: Any, gt: Any, protocol: Protocol = DEFAULT) -> float | Floats:
+    """Intersection over union in [0, 1] of the map above 0.5; one map or a batch, as in `s_measure`."""
+    if isinstance(pred, np.ndarray) and pred.ndim == 2:
+        return Pair(pred, gt, protocol).overlap[0]
+    return np.array([pair.overlap[0] for pair in _pairs(pred, gt, protocol)])
+
+
+def sm_and_iou(preds: Any, gts: Any, protocol: Protocol = DEFAULT) -> tuple[Floats, Floats]:
+    """`s_measure` and `iou` of a batch, counting each pair once; two float64 arrays of length N."""
+    both = [(pair.s_measure, pair.overlap[0]) for pair in _pairs(preds, gts, protocol)]
+    scores = np.array(both).reshape(-1, 2)
+    return scores[:, 0], scores[:, 1]
+
+
+def _pairs(preds: Sequence[Array], gts: Any, protocol: Protocol) -> Iterable[Pair]:
+    if isinstance(gts, Truth) or (isinstance(gts, np.ndarray) and gts.ndim == 2):
+        gts = [Truth.of(gts, protocol.gt_threshold)] * len(preds)
+    return (Pair(pred, gt, protocol) for pred, gt in zip(preds, gts, strict=True))

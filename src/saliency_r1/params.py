@@ -1,0 +1,342 @@
+"""The numbers of the pipeline: one YAML loader and one typed, immutable model of `params.yaml`.
+
+    params = load_params()          # the whole file, validated
+    params.cgpo.lr                  # a float, whatever way it was written
+
+Every stage reads the whole file, so a misspelt key or a value of the wrong type ends the run before any work, with the
+key, the value and the type that was expected. Nothing is converted quietly: text never becomes a number, a truth value
+never an integer; only a whole number may stand where a float is expected.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import IO, Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Split = Literal["train", "val", "test"]
+ModelName = Literal["base", "sft", "cgpo"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+
+
+class ParamsError(ValueError):
+    """A parameter file that cannot be used; the message names file, key, value and expectation."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but `1e-05` is a float and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value) and not any(key.tag.endswith(":merge") for key, _ in node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            raise ParamsError(f"the key {', '.join(twice)} stands twice in one mapping{node.start_mark}")
+        return mapping
+
+
+# PyYAML takes a number in exponent form for text when it has no point or no sign in the exponent, and `dvc exp run -S
+# cgpo.lr=1e-5` writes exactly that.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_yaml(source: Path | str | IO[str]) -> Any:
+    """Read one YAML document from a path or an open file. The only YAML loader of the project."""
+    try:
+        if isinstance(source, (str, Path)):
+            with open(source, encoding="utf-8") as file:
+                return yaml.load(file, _Loader)
+        return yaml.load(source, _Loader)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{getattr(source, 'name', source)} is not valid YAML: {error}") from error
+
+
+class Section(BaseModel):
+    """What every section has in common: immutable, no unknown keys, no silent conversion, every key written out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuples(cls, content: Any) -> Any:
+        """YAML lists are kept as tuples: an immutable section holds nothing that can change."""
+        if not isinstance(content, Mapping):
+            return content
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+
+
+class Runtime(Section):
+    """Where and how tensors are computed; shared by every stage that runs a model."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    dtype: Literal["float32", "bfloat16"]
+    threads: Count
+
+
+class Policy(Section):
+    """How the policy sees and speaks."""
+
+    min_pixels: Count
+    max_pixels: Count
+    max_new_tokens: Count
+    attention: Literal["sdpa", "eager", "flash_attention_2"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is larger than max_pixels {self.max_pixels}")
+        return self
+
+
+class Segmenter(Section):
+    """How many images and phrases go through the segmenter at once."""
+
+    batch_images: Count
+    batch_phrases: Count
+
+
+class Download(Section):
+    """What is taken from the catalogue."""
+
+    catalogue: str
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    policy: str
+    segmenter: str
+    mirror: str | None
+    cosod_chunk: Count
+    limit: Count | None
+    allow_missing: bool
+
+
+class Annotate(Section):
+    """Output-to-reasoning: from the ground truth to the annotated response."""
+
+    annotator: Literal["offline"]
+    variety: Share
+    threshold: Share
+    attempts: Count
+    splits: Annotated[tuple[Split, ...], Field(min_length=1)]
+
+
+class Lora(Section):
+    """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it."""
+
+    r: Count
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: str
+
+
+class Sft(Section):
+    """Supervised fine-tuning on the annotated responses."""
+
+    lr: Positive
+    steps: Count
+    batch_size: Count
+    accumulation: Count
+    warmup: Steps
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    lora: Lora
+    checkpoint_every: Count
+    evaluate_samples: Count
+
+
+class Weights(Section):
+    """Weights of the reward's components; they sum to one, so that a reward lies in [0, 1]."""
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = sum(self.model_dump().values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the weights {self.model_dump()} sum to {total:g}, not to 1")
+        return self
+
+
+class SaliencyWeights(Weights):
+    """Reward of a binary mask (SOD, CoSOD)."""
+
+    s_measure: Share
+    iou: Share
+    format: Share
+
+
+class InstanceWeights(Weights):
+    """Reward of a set of instances (SIS): mean IoU of matched instances, right number of them, form."""
+
+    matched_iou: Share
+    count: Share
+    format: Share
+
+
+class Rewards(Section):
+    """What an answer is worth, task by task."""
+
+    sod: SaliencyWeights
+    sis: InstanceWeights
+    cosod: SaliencyWeights
+
+
+class Isr(Section):
+    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off."""
+
+    every: Steps
+    weight: NotNegative
+    batch_size: Count
+
+
+class Cgpo(Section):
+    """Reinforcement learning from masks. `algorithm: cgpo` is A = r - c, normalised as `normalise` says."""
+
+    algorithm: Literal["cgpo", "reinforce_pp", "rloo", "grpo", "remax"]
+    normalise: Literal["none", "leave_one_out", "batch"]
+    group_size: Count
+    lr: Positive
+    updates: Count
+    batch_size: Count
+    temperature: Positive
+    confidence: Literal["all", "reasoning", "answer"]
+    isr: Isr
+    warmup: Steps
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    checkpoint_every: Count
+    evaluate_samples: Count
+
+
+class Masks(Section):
+    """Greedy predictions on one split, by the named models."""
+
+    models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
+    batch_size: Count
+    score: Literal["segmenter", "mask_probability", "confidence", "constant"]
+    split: Split
+
+
+class Metrics(Section):
+    """The evaluation."""
+
+    workers: Count
+
+
+class Report(Section):
+    """The page."""
+
+    examples: Count
+
+
+class Checks(Section):
+    """Thresholds of the gates. Shares are of a table's rows."""
+
+    consistency: Share
+    consistency_share: Share
+    kept_share: Share
+    sft_parse_failures: Share
+    cgpo_parse_failures: Share
+    masks_parse_failures: Share
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    seed: Steps
+    runtime: Runtime
+    policy: Policy
+    segmenter: Segmenter
+    download: Download
+    annotate: Annotate
+    sft: Sft
+    rewards: Rewards
+    cgpo: Cgpo
+    masks: Masks
+    metrics: Metrics
+    report: Report
+    checks: Checks
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and validate a parameter file; `ParamsError` lists everything that is wrong with it."""
+    return parse_params(load_yaml(path), str(path))
+
+
+def parse_params(content: Any, source: str = "params.yaml") -> Params:
+    """Validate the content of a parameter file; `source` is the name that messages carry."""
+    if not isinstance(content, Mapping):
+        raise ParamsError(f"{source}: expected a mapping of sections, found {type(content).__name__}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{source}: {_complaint(dict(entry))}" for entry in error.errors())) from None
+
+
+def _complaint(entry: dict[str, Any]) -> str:
+    """One line for one validation error: key, value, what was expected."""
+    *parents, last = entry["loc"]
+    key = ".".join(map(str, entry["loc"]))
+    match entry["type"]:
+        case "extra_forbidden":
+            known = list(_annotation(parents).model_fields)
+            near = difflib.get_close_matches(str(last), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            return f"unknown parameter {key} = {entry['input']!r}; {hint}"
+        case "missing":
+            return f"missing parameter {key}, expected {_type_name(_annotation(entry['loc']))}"
+        case "value_error":
+            return f"{key}: {entry['ctx']['error']}"
+        case _:
+            expected = f"{key} = {entry['input']!r}, expected {_type_name(_annotation(entry['loc']))}"
+            only_the_type = entry["type"].endswith("_type") or entry["type"] == "literal_error"
+            return expected if only_the_type else f"{expected}: {entry['msg'].lower()}"
+
+
+def _annotation(loc: Any) -> Any:
+    """The annotated type that stands at a location such as ('cgpo', 'isr', 'every')."""
+    found: Any = Params
+    for part in loc:
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            found = found.model_fields[part].annotation
+        elif isinstance(part, int):
+            found = get_args(found)[0]
+    return found
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as a person would write it: `float`, `one of 'a', 'b'`, `list of str`, `str or null`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type_name, arguments))
+    if annotation is NoneType:
+        return "null"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"a section with {', '.join(annotation.model_fields)}"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def describe_params() -> dict[str, str]:
+    """Every key of a parameter file with the type it expects: `{"cgpo.lr": "float", ...}`."""
+    return dict(_leaves(Params, ""))
+
+
+def _leaves(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _leaves(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _type_name(kind)

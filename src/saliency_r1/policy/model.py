@@ -1,0 +1,174 @@
+"""Qwen2.5-VL: load, encode prompts, generate, and log-probabilities on the distribution that was sampled from.
+
+Two traps are closed here once for all callers. Published checkpoints carry a generation config that changes sampling
+(temperature, repetition penalty), so every sampling value is passed explicitly and neutral. And a sampled
+`<|image_pad|>` would break the next forward pass, so the ids of `suppressed` are excluded when sampling *and* masked
+before the softmax of `logprobs`: confidence is measured on the distribution that was sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+                 "<|im_start|>", "<|endoftext|>")  # fmt: skip
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One encoded prompt: `input_ids` (tokens,), `pixel_values` (patches, patch size), `image_grid_thw` (images, 3)."""
+
+    input_ids: Tensor
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+
+
+@dataclass(frozen=True)
+class Response:
+    """A generated answer: its text, its token ids (the end token included if it was reached) and whether it ended."""
+
+    text: str
+    ids: tuple[int, ...]
+    ended: bool
+
+
+class Policy:
+    """A Qwen2.5-VL model with its processor. `model` is the plain or the PEFT-wrapped network."""
+
+    def __init__(self, model: nn.Module, processor: Any, device: str | torch.device = "cpu") -> None:
+        self.model = model.to(device)
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.device = torch.device(device)
+        known = self.tokenizer.get_vocab()
+        self.suppressed = sorted(known[token] for token in NEVER_SAMPLED if token in known)
+        self.end_id: int = known["<|im_end|>"]
+        self.pad_id: int = known["<|endoftext|>"]
+        self.image_id: int = known["<|image_pad|>"]
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        adapter: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        attention: str = "sdpa",
+        trainable: bool = False,
+    ) -> Policy:
+        """Read a Hugging Face folder and, if given, a PEFT adapter on top of it (loaded, never wrapped again)."""
+        processor = AutoProcessor.from_pretrained(folder)
+        if min_pixels is not None and max_pixels is not None:
+            processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        model: nn.Module = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention
+        )
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        return cls(model.eval(), processor, device)
+
+    def prompt(self, images: Sequence[Image.Image], instruction: str) -> Prompt:
+        """Encode images (RGB) and an instruction as one user turn that waits for the assistant's answer."""
+        content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
+        content.append({"type": "text", "text": instruction})
+        text = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        encoded = self.processor(text=[text], images=list(images) or None, return_tensors="pt")
+        empty_grid = torch.zeros(0, 3, dtype=torch.long)
+        return Prompt(
+            input_ids=encoded["input_ids"][0],
+            pixel_values=encoded.get("pixel_values", torch.zeros(0)),
+            image_grid_thw=encoded.get("image_grid_thw", empty_grid),
+        )
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, its end token included."""
+        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.end_id]
+
+    def collate(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]] | None = None) -> dict[str, Tensor]:
+        """Batch prompts (left-padded) or prompts with responses (right-padded, `labels` = response ids else -100)."""
+        rows, labels = [], []
+        for index, prompt in enumerate(prompts):
+            answer = torch.tensor(list(responses[index]) if responses is not None else [], dtype=torch.long)
+            rows.append(torch.cat([prompt.input_ids, answer]))
+            labels.append(torch.cat([torch.full_like(prompt.input_ids, IGNORED), answer]))
+        side = "left" if responses is None else "right"
+
+        def pad(sequences: list[Tensor], value: int) -> Tensor:
+            return nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
+
+        input_ids = pad(rows, self.pad_id)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": pad([torch.ones_like(row) for row in rows], 0),
+            "mm_token_type_ids": (input_ids == self.image_id).long(),
+        }
+        grids = [prompt.image_grid_thw for prompt in prompts if len(prompt.image_grid_thw)]
+        if grids:
+            batch["pixel_values"] = torch.cat([prompt.pixel_values for prompt in prompts if len(prompt.image_grid_thw)])
+            batch["image_grid_thw"] = torch.cat(grids)
+        if responses is not None:
+            batch["labels"] = pad(labels, IGNORED)
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, sample: bool, temperature: float = 1.0
+    ) -> list[Response]:
+        """One answer a prompt: greedy, or sampled at `temperature` from the untruncated distribution."""
+        batch = self.collate(prompts)
+        training = self.model.training
+        self.model.eval()
+        output = self.model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=sample,
+            temperature=temperature if sample else 1.0,
+            top_p=1.0,
+            top_k=0,
+            repetition_penalty=1.0,
+            suppress_tokens=self.suppressed,
+            eos_token_id=self.end_id,
+            pad_token_id=self.pad_id,
+            use_cache=True,
+        )
+        self.model.train(training)
+        return [self._response(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def _response(self, ids: list[int]) -> Response:
+        """Cut a generated row at its end token."""
+        ended = self.end_id in ids
+        kept = ids[: ids.index(self.end_id) + 1] if ended else ids
+        text = self.tokenizer.decode(kept[:-1] if ended else kept)
+        return Response(text, tuple(kept), ended)
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Next-token logits (rows, tokens - 1, vocabulary) in fp32, position t predicting token t + 1."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()
+        mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        mask[self.suppressed] = True
+        return logits.masked_fill(mask, float("-inf"))
+
+    def logprobs(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the responses' tokens (rows, tokens - 1) and the mask of those tokens (0 elsewhere)."""
+        targets = batch["labels"][:, 1:]
+        mask = targets != IGNORED
+        logits = self.logits(batch) / temperature
+        chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        logprobs = chosen - logits.logsumexp(-1)
+        return logprobs.masked_fill(~mask, 0.0), mask

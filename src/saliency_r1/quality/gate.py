@@ -1,0 +1,86 @@
+"""Run a suite with Great Expectations and turn its result into a small deterministic report, or into an error."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from saliency_r1.params import Params
+from saliency_r1.quality.expectations import Expectation, Suite
+from saliency_r1.quality.suites import COLUMNS, SUITES
+
+SHOWN_IDS = 10
+
+
+class GateError(ValueError):
+    """A table that does not meet its suite; the message names column, expectation and sample ids."""
+
+
+def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> dict[str, Any]:
+    """Check the table of a stage and return the report; raise `GateError` if an expectation fails.
+
+    The report has no times and no paths, so equal tables give equal bytes:
+    `{"stage", "rows", "expectations": [{"column", "expectation", "rows", "unexpected"}]}`.
+    """
+    table = pl.read_parquet(artifacts / stage / "table.parquet")
+    samples = pl.read_parquet(artifacts / "download" / "table.parquet")
+    missing = [column for column in COLUMNS[stage] if column not in table.columns]
+    if missing:
+        raise GateError(f"the table of {stage} has no column {', '.join(missing)}")
+    suite = SUITES[stage](table, samples, params)
+    results = run(suite)
+    failures = [complaint for _, complaint in results if complaint]
+    if failures:
+        lines = "\n".join(f"  {failure}" for failure in failures)
+        raise GateError(f"{len(failures)} of {len(results)} expectations about the table of {stage} failed\n{lines}")
+    return {"stage": stage, "rows": table.height, "expectations": [entry for entry, _ in results]}
+
+
+def run(suite: Suite) -> list[tuple[dict[str, Any], str]]:
+    """Validate a suite: for each expectation its entry in the report and a complaint, empty if it is met."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx  # five seconds: only a process that checks pays for it
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("tables").add_dataframe_asset("rows")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": suite.rows.to_pandas()})
+    known = gx.ExpectationSuite(name="suite")
+    for number, expectation in enumerate(suite.expectations):
+        build = getattr(gx.expectations, expectation.kind)
+        known.add_expectation(
+            build(column=expectation.column, **expectation.arguments, meta={"number": number}, severity="critical")
+        )
+    validated = batch.validate(
+        known, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]}
+    )
+    # Results come grouped by column; the report keeps the order in which the suite is written.
+    results: dict[int, Any] = {}
+    for result in validated.results:
+        assert result.expectation_config is not None
+        results[result.expectation_config.meta["number"]] = result
+    return [_judge(expectation, results[number]) for number, expectation in enumerate(suite.expectations)]
+
+
+def _judge(expectation: Expectation, result: Any) -> tuple[dict[str, Any], str]:
+    """The report entry of one expectation and, if it failed, the complaint about it."""
+    found = result.result
+    unexpected = found.get("unexpected_count", 0)
+    entry = {
+        "column": expectation.column,
+        "expectation": expectation.text,
+        "rows": found.get("element_count", 0),
+        "unexpected": unexpected,
+    }
+    if result.success:
+        return entry, ""
+    complaint = f"{expectation.column}: expected {expectation.text}"
+    if raised := result.exception_info.get("exception_message"):
+        return entry, f"{complaint}, which could not be checked: {raised}"
+    if not unexpected:
+        return entry, f"{complaint}, found {found.get('observed_value')}"
+    ids = list(dict.fromkeys(str(row["id"]) for row in found.get("unexpected_index_list") or ()))
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return entry, f"{complaint}, {unexpected} of {entry['rows']} rows fail: {', '.join(ids[:SHOWN_IDS])}{more}"

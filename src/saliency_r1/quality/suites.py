@@ -1,0 +1,217 @@
+"""What is expected of each stage's table. One function a stage: the table in, a flat table and expectations out.
+
+Great Expectations sees no lists: whatever is nested is first turned into a number or a yes-or-no column of its own.
+"""
+
+from collections.abc import Callable
+from typing import get_args
+
+import polars as pl
+
+from saliency_r1 import cot
+from saliency_r1.params import Params, Split
+from saliency_r1.quality.expectations import Expectation, Suite, between, covers, not_null, one_of, true, unique
+
+TASKS = ("sod", "sis", "cosod")
+SPLITS = get_args(Split)
+IDENTITY = ("sample_id", "task", "dataset", "split")
+SALIENCY = ("Sm", "MAE", "wFm", "adpFm", "adpEm", "maxFm", "maxEm", "IoU")
+
+COLUMNS = {
+    "download": (*IDENTITY, "images", "masks", "names", "group", "meta", "height", "width"),
+    "annotate": (*IDENTITY, "instruction", "response", "expressions", "consistency", "attempts", "kept"),
+    "sft": (*IDENTITY, "response", "reward", "parsed"),
+    "cgpo": (*IDENTITY, "rollout_id", "update", "response", "parsed", "reward", "confidence", "advantage", "tokens"),
+    "masks": (*IDENTITY, "model", "response", "expressions", "parsed", "confidence", "reward", "names", "height",
+              "width"),
+    "metrics": (*IDENTITY, "model", "name", *SALIENCY, "instances", "detections"),
+}  # fmt: skip
+
+
+def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
+    """Every sample is named once and has as many masks, names and sizes as images."""
+    images = pl.col("images").list.len()
+    grouped = pl.col("task") == "cosod"
+    rows = table.select(
+        *IDENTITY,
+        id="sample_id",
+        path_like_id=pl.col("sample_id").str.starts_with(pl.format("{}/{}/", "dataset", "split")),
+        images=images,
+        single=images.eq(1) | grouped,
+        matched=pl.all_horizontal(pl.col(name).list.len() == images for name in ("masks", "names", "height", "width")),
+        grouped=pl.col("group").is_not_null() == grouped,
+        smallest_side=pl.min_horizontal(pl.col("height").list.min(), pl.col("width").list.min()),
+    )
+    wanted = [] if params.download.allow_missing else [covers("dataset", params.download.datasets)]
+    return Suite(rows, [
+        *_identity(SPLITS),
+        unique("sample_id"),
+        true("path_like_id", "sample_id is <dataset>/<split>/<name>"),
+        *wanted,
+        *between(1, params.download.cosod_chunk, "images"),
+        true("single", "one image a sample, except in CoSOD"),
+        true("matched", "as many masks, names, heights and widths as images"),
+        true("grouped", "a group in CoSOD and nowhere else"),
+        *between(1, None, "smallest_side"),
+    ])  # fmt: skip
+
+
+def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
+    """Every sample of the annotated splits stands once; what is kept parses and agrees with its ground truth."""
+    wanted = samples.filter(pl.col("split").is_in(params.annotate.splits))
+    images = samples.select("sample_id", images=pl.col("images").list.len())
+    kept = pl.when("kept")
+    rows = (
+        _expected(wanted.select(IDENTITY), table.drop("task", "dataset", "split"), "sample_id")
+        .join(images, on="sample_id", how="left")
+        .with_columns(parses=pl.struct("response", "task", "images").map_elements(_parses, return_dtype=pl.Boolean))
+        .select(
+            *IDENTITY, "occurrences", "instruction", "response", "attempts", "kept",
+            id="sample_id",
+            well_formed=kept.then("parses"),
+            stated=kept.then(pl.col("expressions").list.len()),
+            consistency="consistency",
+            kept_consistency=kept.then("consistency"),
+        )
+    )  # fmt: skip
+    share = params.checks.consistency_share
+    return Suite(rows, [
+        *_identity(params.annotate.splits),
+        *between(1, 1, "occurrences"),
+        *not_null("instruction", "response", "attempts", "kept"),
+        *between(0, 1, "consistency"),
+        *between(params.checks.consistency, 1, "kept_consistency", share=share),
+        *between(1, params.annotate.attempts, "attempts"),
+        *between(1, None, "stated"),
+        true("well_formed", "a kept response parses"),
+        true("kept", "the annotation is kept", params.checks.kept_share),
+    ])  # fmt: skip
+
+
+def sft(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
+    """One greedy response for each validation sample that was asked, with its reward."""
+    rows = table.select(*IDENTITY, "response", "reward", "parsed", id="sample_id", known=_known(samples))
+    return Suite(rows, [
+        *_identity(["val"]),
+        unique("sample_id"),
+        true("known", "a sample of the download table"),
+        *not_null("response", "reward", "parsed"),
+        *between(0, 1, "reward"),
+        true("parsed", "the response parses", 1 - params.checks.sft_parse_failures),
+    ])  # fmt: skip
+
+
+def cgpo(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
+    """Every rollout has a reward in [0, 1], a confidence in (0, 1] and a finite advantage."""
+    components = [column for column in table.columns if column.startswith("reward_")]
+    rows = table.select(
+        *IDENTITY, "rollout_id", "update", "response", "parsed", "reward", "confidence", "advantage", "tokens",
+        *components,
+        id=pl.format("{} (rollout {})", "sample_id", "rollout_id"),
+        known=_known(samples),
+        finite=pl.col("advantage").is_finite(),
+    )  # fmt: skip
+    return Suite(rows, [
+        *_identity(["train"]),
+        unique("rollout_id"),
+        true("known", "a sample of the download table"),
+        *not_null("update", "response", "parsed", "reward", "confidence", "advantage", "tokens"),
+        *between(0, params.cgpo.updates, "update"),
+        *between(0, 1, "reward", *components),
+        *between(0, 1, "confidence", above=True),
+        true("finite", "the advantage is a finite number"),
+        *between(1, params.policy.max_new_tokens, "tokens"),
+        true("parsed", "the response parses", 1 - params.checks.cgpo_parse_failures),
+    ])  # fmt: skip
+
+
+def masks(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
+    """One prediction for every sample of the split and every model, at the size of the ground truth."""
+    truth = samples.select("sample_id", true_names="names", true_height="height", true_width="width")
+    wanted = samples.filter(pl.col("split") == params.masks.split).select(IDENTITY)
+    wanted = wanted.join(pl.DataFrame({"model": list(params.masks.models)}), how="cross")
+    rows = (
+        _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model")
+        .join(truth, on="sample_id", how="left")
+        .select(
+            *IDENTITY, "model", "occurrences", "response", "reward", "confidence",
+            id=pl.format("{}: {}", "model", "sample_id"),
+            named=pl.col("names") == pl.col("true_names"),
+            sized=(pl.col("height") == pl.col("true_height")) & (pl.col("width") == pl.col("true_width")),
+            parsed="parsed",
+            # The base model has never seen a tag, so only what was trained is held to the form.
+            trained_parsed=pl.when(pl.col("model") != "base").then("parsed"),
+        )
+    )  # fmt: skip
+    return Suite(rows, [
+        *_identity([params.masks.split]),
+        one_of("model", params.masks.models),
+        *between(1, 1, "occurrences"),
+        *not_null("response", "reward", "confidence", "parsed"),
+        *between(0, 1, "reward"),
+        *between(0, 1, "confidence", above=True),
+        true("named", "one map an image, under the image's name"),
+        true("sized", "as large as the ground truth"),
+        true("trained_parsed", "the response of a trained model parses", 1 - params.checks.masks_parse_failures),
+    ])  # fmt: skip
+
+
+def metrics(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
+    """Every prediction is scored once, with the measures of its task."""
+    wanted = samples.filter(pl.col("split") == params.masks.split).select(*IDENTITY, "names")
+    wanted = wanted.explode("names").rename({"names": "name"})
+    wanted = wanted.join(pl.DataFrame({"model": list(params.masks.models)}), how="cross")
+    per_task = pl.when(pl.col("task") == "sis")
+    instances, saliency = pl.col("instances", "detections"), pl.col("Sm", "MAE", "IoU")
+    rows = _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model", "name").select(
+        *IDENTITY, "model", "name", "occurrences", *SALIENCY, "instances", "detections",
+        id=pl.format("{}: {} ({})", "model", "sample_id", "name"),
+        complete=per_task.then(pl.all_horizontal(instances.is_not_null())).otherwise(
+            pl.all_horizontal(saliency.is_not_null())
+        ),
+    )  # fmt: skip
+    return Suite(rows, [
+        *_identity([params.masks.split]),
+        one_of("model", params.masks.models),
+        *between(1, 1, "occurrences"),
+        *between(0, 1, *SALIENCY),
+        *between(0, None, "instances", "detections"),
+        true("complete", "the measures of its task are there"),
+    ])  # fmt: skip
+
+
+SUITES: dict[str, Callable[[pl.DataFrame, pl.DataFrame, Params], Suite]] = {
+    "download": download,
+    "annotate": annotate,
+    "sft": sft,
+    "cgpo": cgpo,
+    "masks": masks,
+    "metrics": metrics,
+}
+
+
+def _identity(splits: tuple[str, ...] | list[str]) -> list[Expectation]:
+    """What holds in every table: the four columns that say which sample a row is about."""
+    return [*not_null(*IDENTITY), one_of("task", TASKS), one_of("split", splits)]
+
+
+def _known(samples: pl.DataFrame) -> pl.Expr:
+    """Whether the row's sample stands in the download table."""
+    return pl.col("sample_id").is_in(samples["sample_id"].to_list())
+
+
+def _expected(wanted: pl.DataFrame, table: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """The rows that are wanted and those that are there, joined; `occurrences` is how often a key is in the table.
+
+    A wanted row that is missing has 0 occurrences, a double one 2, and a row nobody asked for keeps nulls where its
+    task and split would stand: each of them is then an unexpected value with an id.
+    """
+    counted = table.with_columns(occurrences=pl.len().over(keys))
+    return wanted.join(counted, on=keys, how="full", coalesce=True, maintain_order="left_right").with_columns(
+        pl.col("occurrences").fill_null(0)
+    )
+
+
+def _parses(row: dict[str, object]) -> bool:
+    """Whether a response parses for its task and number of images."""
+    return cot.parse(str(row["response"]), str(row["task"]), int(str(row["images"] or 1))).ok

@@ -1,0 +1,270 @@
+"""Training of EVF-SAM: from the official checkpoint on one's own pictures, or a tiny one from nothing.
+
+The losses are those in the official model file: per mask, on logits at the picture's own size, the mean binary
+cross-entropy and a soft dice. Two things are added: phrases of absent objects with an empty target, and a loss for
+SAM's IoU head (target: the IoU the mask really has, 0 for absent objects), so that the score tells presence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig
+from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view, to_rgb
+from saliency_r1.segmenter.tokenizer import Tokenizer, pad
+
+DICE_SCALE, DICE_EPS = 1000.0, 1e-6  # both from the official loss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, for how long and on what loss; the defaults are for fine-tuning released weights."""
+
+    steps: int = 15000
+    learning_rate: float = 1e-4
+    warmup: float = 0.03
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    bce_weight: float = 1.0
+    dice_weight: float = 1.0
+    iou_weight: float = 0.0
+    train_image_encoder: bool = False
+    train_mask_decoder: bool = True
+    train_no_mask_embed: bool = True
+    mixed_precision: str = "no"
+    log_every: int = 50
+    checkpoint_every: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with its expressions: views, token ids and boolean targets n x H x W (all False: absent)."""
+
+    sam: Tensor
+    inner: tuple[int, int]
+    beit: Tensor
+    ids: list[list[int]]
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several examples; ``owner`` N gives the picture of every expression, ``targets`` stay per picture."""
+
+    sam: Tensor
+    beit: Tensor
+    inner: list[tuple[int, int]]
+    ids: Tensor
+    padding: Tensor
+    owner: Tensor
+    targets: list[Tensor]
+
+    @classmethod
+    def collate(cls, examples: Sequence[Example]) -> Batch:
+        """Stack views and pad token ids; every example needs at least one expression."""
+        ids, padding = pad([row for example in examples for row in example.ids])
+        counts = torch.tensor([len(example.ids) for example in examples])
+        return cls(
+            sam=torch.stack([example.sam for example in examples]),
+            beit=torch.stack([example.beit for example in examples]),
+            inner=[example.inner for example in examples],
+            ids=ids,
+            padding=padding,
+            owner=torch.arange(len(examples)).repeat_interleave(counts),
+            targets=[example.targets for example in examples],
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("sam", "beit", "ids", "padding", "owner")}
+        return replace(self, targets=[target.to(device) for target in self.targets], **moved)
+
+
+def example(
+    config: EvfSamConfig, tokenizer: Tokenizer, image: Image.Image, phrases: Sequence[str], masks: np.ndarray
+) -> Example:
+    """Prepare a picture with its expressions.
+
+    Args:
+        config: sizes of the two views.
+        tokenizer: the model's own.
+        image: of any kind.
+        phrases: n expressions.
+        masks: n x H x W bool at the picture's own size; an empty mask means that the object is not there.
+
+    Raises:
+        ValueError: masks of another number or size.
+    """
+    image = to_rgb(image)
+    if masks.shape != (len(phrases), image.height, image.width):
+        raise ValueError(f"{len(phrases)} phrases, picture {image.height} x {image.width}, but masks {masks.shape}")
+    sam, inner = sam_view(image, config.sam_image_encoder.img_size)
+    ids = [tokenizer.encode(phrase) for phrase in phrases]
+    return Example(sam, inner, beit_view(image, config.beit3.img_size), ids, torch.from_numpy(masks.astype(bool)))
+
+
+def mask_losses(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Loss of every mask: N x H x W logits and boolean targets to ``bce`` and ``dice`` (N each) and ``iou`` (N).
+
+    ``iou`` is no loss: it is the IoU of the thresholded mask, 0 where the target is empty, without gradient.
+    """
+    wanted = targets.float()
+    bce = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2))
+    found = logits.sigmoid()
+    overlap = (found * wanted).sum(dim=(1, 2)) / DICE_SCALE
+    total = (found.sum(dim=(1, 2)) + wanted.sum(dim=(1, 2))) / DICE_SCALE
+    dice = 1 - (2 * overlap + DICE_EPS) / (total + DICE_EPS)
+    mask = logits.detach() > 0
+    iou = (mask & targets).sum(dim=(1, 2)) / (mask | targets).sum(dim=(1, 2)).clamp(min=1)
+    return {"bce": bce, "dice": dice, "iou": iou}
+
+
+def forward(model: EvfSam, batch: Batch) -> dict[str, Tensor]:
+    """All expressions of a batch: ``bce``, ``dice``, ``iou``, ``score`` (predicted IoU) and ``present``, N each."""
+    embeddings = model.embed_images(batch.sam)
+    prompts = model.embed_prompts(batch.beit[batch.owner], batch.ids, batch.padding)
+    low, score = model.decode(embeddings[batch.owner], prompts)
+    side = model.config.sam_image_encoder.img_size
+    first, parts = 0, []
+    for inner, target in zip(batch.inner, batch.targets):
+        rows = low[first : first + len(target)]
+        parts.append(mask_losses(full_size(rows, side, inner, (target.shape[1], target.shape[2])), target))
+        first += len(target)
+    out = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    present = torch.cat([target.any(dim=(1, 2)) for target in batch.targets])
+    return {**out, "score": score, "present": present}
+
+
+def total_loss(out: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    """The weighted sum, each term a mean over the masks; dice leaves out absent objects, where it has no slope."""
+    present = out["present"]
+    dice = out["dice"][present].sum() / present.sum().clamp(min=1)
+    score = F.mse_loss(out["score"], out["iou"])
+    return recipe.bce_weight * out["bce"].mean() + recipe.dice_weight * dice + recipe.iou_weight * score
+
+
+def freeze(model: EvfSam, recipe: Recipe) -> list[nn.Parameter]:
+    """Set what is trained, as the official model file does; returns the trained parameters.
+
+    BEiT-3 and the projector always learn; of SAM the mask decoder, ``no_mask_embed`` and the image encoder on demand.
+    """
+    model.requires_grad_(False)
+    trained: list[nn.Module] = [model.mm_extractor, model.text_hidden_fcs]
+    sam = model.visual_model
+    if recipe.train_image_encoder:
+        trained.append(sam.image_encoder)
+    if recipe.train_mask_decoder:
+        trained.append(sam.mask_decoder)
+    if recipe.train_no_mask_embed:
+        trained.append(sam.prompt_encoder.no_mask_embed)
+    for module in trained:
+        module.requires_grad_(True)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then a linear or cosine fall to 0 at the last step; in [0, 1]."""
+    warmup = max(1, round(recipe.warmup * recipe.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    rest = min(1.0, (step - warmup) / max(1, recipe.steps - warmup))
+    return 1 - rest if recipe.schedule == "linear" else (1 + math.cos(math.pi * rest)) / 2
+
+
+def train(
+    model: EvfSam,
+    batches: Callable[[int], Batch],
+    recipe: Recipe,
+    folder: Path,
+    after_step: Callable[[int, EvfSam], None] = lambda step, model: None,
+    log: Callable[[str], None] = print,
+) -> EvfSam:
+    """Train in place and resumably.
+
+    Args:
+        model: weights to start from.
+        batches: step number (from 0) to batch; a pure function, so that a resumed run sees the same data.
+        recipe: see :class:`Recipe`.
+        folder: for checkpoints; a run that finds one there continues behind it.
+        after_step: called with the number of finished steps, for evaluation and export.
+        log: takes one line every ``log_every`` steps.
+
+    Returns:
+        The same model.
+    """
+    accelerator = Accelerator(mixed_precision=recipe.mixed_precision, cpu=next(model.parameters()).device.type == "cpu")
+    torch.manual_seed(recipe.seed)
+    groups = _parameter_groups(freeze(model, recipe), recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, recipe))
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    first = _resume(accelerator, folder)
+    sums: dict[str, float] = {}
+    started = time.monotonic()
+    for step in range(first, recipe.steps):
+        model.train()
+        batch = batches(step).to(accelerator.device)
+        with accelerator.autocast():
+            out = forward(model, batch)
+        loss = total_loss(out, recipe)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        present = out["present"]
+        seen = {"loss": loss, "bce": out["bce"].mean(), "iou": out["iou"][present].mean()}
+        seen["score_error"] = (out["score"] - out["iou"]).abs().mean()
+        for name, value in seen.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.log_every
+        done = step + 1
+        if done % recipe.log_every == 0:
+            pace = (time.monotonic() - started) / (done - first)
+            log(f"step {done} " + " ".join(f"{k} {v:.4f}" for k, v in sums.items()) + f" s/step {pace:.3f}")
+            sums = {}
+        if done % recipe.checkpoint_every == 0 or done == recipe.steps:
+            _checkpoint(accelerator, folder, done)
+        after_step(done, accelerator.unwrap_model(model))
+    return accelerator.unwrap_model(model)
+
+
+def _parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+    """Matrices decay, vectors (norms, biases) do not."""
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _checkpoint(accelerator: Accelerator, folder: Path, done: int) -> None:
+    """Write aside and rename, so that an interrupted run never leaves half a checkpoint."""
+    aside, place = folder / "checkpoint.new", folder / "checkpoint"
+    shutil.rmtree(aside, ignore_errors=True)
+    accelerator.save_state(str(aside))
+    (aside / "progress.json").write_text(json.dumps({"steps": done}))
+    shutil.rmtree(place, ignore_errors=True)
+    aside.rename(place)
+
+
+def _resume(accelerator: Accelerator, folder: Path) -> int:
+    progress = folder / "checkpoint" / "progress.json"
+    if not progress.is_file():
+        return 0
+    accelerator.load_state(str(folder / "checkpoint"))
+    return int(json.loads(progress.read_text())["steps"])

@@ -1,0 +1,33 @@
+"""Hold a stage's table to its suite: `python stages/check.py sft` -> artifacts/checks/sft.json.
+
+A table that fails stops the line here, with the column, the expectation and the samples. `python stages/check.py
+params` does the same for params.yaml, before any work: reading it is the check.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from saliency_r1.files import write_json
+from saliency_r1.params import Params, describe_params
+from saliency_r1.stage import run_stage
+
+
+def main(params: Params) -> None:
+    """Check the table of the stage named on the command line and write the report."""
+    stage = sys.argv[1]
+    if stage == "params":
+        expectations = [{"column": key, "expectation": kind} for key, kind in describe_params().items()]
+        report: dict[str, Any] = {"stage": stage, "rows": len(expectations), "expectations": expectations}
+    else:
+        from saliency_r1.quality import check
+
+        report = check(stage, params)
+    folder = Path("artifacts/checks")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{stage}.json", report)
+    print(f"{stage}: {len(report['expectations'])} expectations met, {report['rows']} rows")
+
+
+if __name__ == "__main__":
+    run_stage(main)

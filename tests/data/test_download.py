@@ -1,0 +1,175 @@
+"""The download stage as a whole: what it makes of good data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from saliency_r1.data.errors import DataError
+from saliency_r1.data.table import SCHEMA, read_samples
+
+from .toys import Project, mask, pairs, picture
+
+
+def test_pairs_become_samples(project: Project, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", 3)
+    objects = [{"id": 1, "colour": "red", "shape": "circle", "salient": True}]
+    (source / "attributes.json").write_text(json.dumps({"0001": objects}))
+    project.add("toy", source, "train", count=3, licence="CC0")
+    table = project.run()
+
+    assert dict(table.schema) == SCHEMA
+    assert table.equals(read_samples(project.out))
+    row = table.row(1, named=True)
+    assert row["sample_id"] == "toy/train/0001"
+    assert (row["task"], row["dataset"], row["split"], row["group"]) == ("sod", "toy", "train", None)
+    assert row["names"] == ["0001"]
+    assert (row["height"], row["width"]) == ([30], [40])
+    assert json.loads(row["meta"]) == {"objects": [objects]}
+    assert json.loads(table.row(0, named=True)["meta"]) == {"objects": [[]]}
+    values = np.asarray(Image.open(project.out / row["masks"][0]))
+    assert values.dtype == np.uint8
+    assert set(np.unique(values)) == {0, 255}
+    assert Image.open(project.out / row["images"][0]).size == (40, 30)
+    assert (project.out / "models/policy/config.json").is_file()
+    assert project.report()["imports"]["toy/train"]["licence"] == "CC0"
+    assert not [path for path in project.out.rglob("*") if path.name.startswith(".")]
+
+
+def test_groups_are_cut_into_even_chunks(project: Project, tmp_path: Path) -> None:
+    for group, count in (("cat", 4), ("dog", 2)):
+        for number in range(count):
+            for side, image in (("image", picture(number + 10 * count)), ("gt", mask())):
+                path = tmp_path / "groups" / side / group / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path)
+    attributes = {f"cat/{number}": [{"id": number}] for number in range(4)}
+    (tmp_path / "groups/attributes.json").write_text(json.dumps(attributes))
+    project.add("together", tmp_path / "groups", task="cosod", count=6)
+    table = project.run()
+    assert table["sample_id"].to_list() == [f"together/test/{name}" for name in ("cat-01", "cat-02", "dog-01")]
+    assert table["group"].to_list() == ["cat", "cat", "dog"]
+    assert table["names"].to_list() == [["cat/0", "cat/1"], ["cat/2", "cat/3"], ["dog/0", "dog/1"]]
+    assert json.loads(table["meta"][1]) == {"objects": [[{"id": 2}], [{"id": 3}]]}
+
+
+def test_coco_becomes_id_maps(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "coco"
+    (folder / "images").mkdir(parents=True)
+    picture(1).save(folder / "images/a.jpg")
+    picture(2).save(folder / "images/b.jpg")
+    box = {"iscrowd": 0, "image_id": 7}
+    content = {
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "height": 30, "width": 40},
+            {"id": 8, "file_name": "b.jpg", "height": 30, "width": 40},
+        ],
+        "annotations": [
+            box | {"id": 99, "segmentation": [[20, 20, 30, 20, 30, 28, 20, 28]]},
+            box | {"id": 12, "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]},
+            box | {"id": 50, "segmentation": [[12, 2, 18, 2, 18, 8, 12, 8]], "salient": False},
+        ],
+    }
+    (folder / "instances.json").write_text(json.dumps(content))
+    (folder / "attributes.json").write_text(json.dumps({"a": [{"id": 1}, {"id": 2, "salient": False}, {"id": 3}]}))
+    project.add("things", folder, task="sis", layout="coco", annotations="instances.json", count=2)
+    table = project.run()
+    ids = np.asarray(Image.open(project.out / table["masks"][0][0]))
+    assert ids.dtype == np.uint16
+    assert set(np.unique(ids)) == {0, 1, 3}
+    assert ids[5, 5] == 1
+    assert ids[24, 25] == 3
+    assert project.report()["imports"]["things/test"]["empty"] == ["b"]
+
+
+def test_a_second_run_imports_only_what_changed(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.add("one", pairs(tmp_path / "one", 3, seed=10))
+    project.add("two", pairs(tmp_path / "two", 3, seed=20))
+    first = project.run()
+    picture(99).save(tmp_path / "two/images/0003.jpg")
+    mask().save(tmp_path / "two/masks/0003.png")
+    project.add("two", tmp_path / "two")
+    capsys.readouterr()
+    second = project.run()
+    printed = capsys.readouterr().out
+    assert "one/test: 3 images, unchanged" in printed
+    assert "two/test: 3 images, unchanged" not in printed
+    assert second.head(3).equals(first.head(3))
+    assert len(second) == 7
+    assert project.run().equals(second)
+    for path in (*second["images"].explode(), *second["masks"].explode()):
+        assert (project.out / path).is_file()
+
+
+def test_two_runs_write_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    project.add("one", pairs(tmp_path / "one"))
+    project.run()
+    first = {path.name: path.read_bytes() for path in project.out.glob("*.*")}
+    project.run()
+    assert {path.name: path.read_bytes() for path in project.out.glob("*.*")} == first
+
+
+def test_a_limit_spreads_over_the_split(project: Project, tmp_path: Path) -> None:
+    project.add("one", pairs(tmp_path / "one", 5))
+    assert project.run(limit=3)["names"].explode().to_list() == ["0000", "0002", "0004"]
+
+
+def test_a_folder_becomes_a_data_set_by_two_lines(project: Project, tmp_path: Path) -> None:
+    pairs(project.root / "photographs", 2)
+    project.datasets["mine"] = {"folder": "../photographs"}
+    table = project.run()
+    assert table["sample_id"].to_list() == ["mine/test/0000", "mine/test/0001"]
+    stored = project.out / table["images"][0][0]
+    assert stored.stat().st_nlink == 1, "somebody's own files are copied, never shared"
+
+
+def test_single_splits_can_be_chosen(project: Project, tmp_path: Path) -> None:
+    for seed, split in ((0, "train"), (50, "test")):
+        project.add("toy", pairs(tmp_path / split, 2, seed), split)
+    assert project.run(["toy/test"])["split"].unique().to_list() == ["test"]
+    assert project.run(["toy"])["split"].unique().sort().to_list() == ["test", "train"]
+    with pytest.raises(DataError, match=r"toy has the splits \['train', 'test'\]"):
+        project.run(["toy/val"])
+    with pytest.raises(DataError, match="no data set 'tyo'; it has: toy"):
+        project.run(["tyo"])
+
+
+def test_a_model_that_is_nowhere(project: Project, tmp_path: Path) -> None:
+    project.add("one", pairs(tmp_path / "one"))
+    with pytest.raises(DataError, match=r"download.policy = 'models/polizei/x': no such folder"):
+        project.run(policy="models/polizei/x")
+    assert not project.out.exists()
+
+
+def test_the_mirror_comes_before_the_network(project: Project, tmp_path: Path) -> None:
+    archive = project.add("toy", pairs(tmp_path / "source"))
+    mirror = tmp_path / "disk"
+    mirror.mkdir()
+    archive.rename(mirror / archive.name)
+    assert len(project.run(mirror=str(mirror))) == 4
+    with pytest.raises(DataError, match=r"download.mirror = '/nowhere'"):
+        project.run(mirror="/nowhere")
+
+
+def test_an_unpacked_mirror_is_read_in_place(project: Project, tmp_path: Path) -> None:
+    project.add("toy", pairs(tmp_path / "source")).unlink()
+    pairs(tmp_path / "disk/toy/some/folders")
+    assert len(project.run(mirror=str(tmp_path / "disk"))) == 4
+
+
+def test_empty_masks_are_counted_or_dropped(project: Project, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", 3)
+    mask(value=0).save(source / "masks/0001.png")
+    project.add("kept", source, count=3)
+    project.add("dropped", source, count=[3, 2], mask={"empty": "drop", "rule": "binary"})
+    table = project.run()
+    assert table["dataset"].value_counts(sort=True).rows() == [("kept", 3), ("dropped", 2)]
+    report = project.report()["imports"]
+    assert report["kept/test"]["empty"] == ["0001"]
+    assert report["dropped/test"]["dropped_as_empty"] == ["0001"]
+    assert isinstance(table, pl.DataFrame)

@@ -1,0 +1,119 @@
+"""The gates: every suite passes on a sound world, and every kind of defect is named with its samples."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tables import tables, write
+
+from saliency_r1.params import Params, load_params
+from saliency_r1.quality import SUITES, GateError, check
+
+ROOT = Path(__file__).parents[2]
+FIRST = pl.col("sample_id") == pl.col("sample_id").first()
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize("stage", SUITES)
+def test_a_sound_table_passes_and_the_report_is_deterministic(stage: str, params: Params, tmp_path: Path) -> None:
+    write(tables(params), tmp_path)
+    report = check(stage, params, tmp_path)
+    assert report["stage"] == stage
+    assert report["rows"] == tables(params)[stage].height
+    assert all(entry["unexpected"] == 0 for entry in report["expectations"])
+    assert json.dumps(check(stage, params, tmp_path)) == json.dumps(report)
+
+
+def with_value(column: str, value: object, rows: pl.Expr = FIRST) -> "pl.Expr":
+    return pl.when(rows).then(pl.lit(value)).otherwise(column).alias(column)
+
+
+DEFECTS = {
+    "null": ("sft", with_value("response", None), "response: expected never null", "scenes-sod/val/0000"),
+    "range": ("sft", with_value("reward", 1.5), "reward: expected in [0, 1]", "scenes-sod/val/0000"),
+    "task": ("download", with_value("task", "sot"), "task: expected one of cosod, sis, sod", "scenes-sod/train/0000"),
+    "split": ("download", with_value("split", "dev"), "split: expected one of", "scenes-sod/train/0000"),
+    "dataset": ("download", with_value("dataset", "other", pl.col("task") == "sis"), "dataset: expected has", "other"),
+    "confidence": ("cgpo", with_value("confidence", 0.0), "confidence: expected in (0, 1]", "(rollout 0)"),
+    "advantage": ("cgpo", with_value("advantage", float("nan")), "finite: expected the advantage", "(rollout 0)"),
+    "component": ("cgpo", with_value("reward_format", -0.1), "reward_format: expected in [0, 1]", "(rollout 0)"),
+    "parse": ("masks", with_value("parsed", False, pl.col("model") == "sft"), "trained_parsed: expected the", "sft: "),
+    "consistency": ("annotate", with_value("consistency", 0.1, pl.col("task") == "sod"), "kept_consistency", "sod"),
+    "kept": ("annotate", with_value("kept", False, pl.col("task") == "sod"), "kept: expected", "sod"),
+    "form": ("annotate", with_value("response", "no tags"), "well_formed: expected a kept response parses", "sod"),
+    "size": ("masks", pl.lit([[9]]).alias("height"), "sized: expected as large as the ground truth", "base: "),
+    "measure": ("metrics", with_value("Sm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_is_named_with_column_expectation_and_samples(defect: str, params: Params, tmp_path: Path) -> None:
+    stage, change, *words = DEFECTS[defect]
+    world = tables(params)
+    world[stage] = world[stage].with_columns(change)
+    write(world, tmp_path)
+    with pytest.raises(GateError) as raised:
+        check(stage, params, tmp_path)
+    for word in words:
+        assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("stage", ["annotate", "masks", "metrics"])
+@pytest.mark.parametrize("change", ["missing", "double"])
+def test_every_expected_row_stands_once(stage: str, change: str, params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    whole = world[stage]
+    world[stage] = whole[1:] if change == "missing" else pl.concat([whole, whole[:1]])
+    write(world, tmp_path)
+    with pytest.raises(GateError, match="occurrences: expected in") as raised:
+        check(stage, params, tmp_path)
+    assert whole["sample_id"][0] in str(raised.value)
+
+
+def test_at_most_ten_samples_are_named(params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    world["download"] = world["download"].with_columns(task=pl.lit("sot"))
+    write(world, tmp_path)
+    with pytest.raises(GateError) as raised:
+        check("download", params, tmp_path)
+    (line,) = (line for line in str(raised.value).splitlines() if "task: expected" in line)
+    assert line.count("scenes-") == 10
+    assert line.endswith("and 8 more")
+
+
+def test_a_missing_column_is_named(params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    write(world | {"sft": world["sft"].drop("reward")}, tmp_path)
+    with pytest.raises(GateError, match="the table of sft has no column reward"):
+        check("sft", params, tmp_path)
+
+
+def test_the_stage_writes_its_report_only_if_the_gate_is_met(params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    write(world, tmp_path / "artifacts")
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    command = [sys.executable, str(ROOT / "stages" / "check.py"), "sft"]
+    report = tmp_path / "artifacts" / "checks" / "sft.json"
+
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert json.loads(report.read_text())["rows"] == world["sft"].height
+
+    report.unlink()
+    write({"sft": world["sft"].with_columns(reward=pl.lit(7.0))}, tmp_path / "artifacts")
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert not report.exists()
+    assert "reward: expected in [0, 1], 6 of 6 rows fail: scenes-sod/val/0000" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_importing_the_package_imports_no_great_expectations() -> None:
+    code = "import sys, saliency_r1.quality; sys.exit('great_expectations' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
