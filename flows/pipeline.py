@@ -52,10 +52,12 @@ def read_graph(folder: Path = ROOT) -> list[Stage]:
 
     with Repo(str(folder)) as repo:
         graph = repo.index.graph  # an edge leads from a stage to one it needs
+        # Not `stage.addressing`: that starts from the working directory, which a server may choose.
+        names = {stage: getattr(stage, "name", None) or stage.path_in_repo for stage in graph}
         targets = [stage for stage in graph if stage.path_in_repo == "dvc.yaml"]
         wanted = set(targets).union(*(networkx.descendants(graph, stage) for stage in targets))
         return [
-            Stage(stage.addressing, sorted(needed.addressing for needed in graph.successors(stage)))
+            Stage(names[stage], sorted(names[needed] for needed in graph.successors(stage)))
             for stage in networkx.dfs_postorder_nodes(graph)
             if stage in wanted
         ]

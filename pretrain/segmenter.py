@@ -1,7 +1,9 @@
 """Train the tiny EVF-SAM on rendered scenes and write it as a folder that ``saliency_r1.segmenter.load`` reads.
 
-Two phases: first SAM's image encoder alone learns to label every pixel with colour and shape (the stand-in for the
-pre-training of a real SAM), then everything learns to follow expressions. Both resume where they were stopped.
+Three phases. First SAM's image encoder alone learns to label every pixel with colour and shape: the stand-in for the
+pre-training of a real SAM. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
+expressions, on a pool of scenes whose features are computed once. Last, everything is tuned together on fresh scenes.
+Each phase goes on where it was stopped.
 
     python pretrain/segmenter.py --out embedded/models/segmenter --work runs/pretrain-segmenter
 """
@@ -12,7 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -60,20 +62,22 @@ CONFIG = EvfSamConfig(
     projector_hidden=96,
 )
 PIECES = 400
-IMAGES_A_STEP = 16
+IMAGES_A_STEP = 10
 VARIETY = 0.15
 HELD_OUT = 1_000_000  # seeds from here on are never trained on
 WARMUP_STEPS, WARMUP_RATE = 800, 2e-3
-RECIPE = Recipe(
-    steps=7000,
+POOL = 5000
+FOLLOW = Recipe(
+    steps=6000,
     learning_rate=1e-3,
     schedule="cosine",
     weight_decay=0.02,
     betas=(0.9, 0.98),
-    iou_weight=1.0,
     bce_weight=2.0,
-    train_image_encoder=True,
+    iou_weight=1.0,
+    checkpoint_every=250,
 )
+TOGETHER = replace(FOLLOW, steps=800, learning_rate=2e-4, train_image_encoder=True)
 
 
 def train_vocabulary(path: Path) -> None:
@@ -85,9 +89,8 @@ def train_vocabulary(path: Path) -> None:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_prefix=f"{folder}/model",
-            model_type="unigram",
+            model_type="bpe",
             vocab_size=PIECES,
-            hard_vocab_limit=False,
             character_coverage=1.0,
             required_chars=letters.lower(),
             normalization_rule_name="nmt_nfkc_cf",
@@ -95,7 +98,6 @@ def train_vocabulary(path: Path) -> None:
             bos_id=1,
             eos_id=2,
             pad_id=-1,
-            num_threads=1,
             minloglevel=2,
         )
         path.write_bytes(Path(f"{folder}/model.model").read_bytes())
@@ -130,7 +132,8 @@ def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator) ->
         if all(item.shape != other.shape for other in others):
             found.append((f"the {wording.word(item.shape, rng, VARIETY)}", item.id))
         if all(item.colour != other.colour for other in others):
-            found.append((f"the {wording.word(item.colour, rng, VARIETY)} {('object', 'shape')[rng.integers(2)]}", item.id))
+            noun = ("object", "shape")[rng.integers(2)]
+            found.append((f"the {wording.word(item.colour, rng, VARIETY)} {noun}", item.id))
         found.append((f"the object {wording.at(item.place, rng, VARIETY)}", item.id))
     return found
 
@@ -158,9 +161,14 @@ def expressions(
     return [(text if rng.random() > 0.1 else text.removeprefix("the "), ids) for text, ids in phrases]
 
 
-def union(scene: Scene, ids: Sequence[int]) -> np.ndarray:
-    """The united masks of some objects, bool H x W; of none: empty."""
-    return np.isin(_label_map(scene, {number: number for number in scene.masks}), list(ids))
+def targets(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]]) -> np.ndarray:
+    """What every expression means: the united masks of its objects, bool n x H x W; of none: empty."""
+    width, height = scene.image.size
+    masks = np.zeros((len(pairs), height, width), dtype=bool)
+    for mask, (_, ids) in zip(masks, pairs):
+        for number in ids:
+            mask |= scene.masks[number]
+    return masks
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -172,15 +180,43 @@ def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
 
 def scene_example(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]], tokenizer: Tokenizer) -> Example:
     """A scene with its expressions, ready for the recipe."""
-    masks = np.stack([union(scene, ids) for _, ids in pairs])
-    return example(CONFIG, tokenizer, scene.image, [text for text, _ in pairs], masks)
+    return example(CONFIG, tokenizer, scene.image, [text for text, _ in pairs], targets(scene, pairs))
 
 
-def batch_of_scenes(step: int, tokenizer: Tokenizer) -> Batch:
-    """The batch of one step, a pure function of its number."""
+def fresh_batch(step: int, tokenizer: Tokenizer) -> Batch:
+    """A batch of scenes that no other step sees, a pure function of the step."""
     rng = np.random.default_rng([step, 1])
     scenes = [random_scene(rng) for _ in range(IMAGES_A_STEP)]
     return Batch.collate([scene_example(scene, expressions(scene.objects, rng), tokenizer) for scene in scenes])
+
+
+class Pool:
+    """Scenes with the features of a frozen image encoder; every step draws some and words them anew."""
+
+    def __init__(self, model: EvfSam, tokenizer: Tokenizer, size: int) -> None:
+        self.tokenizer = tokenizer
+        self.scenes: list[Scene] = []
+        self.views: list[Example] = []
+        rng = np.random.default_rng(2)
+        for _ in range(size // IMAGES_A_STEP):
+            scenes = [random_scene(rng) for _ in range(IMAGES_A_STEP)]
+            views = [scene_example(scene, [], tokenizer) for scene in scenes]
+            with torch.no_grad():
+                features = model.embed_images(torch.stack([view.sam for view in views]))
+            self.scenes += scenes
+            unused = torch.empty(0)  # the features stand for this view
+            self.views += [replace(view, sam=unused, features=one) for view, one in zip(views, features)]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step, a pure function of its number."""
+        rng = np.random.default_rng([step, 3])
+        examples = []
+        for index in rng.choice(len(self.scenes), IMAGES_A_STEP, replace=False):
+            scene = self.scenes[index]
+            pairs = expressions(scene.objects, rng)
+            ids = [self.tokenizer.encode(text) for text, _ in pairs]
+            examples.append(replace(self.views[index], ids=ids, targets=torch.from_numpy(targets(scene, pairs))))
+        return Batch.collate(examples)
 
 
 class Labeller(nn.Module):
@@ -192,9 +228,9 @@ class Labeller(nn.Module):
         self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, 16 * sum(self.classes), 1)
 
     def forward(self, features: torch.Tensor, colours: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
+        """The loss of features B x C x h x w against labels B x 4h x 4w (-1: outside of the picture)."""
         logits = F.pixel_shuffle(self.head(features), 4)
         colour, shape = logits.split(self.classes, dim=1)
-        # Outside of the picture the label is -1.
         weight = torch.tensor([0.3] + [1.0] * 6)
         return F.cross_entropy(colour, colours, weight[: self.classes[0]], ignore_index=-1) + F.cross_entropy(
             shape, shapes, weight[: self.classes[1]], ignore_index=-1
@@ -219,6 +255,31 @@ def labelled_scenes(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
         maps.append(F.interpolate(fitted, scale_factor=0.5, mode="nearest-exact")[0].long())
     stacked = torch.stack(maps)
     return torch.stack(views), stacked[:, 0], stacked[:, 1]
+
+
+class Pointer(nn.Module):
+    """Where in the feature grid an expression points: one product of prompt and features, thrown away afterwards.
+
+    It is the shortest way from words to places, so that prompts mean something before the decoder can read them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = CONFIG.sam_mask_decoder.transformer_dim
+        self.key = nn.Linear(width, width + 1)
+        self.value = nn.Conv2d(width, width, 1)
+
+    def forward(self, out: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        """Binary cross-entropy of the product against the share of every patch that is covered."""
+        vision = CONFIG.sam_image_encoder
+        covered = []
+        for inner, target in zip(batch.inner, batch.targets):
+            fitted = F.interpolate(target[None].float(), size=inner, mode="area")[0]
+            padded = F.pad(fitted, (0, vision.img_size - inner[1], 0, vision.img_size - inner[0]))
+            covered.append(F.avg_pool2d(padded, vision.patch_size))
+        keys = self.key(out["prompts"])
+        places = torch.einsum("nc,nchw->nhw", keys[:, 1:], self.value(out["features"])[batch.owner])
+        return F.binary_cross_entropy_with_logits(places / 8 + keys[:, :1, None], torch.cat(covered))
 
 
 def warm_up(model: EvfSam, work: Path) -> None:
@@ -259,8 +320,8 @@ def initialise(model: EvfSam) -> EvfSam:
 def evaluate(model: EvfSam, tokenizer: Tokenizer, scenes: int = 96) -> dict[str, float]:
     """Held-out figures: mean IoU of single objects and of several, and the absent ones told apart by score.
 
-    ``threshold`` is the score under which 4 % of the present objects would be rejected, ``absent_rejected`` the share of
-    the absent ones below it.
+    ``threshold`` is the score under which 4 % of the present objects would be rejected, ``absent_rejected`` the share
+    of the absent ones below it.
     """
     model.eval()
     rows: list[tuple[int, float, float]] = []
@@ -285,11 +346,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("embedded/models/segmenter"))
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain-segmenter"))
-    parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(RECIPE.seed)
+    torch.manual_seed(0)
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = options.work / "sentencepiece.bpe.model"
     if not pieces.is_file():
@@ -301,24 +361,24 @@ def main() -> None:
 
     def after_step(step: int, model: EvfSam) -> None:
         nonlocal best
-        if step % 500 and step != options.steps:
+        if step % 500:
             return
         figures = evaluate(model, tokenizer)
         print(f"held-out {step} {json.dumps({k: round(v, 4) for k, v in figures.items()})}", flush=True)
-        if figures["iou"] > best or step == options.steps:
+        if figures["iou"] > best:
             best = figures["iou"]
             model.config = replace(CONFIG, presence_threshold=round(figures["threshold"], 3))
             save_folder(model, pieces, options.out)
 
-    recipe = replace(RECIPE, steps=options.steps)
-    train(
-        model,
-        lambda step: batch_of_scenes(step, tokenizer),
-        recipe,
-        options.work,
-        after_step,
-        log=lambda line: print(line, flush=True),
-    )
+    torch.manual_seed(1)
+    helper = Pointer()
+
+    def phase(name: str, batches: Callable[[int], Batch], recipe: Recipe) -> None:
+        log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
+        train(model, batches, recipe, options.work / name, after_step, log, helper)
+
+    phase("follow", Pool(model, tokenizer, POOL).batch, FOLLOW)
+    phase("together", lambda step: fresh_batch(step, tokenizer), TOGETHER)
 
 
 if __name__ == "__main__":

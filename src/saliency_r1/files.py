@@ -5,6 +5,7 @@ with atomic_folder(Path("artifacts/download")) as folder:
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -81,24 +82,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def link(source: Path, target: Path) -> None:
+def link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Give a file a second name, or copy it where the file system cannot; symbolic links are followed.
 
     The two may share their bytes, so neither may be changed in place (nothing in this project does).
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+        os.link(os.path.realpath(source) if os.path.islink(source) else source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            raise
+        shutil.copyfile(source, target)  # another file system, or one without hard links
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """`link` for every file of a folder, hidden ones excepted."""
-    for file in sorted(source.rglob("*")):
-        relative = file.relative_to(source)
-        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-            link(file, target / relative)
+    """`link` for every file below a folder, hidden ones excepted."""
+    shutil.copytree(source, target, copy_function=link, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
 
 
 def remove(path: Path) -> None:

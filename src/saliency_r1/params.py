@@ -89,7 +89,13 @@ class Policy(Section):
     min_pixels: Count
     max_pixels: Count
     max_new_tokens: Count
+    batch_size: Count
     attention: Literal["sdpa", "eager", "flash_attention_2"]
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The arguments of `policy.Policy.load` among these."""
+        return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels, "attention": self.attention}
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -115,7 +121,7 @@ class Download(Section):
     mirror: str | None
     cosod_chunk: Count
     limit: Count | None
-    allow_missing: bool
+    allow_missing: tuple[str, ...]
 
 
 class Annotate(Section):
@@ -132,7 +138,7 @@ class Lora(Section):
     """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it."""
 
     r: Count
-    alpha: Positive
+    alpha: Count
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: str
 
@@ -143,7 +149,7 @@ class Sft(Section):
     lr: Positive
     steps: Count
     batch_size: Count
-    accumulation: Count
+    micro_batch: Count
     warmup: Steps
     weight_decay: NotNegative
     max_grad_norm: Positive
@@ -172,10 +178,9 @@ class SaliencyWeights(Weights):
 
 
 class InstanceWeights(Weights):
-    """Reward of a set of instances (SIS): mean IoU of matched instances, right number of them, form."""
+    """Reward of a set of instances (SIS)."""
 
     matched_iou: Share
-    count: Share
     format: Share
 
 
@@ -204,6 +209,7 @@ class Cgpo(Section):
     lr: Positive
     updates: Count
     batch_size: Count
+    micro_batch: Count
     temperature: Positive
     confidence: Literal["all", "reasoning", "answer"]
     isr: Isr
@@ -211,7 +217,6 @@ class Cgpo(Section):
     weight_decay: NotNegative
     max_grad_norm: Positive
     checkpoint_every: Count
-    evaluate_samples: Count
 
 
 class Masks(Section):

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from types import FrameType
@@ -39,6 +40,7 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
     die_with_parent()
     signal.signal(signal.SIGTERM, _leave)
     _speak_utf8()
+    _quiet_libraries()
     name = Path(sys.argv[0]).stem
     try:
         main(load_params(params_path))
@@ -76,6 +78,16 @@ def _speak_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+
+
+def _quiet_libraries() -> None:
+    """Keep the progress bars and advice of model libraries out of a stage's log, which has its own."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -8,12 +8,12 @@ import pytest
 from .toys import Project, contents, pairs
 
 
-@pytest.fixture()
+@pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
 
 
-@pytest.fixture()
+@pytest.fixture
 def finished(project: Project, tmp_path: Path) -> Callable[[], None]:
     """A project with results; call it afterwards to assert that they are still what they were."""
     project.add("good", pairs(tmp_path / "good", 2, seed=100), count=2)

@@ -85,7 +85,7 @@ class Project:
 
     def write(self) -> None:
         """Write the catalogue."""
-        (self.root / "data/catalogue.yaml").write_text(yaml.safe_dump({"datasets": self.datasets}))
+        (self.root / "data/catalogue.yaml").write_text(yaml.safe_dump({"datasets": self.datasets}, sort_keys=False))
 
     def report(self) -> Any:
         """The report of the last successful run."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tables import tables, write
+from world import tables, write
 
 from saliency_r1.params import Params, load_params
 from saliency_r1.quality import SUITES, GateError, check
@@ -40,7 +40,7 @@ DEFECTS = {
     "range": ("sft", with_value("reward", 1.5), "reward: expected in [0, 1]", "scenes-sod/val/0000"),
     "task": ("download", with_value("task", "sot"), "task: expected one of cosod, sis, sod", "scenes-sod/train/0000"),
     "split": ("download", with_value("split", "dev"), "split: expected one of", "scenes-sod/train/0000"),
-    "dataset": ("download", with_value("dataset", "other", pl.col("task") == "sis"), "dataset: expected has", "other"),
+    "dataset": ("download", with_value("dataset", "new", pl.col("task") == "sis"), "dataset: expected", "missing scenes-sis"),
     "confidence": ("cgpo", with_value("confidence", 0.0), "confidence: expected in (0, 1]", "(rollout 0)"),
     "advantage": ("cgpo", with_value("advantage", float("nan")), "finite: expected the advantage", "(rollout 0)"),
     "component": ("cgpo", with_value("reward_format", -0.1), "reward_format: expected in [0, 1]", "(rollout 0)"),
@@ -48,7 +48,7 @@ DEFECTS = {
     "consistency": ("annotate", with_value("consistency", 0.1, pl.col("task") == "sod"), "kept_consistency", "sod"),
     "kept": ("annotate", with_value("kept", False, pl.col("task") == "sod"), "kept: expected", "sod"),
     "form": ("annotate", with_value("response", "no tags"), "well_formed: expected a kept response parses", "sod"),
-    "size": ("masks", pl.lit([[9]]).alias("height"), "sized: expected as large as the ground truth", "base: "),
+    "size": ("masks", pl.lit([9]).alias("height"), "sized: expected as large as the ground truth", "base: "),
     "measure": ("metrics", with_value("Sm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
 }
 

@@ -43,8 +43,18 @@ def outputs(golden):
 
 @pytest.mark.parametrize(
     "name",
-    ["sam_view", "resize_shape", "beit_view", "image_embedding", "dense_pe", "beit3_cls", "projected_prompt"]
-    + ["low_res_logits", "iou_predictions", "full_res_logits"],
+    [
+        "sam_view",
+        "resize_shape",
+        "beit_view",
+        "image_embedding",
+        "dense_pe",
+        "beit3_cls",
+        "projected_prompt",
+        "low_res_logits",
+        "iou_predictions",
+        "full_res_logits",
+    ],
 )
 def test_array(outputs, name):
     expected, got = outputs

@@ -24,6 +24,11 @@ _DEFAULT_ALLOWANCE = 64 << 20
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 _UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
 
+
+class DamagedArchive(DataError):
+    """An archive that is truncated, or none at all."""
+
+
 Member = tuple[str, int, IO[bytes]]  # name, declared size in bytes, content
 
 
@@ -53,7 +58,7 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
                             raise _too_large(archive, name, bound)
                         file.write(chunk)
     except _DAMAGE as error:
-        raise DataError(
+        raise DamagedArchive(
             f"{archive}: truncated or damaged ({type(error).__name__}: {error}); delete it and fetch it anew"
         ) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
@@ -95,7 +100,7 @@ def _members(archive: Path) -> Generator[Member, None, None]:
     if start.startswith((b"\x1f\x8b", b"\xfd7zXZ", b"BZh")) or start[257:262] == b"ustar":
         return _tar_members(archive)
     looks = "an HTML page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else f"bytes {start[:8]!r}"
-    raise DataError(f"{archive}: expected a zip or tar archive, found {looks}; delete it and fetch it again")
+    raise DamagedArchive(f"{archive}: expected a zip or tar archive, found {looks}; delete it and fetch it again")
 
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:

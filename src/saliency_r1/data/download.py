@@ -47,10 +47,8 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     with _explained(out):
         cache.mkdir(parents=True, exist_ok=True)
         with held(cache / "lock"), atomic_folder(out) as folder:
-            allowed = tuple(settings.allow_missing or ())
-            importer = Importer(Store(cache, mirror, patience or Patience()), allowed, out, folder)
-                Store(cache, mirror, patience or Patience()), tuple(settings.allow_missing or ()), out, folder
-            )
+            store = Store(cache, mirror, patience or Patience())
+            importer = Importer(store, settings.allow_missing, out, folder)
             indexes = {part: importer.run(part) for part in parts}
             indexes, leaks = _without_leaks(indexes)
             tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]

@@ -6,6 +6,7 @@ the first download and enforced from then on.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ class Store:
                 return cached
             except DataError:
                 cached.unlink()  # ours to replace
-        announce()
+        if archive.locations:
+            announce()
         failures = []
         for location in archive.locations:
             try:
@@ -118,6 +120,11 @@ class Store:
             write_json(self._record, known)
             print(f"{archive.path}: the catalogue has no hash; sha256 {digest} is recorded and enforced from now on")
 
+    def discard(self, path: Path) -> None:
+        """Drop a fetched file that turned out to be damaged, so that the next run fetches it anew."""
+        if path.is_relative_to(self.cache):
+            path.unlink()
+
     @property
     def _record(self) -> Path:
         return self.cache / "known.json"
@@ -136,7 +143,7 @@ class Store:
             case "http" | "https":
                 _Download(location, target, size, self.patience).run()
             case "gdrive":
-                _from_drive(rest, target)
+                _from_drive(rest, target, self.patience)
             case "hf":
                 _from_hub(rest, target)
             case "doi" | "ftp":
@@ -251,10 +258,11 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _from_drive(file_id: str, target: Path) -> None:
+def _from_drive(file_id: str, target: Path, patience: Patience) -> None:
     """Google Drive, whose large files hide behind a page of warnings; gdown knows the way."""
     try:
         import gdown
+        from gdown.exceptions import DownloadError
     except ImportError:
         raise FetchError(
             "Google Drive needs the package gdown (`pip install gdown`); or fetch "
@@ -262,9 +270,15 @@ def _from_drive(file_id: str, target: Path) -> None:
         ) from None
     part = target.with_name(target.name + ".part")
     try:
-        if gdown.download(id=file_id, output=str(part), quiet=True, resume=True) is None:
-            raise FetchError("Google Drive gave no file (a quota, or no public access?)")
-    except (gdown.exceptions.DownloadError, requests.RequestException, OSError) as error:
+        gdown.download(
+            id=file_id,
+            output=str(part),
+            resume=True,
+            quiet=not sys.stderr.isatty(),
+            timeout=patience.timeout,
+            retries=patience.attempts - 1,
+        )
+    except (DownloadError, requests.RequestException) as error:
         raise FetchError(f"Google Drive: {_reason(error)}") from error
     part.replace(target)
 
@@ -272,7 +286,7 @@ def _from_drive(file_id: str, target: Path) -> None:
 def _from_hub(address: str, target: Path) -> None:
     """A file of a data set repository on the Hugging Face hub: `owner/name[@revision]/path/in/repository`."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     owner, _, rest = address.partition("/")
     name, _, path = rest.partition("/")
@@ -281,7 +295,7 @@ def _from_hub(address: str, target: Path) -> None:
         raise FetchError("expected hf:<owner>/<dataset>[@<revision>]/<path>")
     try:
         found = hf_hub_download(f"{owner}/{name}", path, repo_type="dataset", revision=revision or None)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
         raise FetchError(f"Hugging Face hub: {str(error).splitlines()[0]}") from error
     target.unlink(missing_ok=True)
     link(Path(found), target)

@@ -147,7 +147,7 @@ class Coco:
         files = image_files(folder, split.images)
         by_file = {path.name.casefold(): path for path in files}
         taken: set[str] = set()
-        for file_name, image_id, height, width in sorted(listed):
+        for file_name, image_id, height, width in sorted(listed, key=lambda image: str(image[0])):
             name = Path(file_name).stem
             path = by_file.get(Path(file_name).name.casefold())
             if path is None:
@@ -269,9 +269,9 @@ def _decode(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
         if tuple(segmentation["size"]) != (height, width):
             raise Refused(f"annotation {annotation.get('id')}: size {segmentation['size']}, image {[height, width]}")
         return np.asarray(coco.decode(segmentation), bool)
-    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
-        if isinstance(error, Refused):
-            raise
+    except Refused:
+        raise
+    except Exception as error:  # pycocotools raises whatever it stumbles over
         raise Refused(f"annotation {annotation.get('id')}: not a COCO segmentation ({error})") from error
 
 

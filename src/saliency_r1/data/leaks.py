@@ -10,10 +10,11 @@ import polars as pl
 from saliency_r1.data.images import THUMBNAIL
 
 RANK = {"train": 0, "val": 1, "test": 2}
-# Differences of thumbnails in grey levels of 255. Scaling to half and saving as JPEG of quality 30 stays below both;
-# see tests/data/test_leaks.py. The mean is the cheap first look, the maximum tells pictures that differ in one place.
+# Differences of thumbnails in levels of 255. Measured on 116 photographs: scaled to half and saved as JPEG of quality
+# 30, a picture is 3.3 (root mean square) and 39 (maximum) from itself at most. Two different photographs are 28 apart
+# at least, two rendered scenes 8. The mean is the cheap first look, the maximum tells pictures that differ in one spot.
 _MEAN_SQUARE = 6.0**2
-_MAXIMUM = 24
+_MAXIMUM = 40
 _BLOCK = 1024
 
 COLUMNS = {"dataset": pl.String, "split": pl.String, "name": pl.String, "twin": pl.String, "how": pl.String}

@@ -16,7 +16,9 @@ class Source(NamedTuple):
     revision: str | None = None
 
     def __str__(self) -> str:
-        return str(self.folder) if self.folder else f"{self.hub}@{self.revision}"
+        if self.folder is not None:
+            return str(self.folder)
+        return self.hub if self.revision is None else f"{self.hub}@{self.revision}"
 
 
 def resolve(name: str, key: str, catalogue: Catalogue, root: Path) -> Source:
@@ -47,15 +49,17 @@ def provide(source: Source, target: Path) -> dict[str, str]:
         link_tree(source.folder, target)
         return {"source": source.folder.name}
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             f"{source}: not to be had from the Hugging Face hub ({reason}); check name, revision and network, "
             "or give a local folder in params.yaml"
         ) from error
+    if source.revision is None:
+        print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
     link_tree(snapshot, target)
     return {"source": source.hub, "revision": snapshot.name}  # a snapshot's folder is named by its commit

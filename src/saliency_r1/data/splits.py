@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -15,18 +16,18 @@ from typing import Any
 
 import polars as pl
 
-from saliency_r1.data.archives import check_space, expanded_size, extract
+from saliency_r1.data.archives import DamagedArchive, check_space, expanded_size, extract
 from saliency_r1.data.catalogue import Dataset, Split, SplitName
 from saliency_r1.data.errors import DataError, listed
 from saliency_r1.data.fetch import Store
 from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
-from saliency_r1.data.store import Imported, Place, import_item
+from saliency_r1.data.store import Imported, Place, import_item, stored_digest
 from saliency_r1.data.table import INDEX
 from saliency_r1.files import link, link_tree, write_json
 from saliency_r1.stage import progress
 
 _VERSION = 1  # of what an import writes; raise it when that changes, so that earlier imports are not reused
-_WORKERS = 2  # threads: decoding and hashing release the interpreter's lock
+_WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
 
@@ -100,7 +101,11 @@ class Importer:
             scratch = Path(name)
             check_space(scratch, sum(map(expanded_size, files)), f"unpacking {part}")
             for archive, file in zip(wanted, files):
-                extract(file, scratch, archive.expands_to)
+                try:
+                    extract(file, scratch, archive.expands_to)
+                except DamagedArchive:
+                    self.store.discard(file)
+                    raise
             index = self._imported(part, key, scratch, link)
         for archive, file, digest in zip(wanted, files, digests):
             self.store.remember(archive, file, digest)
@@ -110,19 +115,17 @@ class Importer:
 
     def _reused(self, part: Part, key: str) -> pl.DataFrame | None:
         """The earlier import of the split, linked into the new folder, if it had the same key and is still whole."""
-        report_file = self.previous / "report.json"
-        if not report_file.is_file():
-            return None
-        report = json.loads(report_file.read_text(encoding="utf-8"))["imports"].get(str(part))
-        index_file, pairs = (base / _index_path(part) for base in (self.previous, self.folder))
-        if report is None or report["key"] != key or not index_file.is_file():
-            return None
-        index = pl.read_parquet(index_file)
         source = self.previous / _pairs_path(part)
-        if not all((source / path).is_file() for path in (*index["image"], *index["mask"])):
-            return None
+        try:
+            report = json.loads((self.previous / "report.json").read_text(encoding="utf-8"))["imports"][str(part)]
+            index = pl.read_parquet(self.previous / _index_path(part), schema=INDEX)
+            if report["key"] != key or not _whole(source, index):
+                return None
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
+            return None  # nothing there, or not what an import leaves behind
         link_tree(source, self.folder / _pairs_path(part))
-        link(index_file, pairs)
+        (self.folder / _index_path(part)).parent.mkdir(parents=True, exist_ok=True)
+        link(self.previous / _index_path(part), self.folder / _index_path(part))
         self.reports[str(part)] = report
         print(f"{part}: {len(index)} images, unchanged", flush=True)
         return index
@@ -204,6 +207,12 @@ def _pairs_path(part: Part) -> str:
 
 def _index_path(part: Part) -> str:
     return f"index/{part}.parquet"
+
+
+def _whole(source: Path, index: pl.DataFrame) -> bool:
+    """Whether the pairs of an index are still what was stored."""
+    rows = index.select("image", "mask", "stored").iter_rows()
+    return all(stored_digest(source, image, mask) == digest for image, mask, digest in rows)
 
 
 def _fingerprint(part: Part, content: Any) -> str:

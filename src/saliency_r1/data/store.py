@@ -1,5 +1,6 @@
 """One pair on its way into the sample table: opened once, checked, stored."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,11 @@ _ORIENTATION = 0x0112  # EXIF
 
 @dataclass(frozen=True)
 class Imported:
-    """One stored pair. Paths are relative to the target folder; `thumbnail` is 16 x 16 RGB bytes, for look-alikes."""
+    """One stored pair. Paths are relative to the target folder.
+
+    `sha256` is that of the image as it came, `stored` that of the two files as they lie in the target, `thumbnail` 16 x
+    16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map, ascending.
+    """
 
     name: str
     group: str | None
@@ -29,6 +34,7 @@ class Imported:
     height: int
     width: int
     sha256: str
+    stored: str
     thumbnail: bytes
     instances: int
     ids: tuple[int, ...]
@@ -51,20 +57,35 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
     except Refused as error:
         return Problem(item.name, str(error))
     unchanged = mask is truth and rule.rule == "binary"
-    ids = (np.flatnonzero(np.bincount(mask.ravel())[1:]) + 1).tolist()
+    ids = _instance_ids(mask)
+    image_path = _store_image(item, image, upright, target, place)
+    mask_path = _store_mask(item, mask, unchanged, target, place)
     return Imported(
         name=item.name,
         group=item.group,
-        image=_store_image(item, image, upright, target, place),
-        mask=_store_mask(item, mask, unchanged, target, place),
+        image=image_path,
+        mask=mask_path,
         height=upright.height,
         width=upright.width,
         sha256=sha256(item.image),
+        stored=stored_digest(target, image_path, mask_path),
         thumbnail=thumbnail(upright),
-        instances=len(ids),
-        ids=tuple(ids) if mask.dtype == np.uint16 else (),
+        instances=len(ids) if mask.dtype == np.uint16 else int(mask.any()),
+        ids=ids,
         oriented=orientation != 1,
     )
+
+
+def stored_digest(target: Path, image: str, mask: str) -> str:
+    """The SHA-256 of a stored image followed by its mask."""
+    return hashlib.sha256((target / image).read_bytes() + (target / mask).read_bytes()).hexdigest()
+
+
+def _instance_ids(mask: np.ndarray) -> tuple[int, ...]:
+    """The ids of an instance map, ascending; none for a binary mask."""
+    if mask.dtype != np.uint16:
+        return ()
+    return tuple((np.flatnonzero(np.bincount(mask.ravel())[1:]) + 1).tolist())
 
 
 def _fitted(mask: np.ndarray, stored: tuple[int, int], upright: tuple[int, int], orientation: int) -> np.ndarray:

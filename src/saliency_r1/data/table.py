@@ -35,6 +35,7 @@ INDEX: dict[str, Any] = {
     "height": pl.Int64,
     "width": pl.Int64,
     "sha256": pl.String,
+    "stored": pl.String,
     "thumbnail": pl.Binary,
     "instances": pl.Int64,
     "oriented": pl.Boolean,

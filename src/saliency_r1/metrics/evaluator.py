@@ -1,14 +1,16 @@
-"""Scores of a data set: sums over images that merge across processes, with bootstrap intervals and paired comparison."""
+"""Scores of a data set: sums over images that merge across processes, with bootstrap intervals and paired
+comparison."""
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from saliency_r1.metrics.saliency import DEFAULT, Array, Floats, Pair, Protocol, Truth
+from saliency_r1.metrics.resampling import Difference, differences, draw, intervals
+from saliency_r1.metrics.saliency import Pair
+from saliency_r1.metrics.truth import DEFAULT, Array, Floats, MeasureError, Protocol, Truth
 
 Average = Literal["image", "group"]
 _SCALARS = ("Sm", "wFm", "MAE", "adpFm", "adpEm", "IoU", "Dice")
@@ -27,15 +29,6 @@ class DatasetCurves(NamedTuple):
     E: Floats
 
 
-class Difference(NamedTuple):
-    """How much higher the second of two results is, with its 95 % interval and two-sided bootstrap p-value."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 @dataclass
 class _Sums:
     images: int
@@ -45,10 +38,10 @@ class _Sums:
 class SaliencyEvaluator:
     """Accumulates one data set; memory does not grow with the number of images, but for one row of scalars each.
 
-    `weighted=False` leaves out the weighted F-measure, half of the work. `bootstrap` is the number of replicates kept for
-    `intervals`; each draws how often an image (with groups: a whole group) occurs from a Poisson distribution seeded by
-    its name, so that replicates do not depend on order or on the division of work, and pair two evaluators of one data
-    set by themselves (the Poisson bootstrap; Chamandy et al., 2012).
+    `weighted=False` leaves out the weighted F-measure, half of the work. `bootstrap` is the number of replicates kept
+    for `intervals`; each draws how often an image (with groups: a whole group) occurs from a Poisson distribution
+    seeded by its name, so that replicates do not depend on order or on the division of work, and pair two evaluators
+    of one data set by themselves (the Poisson bootstrap; Chamandy et al., 2012).
     """
 
     def __init__(
@@ -73,12 +66,12 @@ class SaliencyEvaluator:
     def update(self, pred: Array, gt: Array | Truth, name: str | None = None, group: str | None = None) -> None:
         """Add one image; types and errors as in `Pair`.
 
-        Raises ValueError for a name that was scored before, and without a name where replicates are kept.
+        Raises MeasureError for a name that was scored before, and without a name where replicates are kept.
         """
         if name is not None and name in self._names:
-            raise ValueError(f"{name} is scored twice")
+            raise MeasureError(f"{name} is scored twice")
         if self.bootstrap and name is None:
-            raise ValueError("bootstrap replicates need the names of the images")
+            raise MeasureError("bootstrap replicates need the names of the images")
         pair = Pair(pred, gt, self.protocol)
         scores, curves = pair.scores(self.weighted), pair.curves
         vector = np.empty(self._width)
@@ -100,12 +93,12 @@ class SaliencyEvaluator:
     def merge(self, other: SaliencyEvaluator) -> SaliencyEvaluator:
         """Add what another evaluator has seen, and return this one.
 
-        Raises ValueError if their settings differ or a name was scored by both.
+        Raises MeasureError if their settings differ or a name was scored by both.
         """
         if self._settings() != other._settings():
-            raise ValueError(f"evaluators differ: {self._settings()} and {other._settings()}")
+            raise MeasureError(f"evaluators differ: {self._settings()} and {other._settings()}")
         if twice := self._names & other._names:
-            raise ValueError(f"scored twice: {', '.join(sorted(twice)[:10])}")
+            raise MeasureError(f"scored twice: {', '.join(sorted(twice)[:10])}")
         for group, theirs in other._groups.items():
             sums = self._groups.setdefault(group, _Sums(0, np.zeros(self._width)))
             sums.images += theirs.images
@@ -120,10 +113,12 @@ class SaliencyEvaluator:
         return self
 
     def compute(self, average: Average = "image") -> dict[str, float]:
-        """Sm, wFm, MAE, max/mean/adaptive Fm and Em, IoU, Dice of the data set; all in [0, 1], MAE the lower the better.
+        """Sm, wFm, MAE, max/mean/adaptive Fm and Em, IoU, Dice of the data set; all in [0, 1], MAE the lower the
+        better.
 
         `maxFm` and `maxEm` are the maximum of the mean curve; `maxFm_of_PR` is F of the mean precision and recall, the
-        other thing called max F. `average="group"` gives every group the same weight. Raises ValueError without images.
+        other thing called max F. `average="group"` gives every group the same weight. Raises MeasureError without
+        images.
         """
         mean = self._mean(average)
         measures = {key: float(value) for key, value in self._measures(mean).items()}
@@ -151,40 +146,25 @@ class SaliencyEvaluator:
 
     def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Bootstrap interval of every measure, over images or, where there are groups, over groups."""
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        return {
-            key: (float(low), float(high))
-            for key, values in self._replicated().items()
-            for low, high in [np.quantile(values, tails)]
-        }
+        return intervals(self._replicated(), level)
 
     def compare(self, other: SaliencyEvaluator) -> dict[str, Difference]:
         """`other` minus this one on the same images, with paired bootstrap intervals.
 
-        Raises ValueError if the names differ, or settings do, or no replicates are kept.
+        Raises MeasureError if the names differ, or settings do, or no replicates are kept.
         """
         if self._settings() != other._settings():
-            raise ValueError(f"evaluators differ: {self._settings()} and {other._settings()}")
+            raise MeasureError(f"evaluators differ: {self._settings()} and {other._settings()}")
         if apart := self._names ^ other._names:
-            raise ValueError(f"not the same images: {', '.join(sorted(apart)[:10])}")
-        mine, theirs = self._replicated(), other._replicated()
-        before, after = self.compute(), other.compute()
-        differences = {}
-        for key in mine:
-            replicates = theirs[key] - mine[key]
-            low, high = np.quantile(replicates, [0.025, 0.975])
-            rarer = min(np.mean(replicates <= 0), np.mean(replicates >= 0))
-            # With B replicates a p-value below 1 / B cannot be told from 0.
-            p = min(1.0, max(2 * float(rarer), 1 / len(replicates)))
-            differences[key] = Difference(after[key] - before[key], float(low), float(high), p)
-        return differences
+            raise MeasureError(f"not the same images: {', '.join(sorted(apart)[:10])}")
+        return differences(self.compute(), other.compute(), self._replicated(), other._replicated())
 
     def _settings(self) -> tuple[Any, ...]:
         return self.protocol, self.weighted, self.bootstrap, self.seed
 
     def _mean(self, average: Average) -> Floats:
         if not self._groups:
-            raise ValueError("no image was scored")
+            raise MeasureError("no image was scored")
         if average == "group":
             return np.mean([sums.values / sums.images for sums in self._groups.values()], axis=0)
         return np.sum([sums.values for sums in self._groups.values()], axis=0) / len(self)
@@ -221,11 +201,9 @@ class SaliencyEvaluator:
         """How often each replicate contains the image."""
         if group is not None and group in self._draws:
             return self._draws[group]
-        key = f"image {name}" if group is None else f"group {group}"
-        draw = np.random.default_rng([self.seed, zlib.crc32(key.encode())]).poisson(1, self.bootstrap).astype(np.uint8)
-        if group is not None:
-            self._draws[group] = draw
-        return draw
+        if group is None:
+            return draw(self.seed, f"image {name}", self.bootstrap)
+        return self._draws.setdefault(group, draw(self.seed, f"group {group}", self.bootstrap))
 
     def _flush(self) -> None:
         if not self._pending:
@@ -237,9 +215,9 @@ class SaliencyEvaluator:
 
     def _replicated(self) -> dict[str, Floats]:
         if not self.bootstrap:
-            raise ValueError("intervals need replicates: SaliencyEvaluator(bootstrap=1000)")
+            raise MeasureError("intervals need replicates: SaliencyEvaluator(bootstrap=1000)")
         if not self._groups:
-            raise ValueError("no image was scored")
+            raise MeasureError("no image was scored")
         self._flush()
         drawn = self._weights > 0  # a replicate of very few images can come out empty
         return self._measures(self._replicates[drawn] / self._weights[drawn, None])

@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from saliency_r1.metrics.saliency import Array
+from saliency_r1.metrics.resampling import draw
+from saliency_r1.metrics.truth import EPS, Array, Floats, MeasureError
 
 Predictions = Mapping[str, Sequence[tuple[Array, float]]]
 Truths = Mapping[str, Array]
 
 SCORE_SOURCES = ("segmenter_iou", "mask_probability", "response_confidence", "constant", "unknown")
+KEYS = ("AP", "AP50", "AP70", "AP75")
 _THRESHOLDS = np.round(np.arange(0.5, 1, 0.05), 2)
+_RECALLS = np.linspace(0, 1, 101)
+_MOST = 100  # detections an image that count
 
 
 def evaluate_instances(
@@ -25,19 +30,19 @@ def evaluate_instances(
 ) -> dict[str, Any]:
     """Average precision of instance masks over a data set.
 
-    `predictions`: for every image's name its masks (bool, H x W) with scores; more than 100 of an image keep the best 100.
-    `truths`: for every name an instance-id map (integers, H x W, 0 = background).
+    `predictions`: for every image's name its masks (bool, H x W) with scores; more than 100 of an image keep the best
+    100. `truths`: for every name an instance-id map (integers, H x W, 0 = background).
 
-    Returns `AP` (mean over IoU 0.5, 0.55 .. 0.95), `AP50`, `AP70`, `AP75` by COCO's rules in [0, 1]; the same with every
-    score equal as `AP_constant` ..; `APr50` .. `APr90` by the published toolbox of ILSO, whose confidence is the IoU with
-    the ground truth, so that false positives cost nothing and AP^r is recall; and `images`, `instances`, `detections`,
-    `score_source`. AP is nan where the data set has no instance.
+    Returns `AP` (mean over IoU 0.5, 0.55 .. 0.95), `AP50`, `AP70`, `AP75` by COCO's rules in [0, 1]; the same with
+    every score equal as `AP_constant` ..; `APr50` .. `APr90` by the published toolbox of ILSO, whose confidence is
+    the IoU with the ground truth, so that false positives cost nothing and AP^r is recall; and `images`, `instances`,
+    `detections`, `score_source`. AP is nan where the data set has no instance.
 
-    Raises ValueError, listing names, for predictions that are surplus, missing (unless `missing="zero"`, which takes them
-    for empty and counts them as `missing`) or of another size than the ground truth.
+    Raises MeasureError, listing names, for predictions that are surplus, missing (unless `missing="zero"`, which takes
+    them for empty and counts them as `missing`) or of another size than the ground truth.
     """
     if score_source not in SCORE_SOURCES:
-        raise ValueError(f"score_source is one of {', '.join(SCORE_SOURCES)}, got {score_source!r}")
+        raise MeasureError(f"score_source is one of {', '.join(SCORE_SOURCES)}, got {score_source!r}")
     absent = _check(predictions, truths, missing)
     annotations, results, images = [], [], []
     for image, (name, ids) in enumerate(sorted(truths.items()), 1):
@@ -78,7 +83,7 @@ def _check(predictions: Predictions, truths: Truths, missing: str) -> int:
     )
     lines = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names]
     if lines:
-        raise ValueError("predictions do not fit the ground truth\n" + "\n".join(lines))
+        raise MeasureError("predictions do not fit the ground truth\n" + "\n".join(lines))
     return len(absent)
 
 
@@ -98,11 +103,10 @@ def _row(image: int, mask: Array) -> dict[str, Any]:
 
 
 def _coco(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
-    keys = ("AP", "AP50", "AP70", "AP75")
     if not dataset["annotations"]:
-        return dict.fromkeys(keys, float("nan"))
+        return dict.fromkeys(KEYS, float("nan"))
     if not results:
-        return dict.fromkeys(keys, 0.0)
+        return dict.fromkeys(KEYS, 0.0)
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth = COCO(dataset)
@@ -133,3 +137,58 @@ def _recall(annotations: list[dict[str, Any]], results: list[dict[str, Any]]) ->
         f"APr{round(100 * t)}": sum(iou > t for iou in best) / count if count else float("nan")
         for t in (0.5, 0.6, 0.7, 0.8, 0.9)
     }
+
+
+def replicate_instances(
+    predictions: Predictions, truths: Truths, replicates: int = 1000, seed: int = 0
+) -> dict[str, Floats]:
+    """AP, AP50, AP70 and AP75 of bootstrap replicates over images, for `intervals` and `differences`.
+
+    Matching is COCO's; what is drawn is how often an image counts. Every array has one value a replicate.
+    """
+    names = sorted(truths)
+    matched = [_matches(predictions.get(name, ()), truths[name]) for name in names]
+    draws = np.array([draw(seed, f"image {name}", replicates) for name in names], dtype=float)
+    instances = np.array([len(np.unique(truths[name][truths[name] > 0])) for name in names])
+    image = np.repeat(np.arange(len(names)), [len(scores) for scores, _ in matched])
+    order = np.argsort(-np.concatenate([scores for scores, _ in matched]), kind="stable")
+    hits = np.concatenate([hits for _, hits in matched])[order]
+    precision = np.array(
+        [_precision(hits, weight[image[order]], float(weight @ instances)) for weight in draws.T if weight @ instances]
+    )
+    at = {f"AP{round(100 * t)}": precision[:, k] for k, t in enumerate(_THRESHOLDS)}
+    return {"AP": precision.mean(1), **{key: at[key] for key in KEYS[1:]}}
+
+
+def _matches(found: Sequence[tuple[Array, float]], ids: Array) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scores, falling, and for each threshold whether the detection is a hit (detections x thresholds), as in COCO."""
+    from faster_coco_eval import mask as rle
+
+    scores = np.array([score for _, score in found], dtype=float)
+    order = np.argsort(-scores, kind="stable")[:_MOST]
+    hits = np.zeros((len(order), len(_THRESHOLDS)), bool)
+    values = np.unique(ids[ids > 0])
+    if len(order) and len(values):
+        detections = [_row(0, np.asarray(found[k][0], bool))["segmentation"] for k in order]
+        truth = [_row(0, ids == value)["segmentation"] for value in values]
+        ious = np.asarray(rle.iou(detections, truth, [0] * len(truth)))
+        for k, threshold in enumerate(_THRESHOLDS):
+            free = np.ones(len(values), bool)
+            for detection, row in enumerate(ious):
+                overlap = np.where(free, row, -1)
+                # Of equal overlaps COCO takes the last.
+                best = len(row) - 1 - int(overlap[::-1].argmax())
+                if overlap[best] >= threshold:
+                    free[best], hits[detection, k] = False, True
+    return scores[order], hits
+
+
+def _precision(hits: NDArray[np.bool_], weights: Floats, instances: float) -> Floats:
+    """COCO's interpolated average precision for each threshold, every detection counted `weights` times."""
+    true = np.cumsum(hits * weights[:, None], axis=0)
+    false = np.cumsum(~hits * weights[:, None], axis=0)
+    precision = np.maximum.accumulate((true / np.maximum(true + false, EPS))[::-1], axis=0)[::-1]
+    precision = np.vstack([precision, np.zeros((1, hits.shape[1]))])
+    return np.array(
+        [column[np.searchsorted(recall, _RECALLS)].mean() for column, recall in zip(precision.T, (true / instances).T)]
+    )

@@ -9,49 +9,21 @@ them. Definitions and defaults are those of PySODMetrics 1.6.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
+from saliency_r1.metrics.truth import DEFAULT, EPS, Array, Box, Floats, MeasureError, Protocol, Truth, bounding_box
+from saliency_r1.metrics.weighted import weighted_f
 
-EPS = float(np.spacing(1.0))
 _LEVELS = np.arange(256) / 255
 # cv2 hands out counts as float32, which hold integers up to here.
 _COUNTABLE = 1 << 24
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """The choices in which evaluators of the field differ; the defaults are PySODMetrics'.
-
-    `stretch`: min-max stretch every map to [0, 1] first. `thresholds`: 256 counts levels `>= 0..255`; any other number
-    means `linspace(0, 1 - 1e-10, thresholds)` as in the CoSOD evaluators (255 there). `empty`: for a ground truth without
-    foreground, "zero" gives F, weighted F, IoU and Dice 0 whatever was predicted, "agree" gives 1 where nothing was
-    predicted. `beta2`: weight of precision in F. `gt_threshold`: a ground truth pixel is foreground if above it.
-    """
-
-    stretch: bool = True
-    thresholds: int = 256
-    empty: Literal["zero", "agree"] = "zero"
-    beta2: float = 0.3
-    gt_threshold: int = 128
-
-    @property
-    def name(self) -> str:
-        """`pysodmetrics`, followed by whatever differs from it."""
-        changed = [
-            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != getattr(Protocol, f.name)
-        ]
-        return " ".join(["pysodmetrics", *changed])
-
-
-DEFAULT = Protocol()
+GroundTruths = Array | Truth | Sequence[Array | Truth]
 
 
 class Curves(NamedTuple):
@@ -61,59 +33,6 @@ class Curves(NamedTuple):
     recall: Floats
     f: Floats
     e: Floats
-
-
-class Truth:
-    """A ground truth prepared once for many predictions.
-
-    `mask`: bool H x W. `row`, `column`: where the four quadrants meet. The terms of the weighted F-measure that depend on
-    the ground truth alone are added at first use and take about 8 bytes a pixel.
-
-    Raises ValueError unless the array has two dimensions and a pixel, and for masks stored as 0/1 integers, which every
-    evaluator of the field takes for empty.
-    """
-
-    def __init__(self, gt: Array, threshold: int = DEFAULT.gt_threshold) -> None:
-        if gt.ndim != 2 or gt.size == 0:
-            raise ValueError(f"a ground truth has height and width, got the shape {gt.shape}")
-        if gt.dtype != bool:
-            if gt.max() == 1:
-                raise ValueError("ground truth stored as 0/1: multiply by 255 or pass it as bool")
-            gt = gt > threshold
-        self.mask: NDArray[np.bool_] = np.ascontiguousarray(gt)
-        self.bytes: NDArray[np.uint8] = self.mask.view(np.uint8)
-        self.size = gt.size
-        self.foreground = int(np.count_nonzero(gt))
-        self.shape: tuple[int, int] = gt.shape
-        self.weighted_terms: Any = None
-
-    @classmethod
-    def of(cls, gt: Array | Truth, threshold: int = DEFAULT.gt_threshold) -> Truth:
-        """`gt` itself if it is prepared already."""
-        return gt if isinstance(gt, Truth) else cls(gt, threshold)
-
-    @cached_property
-    def box(self) -> tuple[slice, slice]:
-        """Bounding box of the foreground, empty where there is none."""
-        return bounding_box(self.bytes)
-
-    @cached_property
-    def quadrants(self) -> list[tuple[slice, slice]]:
-        """Left top, right top, left bottom, right bottom; the centroid's own row and column belong to the first."""
-        height, width = self.shape
-        rows = cv2.reduce(self.bytes, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
-        columns = cv2.reduce(self.bytes, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
-        count = max(self.foreground, 1)
-        row = round(int(rows @ np.arange(height)) / count) + 1
-        column = round(int(columns @ np.arange(width)) / count) + 1
-        return [(y, x) for y in (slice(0, row), slice(row, height)) for x in (slice(0, column), slice(column, width))]
-
-    @cached_property
-    def counts(self) -> list[tuple[int, int]]:
-        """Background and foreground pixels of each quadrant."""
-        parts = [self.bytes[quadrant] for quadrant in self.quadrants]
-        inside = [cv2.countNonZero(part) if part.size else 0 for part in parts]
-        return [(part.size - n, n) for part, n in zip(parts, inside)]
 
 
 class Moments(NamedTuple):
@@ -134,16 +53,17 @@ class Moments(NamedTuple):
 class Pair:
     """One prediction beside one ground truth; every measure is computed at most once.
 
-    `pred`: H x W, uint8 in [0, 255], or bool, or float in [0, 1]. A float map is rounded to the 8 bits in which maps are
-    stored, so that a reward equals the score of the written file; uint16 is rounded likewise.
+    `pred`: H x W, uint8 in [0, 255], or bool, or float in [0, 1]. A float map is rounded to the 8 bits in which maps
+    are stored, so that a reward equals the score of the written file; uint16 is rounded likewise.
 
-    Raises ValueError for shapes that differ, floats outside [0, 1] or not finite, TypeError for other types.
+    Raises MeasureError (a ValueError) for shapes that differ, floats outside [0, 1] or not finite, TypeError for
+    other types.
     """
 
     def __init__(self, pred: Array, gt: Array | Truth, protocol: Protocol = DEFAULT) -> None:
         self.truth = Truth.of(gt, protocol.gt_threshold)
         if pred.shape != self.truth.shape:
-            raise ValueError(f"prediction is {pred.shape}, ground truth {self.truth.shape}")
+            raise MeasureError(f"prediction is {pred.shape}, ground truth {self.truth.shape}")
         self.protocol = protocol
         self.levels = np.ascontiguousarray(to_levels(pred))
         low, high = (int(level) for level in cv2.minMaxLoc(self.levels)[:2])
@@ -158,7 +78,7 @@ class Pair:
         return np.clip((_LEVELS - low) / (high - low), 0, 1)
 
     @cached_property
-    def box(self) -> tuple[slice, slice]:
+    def box(self) -> Box:
         """Bounding box of the levels above 0."""
         return bounding_box(self.levels)
 
@@ -250,8 +170,7 @@ class Pair:
         value = self.values[moments.first // moments.n]
         if value in (0, 1):
             return True
-        # Its verdict on a uniform grey quadrant hangs on whether the sum of equal numbers is rounded: repeat that sum.
-        return bool(np.full(self.truth.shape, value)[self.truth.quadrants[k]].mean() == value)
+        return sums_exactly(value, self.truth.shape, self.truth.quadrants[k])
 
     @cached_property
     def curves(self) -> Curves:
@@ -309,8 +228,6 @@ class Pair:
         """Weighted F-measure in [0, 1], beta^2 = 1 (Margolin et al., CVPR 2014)."""
         if self.truth.foreground == 0:
             return float(self.protocol.empty == "agree" and self.empty)
-        from saliency_r1.metrics.weighted import weighted_f
-
         return weighted_f(self.levels, self.values, self.box, self.truth)
 
     def scores(self, weighted: bool = True) -> dict[str, float]:
@@ -341,20 +258,23 @@ def to_levels(pred: Array) -> NDArray[np.uint8]:
         return ((pred.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if not np.issubdtype(pred.dtype, np.floating):
         raise TypeError(f"a saliency map is bool, uint8, uint16 or float, got {pred.dtype}")
-    if pred.size and not (0 <= pred.min() and pred.max() <= 1):
-        raise ValueError("a float saliency map lies in [0, 1]")
+    if pred.size and not (pred.min() >= 0 and pred.max() <= 1):
+        raise MeasureError("a float saliency map lies in [0, 1]")
     return np.rint(pred * 255).astype(np.uint8)
 
 
-def bounding_box(image: NDArray[np.uint8]) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around all pixels above 0."""
-    x, y, width, height = cv2.boundingRect(image)
-    return slice(y, y + height), slice(x, x + width)
+def sums_exactly(value: float, shape: tuple[int, int], quadrant: Box) -> bool:
+    """Whether the mean of equal numbers over a quadrant of an image is not rounded.
+
+    On this hangs PySODMetrics' verdict on a uniform grey quadrant (1 or 0), so the very sum is repeated.
+    """
+    return bool(np.full(shape, value)[quadrant].mean() == value)
 
 
 def _sums(levels: NDArray[np.uint8]) -> tuple[int, int]:
     """The sum of levels and of their squares."""
-    return int(cv2.sumElems(levels)[0]), int(cv2.norm(levels, cv2.NORM_L2SQR))
+    # OpenCV may square a root here, hence the rounding.
+    return round(cv2.sumElems(levels)[0]), round(cv2.norm(levels, cv2.NORM_L2SQR))
 
 
 def _histogram(levels: NDArray[np.uint8], inside: NDArray[np.uint8] | None = None) -> Floats:
@@ -392,7 +312,9 @@ def _enhanced_alignment(true: Floats, false: Floats, truth: Truth) -> Floats:
 @overload
 def s_measure(pred: Array, gt: Array | Truth, protocol: Protocol = ...) -> float: ...
 @overload
-def s_measure(pred: Sequence[Array], gt: Array | Truth | Sequence[Array | Truth], protocol: Protocol = ...) -> Floats: ...
+def s_measure(
+    pred: Sequence[Array], gt: Array | Truth | Sequence[Array | Truth], protocol: Protocol = ...
+) -> Floats: ...
 def s_measure(pred: Any, gt: Any, protocol: Protocol = DEFAULT) -> float | Floats:
     """Structure measure in [0, 1] of one map (H x W), or of each of a batch (N x H x W, or a sequence of maps).
 
@@ -406,7 +328,7 @@ def s_measure(pred: Any, gt: Any, protocol: Protocol = DEFAULT) -> float | Float
 @overload
 def iou(pred: Array, gt: Array | Truth, protocol: Protocol = ...) -> float: ...
 @overload
-def iou(pred: Sequence[Array], gt: Array | Truth | Sequence[Array | Truth], protocol: Protocol = ...) -> Floats: ...
+def iou(pred: Sequence[Array], gt: GroundTruths, protocol: Protocol = ...) -> Floats: ...
 def iou(pred: Any, gt: Any, protocol: Protocol = DEFAULT) -> float | Floats:
     """Intersection over union in [0, 1] of the map above 0.5; one map or a batch, as in `s_measure`."""
     if isinstance(pred, np.ndarray) and pred.ndim == 2:
@@ -414,14 +336,14 @@ def iou(pred: Any, gt: Any, protocol: Protocol = DEFAULT) -> float | Floats:
     return np.array([pair.overlap[0] for pair in _pairs(pred, gt, protocol)])
 
 
-def sm_and_iou(preds: Any, gts: Any, protocol: Protocol = DEFAULT) -> tuple[Floats, Floats]:
+def sm_and_iou(preds: Sequence[Array], gts: GroundTruths, protocol: Protocol = DEFAULT) -> tuple[Floats, Floats]:
     """`s_measure` and `iou` of a batch, counting each pair once; two float64 arrays of length N."""
     both = [(pair.s_measure, pair.overlap[0]) for pair in _pairs(preds, gts, protocol)]
     scores = np.array(both).reshape(-1, 2)
     return scores[:, 0], scores[:, 1]
 
 
-def _pairs(preds: Sequence[Array], gts: Any, protocol: Protocol) -> Iterable[Pair]:
+def _pairs(preds: Sequence[Array], gts: GroundTruths, protocol: Protocol) -> Iterable[Pair]:
     if isinstance(gts, Truth) or (isinstance(gts, np.ndarray) and gts.ndim == 2):
         gts = [Truth.of(gts, protocol.gt_threshold)] * len(preds)
     return (Pair(pred, gt, protocol) for pred, gt in zip(preds, gts, strict=True))

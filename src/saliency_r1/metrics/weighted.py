@@ -14,16 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from saliency_r1.metrics.saliency import EPS, Floats, Truth
-
-Box = tuple[slice, slice]
+from saliency_r1.metrics.truth import EPS, Box, Floats, Truth
 
 _REACH = 3
 _GAUSS = np.exp(-(np.arange(-_REACH, _REACH + 1) ** 2) / 50.0)
 _GAUSS /= _GAUSS.sum()
 
-# A neighbour (y, x) is known by 100 (y^2 + x^2) + 9 (x + 4) + (y + 4), so that the least is the nearest and among equally
-# near ones the leftmost, then the topmost, as scipy's feature transform has it. The numbers of rows and columns add up.
+# A neighbour (y, x) is known by 100 (y^2 + x^2) + 9 (x + 4) + (y + 4), so that the least is the nearest and among
+# equally near ones the leftmost, then the topmost, as scipy's feature transform has it. The numbers of rows and
+# columns add up.
 _SIDE = 4
 _STEPS = range(-_SIDE, _SIDE + 1)
 _ITSELF = 9 * _SIDE + _SIDE
@@ -45,7 +44,8 @@ class Terms(NamedTuple):
 def weighted_f(levels: NDArray[np.uint8], values: Floats, area: Box, truth: Truth) -> float:
     """Weighted F in [0, 1] of a map on a truth with foreground.
 
-    `levels`: H x W; `values`: the meaning of each level in [0, 1], 0 for level 0; `area`: a box around all other levels.
+    `levels`: H x W; `values`: the meaning of each level in [0, 1], 0 for level 0; `area`: a box around all other
+    levels.
     """
     area, weight, box, inside, band, nearest = _terms(truth, area)
     false = float(np.vdot(cv2.LUT(np.ascontiguousarray(levels[area]), values), weight))
@@ -78,8 +78,8 @@ def _terms(truth: Truth, area: Box) -> Terms:
 def _weight(inside: NDArray[np.uint8]) -> Floats:
     """Importance of an error at each background pixel of an area that holds all the foreground."""
     background = 1 - inside
-    distance = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)
-    distance *= distance
+    single = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = np.multiply(single, single, dtype=np.float64)
     np.rint(distance, out=distance)
     np.sqrt(distance, out=distance)
     distance *= np.log(0.5) / 5
@@ -91,21 +91,22 @@ def _weight(inside: NDArray[np.uint8]) -> Floats:
 
 def _nearest(inside: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Background places near the foreground and the foreground pixel nearest to each, flat in `inside`."""
-    near = np.where(inside, np.uint16(0), np.uint16(_NOWHERE))
-    near = _least(near, [100 * y * y + y + _SIDE for y in _STEPS])
-    near = _least(near.T, [100 * x * x + 9 * (x + _SIDE) for x in _STEPS]).T.ravel()
+    near = np.multiply(1 - inside, _NOWHERE, dtype=np.uint16)
+    near = _least(near, 0, [100 * y * y + y + _SIDE for y in _STEPS])
+    near = _least(near, 1, [100 * x * x + 9 * (x + _SIDE) for x in _STEPS]).ravel()
     band = np.flatnonzero((near != _ITSELF) & (near < _FAR))
     x, y = np.divmod(near[band].astype(np.intp) % 100, 9)
     return band, band + (y - _SIDE) * inside.shape[1] + x - _SIDE
 
 
-def _least(numbers: NDArray[np.uint16], costs: list[int]) -> NDArray[np.uint16]:
-    """For every row the least, elementwise, of the rows around it plus the cost of the step to each."""
-    height = len(numbers)
-    least = np.full(numbers.shape, 2 * _NOWHERE - 1, np.uint16)
+def _least(numbers: NDArray[np.uint16], axis: int, costs: list[int]) -> NDArray[np.uint16]:
+    """Everywhere the least of the numbers up to four steps away along an axis, plus the cost of that many steps."""
+    length = numbers.shape[axis]
+    least = numbers + np.uint16(costs[_SIDE])
     for step, cost in zip(_STEPS, costs):
-        to, origin = slice(max(-step, 0), height - max(step, 0)), slice(max(step, 0), height + min(step, 0))
-        if to.start < to.stop:
+        if 0 < abs(step) < length:
+            to = (slice(None),) * axis + (slice(max(-step, 0), length - max(step, 0)),)
+            origin = (slice(None),) * axis + (slice(max(step, 0), length + min(step, 0)),)
             np.minimum(least[to], numbers[origin] + np.uint16(cost), out=least[to])
     return least
 

@@ -44,7 +44,7 @@ class Response:
 class Policy:
     """A Qwen2.5-VL model with its processor. `model` is the plain or the PEFT-wrapped network."""
 
-    def __init__(self, model: nn.Module, processor: Any, device: str | torch.device = "cpu") -> None:
+    def __init__(self, model: Any, processor: Any, device: str | torch.device = "cpu") -> None:
         self.model = model.to(device)
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -71,7 +71,7 @@ class Policy:
         processor = AutoProcessor.from_pretrained(folder)
         if min_pixels is not None and max_pixels is not None:
             processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-        model: nn.Module = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention
         )
         if adapter is not None:
@@ -166,9 +166,19 @@ class Policy:
 
     def logprobs(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the responses' tokens (rows, tokens - 1) and the mask of those tokens (0 elsewhere)."""
+        logprobs, mask, _ = self.logprobs_and_entropy(batch, temperature)
+        return logprobs, mask
+
+    def logprobs_and_entropy(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """As `logprobs`, and the entropy (nats, detached) of the distribution each token was drawn from."""
         targets = batch["labels"][:, 1:]
         mask = targets != IGNORED
-        logits = self.logits(batch) / temperature
-        chosen = logits.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        logprobs = chosen - logits.logsumexp(-1)
-        return logprobs.masked_fill(~mask, 0.0), mask
+        # Only answer positions are softmaxed: prompts with images are long and carry no loss.
+        logits = self.logits(batch)[mask] / temperature
+        normalised = logits - logits.logsumexp(-1, keepdim=True)
+        chosen = normalised.gather(-1, targets[mask].unsqueeze(-1)).squeeze(-1)
+        with torch.no_grad():
+            spread = -(normalised.exp() * normalised.masked_fill(normalised.isinf(), 0.0)).sum(-1)
+        logprobs = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, chosen)
+        entropy = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, spread)
+        return logprobs, mask, entropy

@@ -42,12 +42,11 @@ def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
         grouped=pl.col("group").is_not_null() == grouped,
         smallest_side=pl.min_horizontal(pl.col("height").list.min(), pl.col("width").list.min()),
     )
-    wanted = [] if params.download.allow_missing else [covers("dataset", params.download.datasets)]
     return Suite(rows, [
         *_identity(SPLITS),
         unique("sample_id"),
         true("path_like_id", "sample_id is <dataset>/<split>/<name>"),
-        *wanted,
+        covers("dataset", {name.partition("/")[0] for name in params.download.datasets}),
         *between(1, params.download.cosod_chunk, "images"),
         true("single", "one image a sample, except in CoSOD"),
         true("matched", "as many masks, names, heights and widths as images"),

@@ -50,6 +50,7 @@ class Multiway(nn.Module):
         self.B = make()
 
     def forward(self, vision: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply ``A`` to the vision and ``B`` to the text."""
         return self.A(vision), self.B(text)
 
 
@@ -70,8 +71,13 @@ class Attention(nn.Module):
         joint = torch.cat(streams, dim=1)
         return joint.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def forward(self, vision: Tensor, text: Tensor, queries: tuple[Tensor, Tensor], mask: Tensor) -> tuple:
-        """Attend from ``queries`` (the leading part of each stream) to all of ``vision`` and ``text``."""
+    def forward(
+        self, vision: Tensor, text: Tensor, queries: tuple[Tensor, Tensor], mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attend from ``queries`` (the leading part of each stream) to all of ``vision`` and ``text``.
+
+        ``mask`` is N x 1 x 1 x (vision + text) bool, True where a token may be seen.
+        """
         keys, values = self._heads(self.k_proj(vision, text)), self._heads(self.v_proj(vision, text))
         mixed = F.scaled_dot_product_attention(self._heads(self.q_proj(*queries)), keys, values, attn_mask=mask)
         split = (queries[0].shape[1], queries[1].shape[1])
@@ -88,6 +94,7 @@ class FeedForward(nn.Module):
         self.ffn_layernorm = nn.LayerNorm(config.ffn_dim, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """N x L x width to the same shape."""
         return self.fc2(self.ffn_layernorm(F.gelu(self.fc1(x))))
 
 
@@ -106,6 +113,7 @@ class Layer(nn.Module):
         self.final_layer_norm = Multiway(norm)
 
     def forward(self, vision: Tensor, text: Tensor, mask: Tensor, cls_only: bool) -> tuple[Tensor, Tensor]:
+        """Both streams one layer further; with ``cls_only`` the class token alone (and no text)."""
         normed = self.self_attn_layer_norm(vision, text)
         if cls_only:
             vision, text = vision[:, :1], text[:, :0]
@@ -126,6 +134,7 @@ class VisionEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, config.embed_dim, config.patch_size, stride=config.patch_size)
 
     def forward(self, views: Tensor) -> Tensor:
+        """N x 3 x S x S to N x (1 + patches) x width."""
         patches = self.proj(views).flatten(2).transpose(1, 2)
         return torch.cat([self.cls_token.expand(len(views), -1, -1).to(patches.dtype), patches], dim=1)
 
@@ -145,10 +154,12 @@ class Encoder(nn.Module):
         self.layer_norm = Multiway(lambda: nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps))
 
     def _positions(self, stream: str, length: int) -> Tensor:
-        table = self.embed_positions[stream].weight
-        return table[FIRST_POSITION : FIRST_POSITION + length]
+        table = self.embed_positions[stream]
+        assert isinstance(table, nn.Embedding)
+        return table.weight[FIRST_POSITION : FIRST_POSITION + length]
 
     def forward(self, vision: Tensor, text: Tensor, padding: Tensor) -> Tensor:
+        """Embedded vision and text to the class token, N x width."""
         vision = vision + self._positions("A", vision.shape[1])
         text = (text + self._positions("B", text.shape[1])).masked_fill(padding[..., None], 0.0)
         visible = torch.cat([padding.new_ones(vision.shape[:2]), ~padding], dim=1)[:, None, None, :]
@@ -183,5 +194,5 @@ class Beit3(nn.Module):
             ValueError: the text is longer than the position table.
         """
         if ids.shape[1] > self.config.max_text_tokens:
-            raise ValueError(f"{ids.shape[1]} text tokens, but the position table ends at {self.config.max_text_tokens}")
+            raise ValueError(f"{ids.shape[1]} text tokens, but at most {self.config.max_text_tokens} have a position")
         return self.encoder(self.vision_embed(views), self.text_embed(ids), padding)

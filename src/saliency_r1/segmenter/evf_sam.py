@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
 from saliency_r1.segmenter.beit3 import Beit3, Beit3Config
@@ -82,9 +82,7 @@ class EvfSamConfig:
     def _official(cls, values: Mapping[str, Any]) -> EvfSamConfig:
         scales = (values.get("sam_scale"), values.get("mm_extractor_scale"))
         if values.get("model_type", "evf") != "evf" or scales != ("huge", "large"):
-            raise ValueError(
-                f"config.json names SAM scale {scales[0]!r} and BEiT-3 scale {scales[1]!r}; known is 'huge' with 'large'"
-            )
+            raise ValueError(f"SAM scale {scales[0]!r} with BEiT-3 scale {scales[1]!r}; known is 'huge' with 'large'")
         return cls()
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +95,46 @@ class EvfSamConfig:
             "projector": {"hidden_dim": self.projector_hidden},
             "presence_threshold": self.presence_threshold,
         }
+
+
+class VisualModel(nn.Module):
+    """Segment Anything: the three parts of the ``segment-anything`` package under their official names."""
+
+    def __init__(self, config: EvfSamConfig) -> None:
+        super().__init__()
+        vision, decoder = config.sam_image_encoder, config.sam_mask_decoder
+        grid = vision.img_size // vision.patch_size
+        self.image_encoder = ImageEncoderViT(
+            img_size=vision.img_size,
+            patch_size=vision.patch_size,
+            embed_dim=vision.embed_dim,
+            depth=vision.depth,
+            num_heads=vision.num_heads,
+            mlp_ratio=vision.mlp_ratio,
+            out_chans=vision.out_chans,
+            norm_layer=partial(nn.LayerNorm, eps=vision.layer_norm_eps),
+            use_rel_pos=vision.use_rel_pos,
+            window_size=vision.window_size,
+            global_attn_indexes=vision.global_attn_indexes,
+        )
+        self.prompt_encoder = PromptEncoder(
+            embed_dim=vision.out_chans,
+            image_embedding_size=(grid, grid),
+            input_image_size=(vision.img_size, vision.img_size),
+            mask_in_chans=config.mask_in_chans,
+        )
+        self.mask_decoder = MaskDecoder(
+            transformer_dim=decoder.transformer_dim,
+            transformer=TwoWayTransformer(
+                depth=decoder.transformer_depth,
+                embedding_dim=decoder.transformer_dim,
+                num_heads=decoder.transformer_num_heads,
+                mlp_dim=decoder.transformer_mlp_dim,
+            ),
+            num_multimask_outputs=decoder.num_multimask_outputs,
+            iou_head_depth=decoder.iou_head_depth,
+            iou_head_hidden_dim=decoder.iou_head_hidden_dim,
+        )
 
 
 class MultimodalExtractor(nn.Module):
@@ -113,7 +151,7 @@ class EvfSam(nn.Module):
     def __init__(self, config: EvfSamConfig) -> None:
         super().__init__()
         self.config = config
-        self.visual_model = _sam(config)
+        self.visual_model = VisualModel(config)
         self.mm_extractor = MultimodalExtractor(config.beit3)
         width, prompt = config.beit3.embed_dim, config.sam_mask_decoder.transformer_dim
         hidden = config.projector_hidden
@@ -163,44 +201,6 @@ class EvfSam(nn.Module):
             features = decoder.output_upscaling(source.transpose(1, 2).view(count, channels, height, width))
             kernel = decoder.output_hypernetworks_mlps[0](tokens[:, 1])
             return torch.einsum("nc,nchw->nhw", kernel, features), decoder.iou_prediction_head(tokens[:, 0])[:, 0]
-
-
-def _sam(config: EvfSamConfig) -> Sam:
-    vision, decoder = config.sam_image_encoder, config.sam_mask_decoder
-    grid, channels = vision.img_size // vision.patch_size, vision.out_chans
-    return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=vision.img_size,
-            patch_size=vision.patch_size,
-            embed_dim=vision.embed_dim,
-            depth=vision.depth,
-            num_heads=vision.num_heads,
-            mlp_ratio=vision.mlp_ratio,
-            out_chans=channels,
-            norm_layer=partial(nn.LayerNorm, eps=vision.layer_norm_eps),
-            use_rel_pos=vision.use_rel_pos,
-            window_size=vision.window_size,
-            global_attn_indexes=vision.global_attn_indexes,
-        ),
-        prompt_encoder=PromptEncoder(
-            embed_dim=channels,
-            image_embedding_size=(grid, grid),
-            input_image_size=(vision.img_size, vision.img_size),
-            mask_in_chans=config.mask_in_chans,
-        ),
-        mask_decoder=MaskDecoder(
-            transformer_dim=decoder.transformer_dim,
-            transformer=TwoWayTransformer(
-                depth=decoder.transformer_depth,
-                embedding_dim=decoder.transformer_dim,
-                num_heads=decoder.transformer_num_heads,
-                mlp_dim=decoder.transformer_mlp_dim,
-            ),
-            num_multimask_outputs=decoder.num_multimask_outputs,
-            iou_head_depth=decoder.iou_head_depth,
-            iou_head_hidden_dim=decoder.iou_head_hidden_dim,
-        ),
-    )
 
 
 def _pick(kind: type, values: Mapping[str, Any]) -> Any:

@@ -52,15 +52,16 @@ def sam_view(image: Image.Image, side: int) -> tuple[Tensor, tuple[int, int]]:
     ``image`` is 8-bit RGB. Padding comes after the normalisation, so it has the mean colour.
     """
     height, width = inner_size(image.height, image.width, side)
-    pixels = _tensor(image.resize((width, height), Image.Resampling.BILINEAR))
-    normalised = (pixels - torch.tensor(SAM_MEAN).view(3, 1, 1)) / torch.tensor(SAM_STD).view(3, 1, 1)
+    resized = pixels(image.resize((width, height), Image.Resampling.BILINEAR))
+    normalised = (resized - torch.tensor(SAM_MEAN).view(3, 1, 1)) / torch.tensor(SAM_STD).view(3, 1, 1)
     return F.pad(normalised, (0, side - width, 0, side - height)), (height, width)
 
 
 def beit_view(image: Image.Image, side: int) -> Tensor:
     """BEiT-3's input: 3 x side x side float32 around [-1, 1]; stretched, bicubic overshoot kept. ``image`` is RGB."""
-    pixels = _tensor(image)[None] / 255
-    resized = F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False, antialias=False)
+    resized = F.interpolate(
+        pixels(image)[None] / 255, size=(side, side), mode="bicubic", align_corners=False, antialias=False
+    )
     return (resized[0] - 0.5) / 0.5
 
 
@@ -81,5 +82,6 @@ def full_size(low: Tensor, side: int, inner: tuple[int, int], size: tuple[int, i
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _tensor(image: Image.Image) -> Tensor:
+def pixels(image: Image.Image) -> Tensor:
+    """An 8-bit RGB picture as 3 x H x W float32 on the 0-255 scale."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float()

@@ -43,7 +43,7 @@ class Tokenizer:
             text = text.lstrip()[len(SEMANTIC) :]
         unknown = self.pieces.unk_id()
         ids = [UNKNOWN if piece == unknown else piece + 1 for piece in self.pieces.encode(text.strip())]
-        return [*head, *ids][: self.max_tokens - 1] + [END]
+        return [*[*head, *ids][: self.max_tokens - 1], END]
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -54,13 +54,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with its expressions: views, token ids and boolean targets n x H x W (all False: absent)."""
+    """One picture with its expressions: views, token ids and boolean targets n x H x W (all False: absent).
+
+    ``features`` C x h x w are SAM's, where they were computed before: a frozen image encoder need not run again.
+    """
 
     sam: Tensor
     inner: tuple[int, int]
     beit: Tensor
     ids: list[list[int]]
     targets: Tensor
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,12 @@ class Batch:
     padding: Tensor
     owner: Tensor
     targets: list[Tensor]
+    features: Tensor | None = None
 
     @classmethod
     def collate(cls, examples: Sequence[Example]) -> Batch:
         """Stack views and pad token ids; every example needs at least one expression."""
+        features = [example.features for example in examples if example.features is not None]
         ids, padding = pad([row for example in examples for row in example.ids])
         counts = torch.tensor([len(example.ids) for example in examples])
         return cls(
@@ -88,12 +94,14 @@ class Batch:
             padding=padding,
             owner=torch.arange(len(examples)).repeat_interleave(counts),
             targets=[example.targets for example in examples],
+            features=torch.stack(features) if len(features) == len(examples) else None,
         )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         moved = {name: getattr(self, name).to(device) for name in ("sam", "beit", "ids", "padding", "owner")}
-        return replace(self, targets=[target.to(device) for target in self.targets], **moved)
+        features = None if self.features is None else self.features.to(device)
+        return replace(self, targets=[target.to(device) for target in self.targets], features=features, **moved)
 
 
 def example(
@@ -119,6 +127,58 @@ def example(
     return Example(sam, inner, beit_view(image, config.beit3.img_size), ids, torch.from_numpy(masks.astype(bool)))
 
 
+class PhraseFolder:
+    """A user's folder of pictures, masks and phrases as batches for :func:`train`.
+
+    ``phrases.jsonl`` holds one row an expression: ``{"image": path, "mask": path or null, "phrase": text}``, paths
+    relative to the folder; a mask is grey, above 127 inside; null says that the object is not in the picture.
+
+    Args:
+        folder: as described.
+        config: of the model.
+        tokenizer: of the model.
+        images: pictures a batch.
+        phrases: expressions a picture at most, drawn anew each time (the official data code takes three).
+        seed: of the order.
+
+    Raises:
+        ValueError: there are no rows, or fewer pictures than a batch takes.
+    """
+
+    def __init__(
+        self, folder: Path, config: EvfSamConfig, tokenizer: Tokenizer, images: int = 8, phrases: int = 3, seed: int = 0
+    ) -> None:
+        self.folder, self.config, self.tokenizer = folder, config, tokenizer
+        self.images, self.phrases, self.seed = images, phrases, seed
+        self.rows: dict[str, list[tuple[str | None, str]]] = {}
+        for line in (folder / "phrases.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            self.rows.setdefault(row["image"], []).append((row["mask"], row["phrase"]))
+        if len(self.rows) < images:
+            raise ValueError(f"{folder}: {len(self.rows)} pictures are too few for batches of {images}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step: epochs in a fresh order each, the rest of an epoch is left out."""
+        epoch, place = divmod(step, len(self.rows) // self.images)
+        order = np.random.default_rng([self.seed, epoch]).permutation(sorted(self.rows))
+        names = order[place * self.images : (place + 1) * self.images]
+        rng = np.random.default_rng([self.seed, step, 1])
+        return Batch.collate([self._example(str(name), rng) for name in names])
+
+    def _example(self, name: str, rng: np.random.Generator) -> Example:
+        rows = self.rows[name]
+        chosen = [rows[i] for i in rng.permutation(len(rows))[: self.phrases]]
+        image = to_rgb(Image.open(self.folder / name))
+        masks = np.zeros((len(chosen), image.height, image.width), dtype=bool)
+        for mask, (path, _) in zip(masks, chosen):
+            if path is not None:
+                mask[:] = np.asarray(Image.open(self.folder / path).convert("L")) > 127
+        return example(self.config, self.tokenizer, image, [phrase for _, phrase in chosen], masks)
+
+
 def mask_losses(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Loss of every mask: N x H x W logits and boolean targets to ``bce`` and ``dice`` (N each) and ``iou`` (N).
 
@@ -136,10 +196,13 @@ def mask_losses(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 
 def forward(model: EvfSam, batch: Batch) -> dict[str, Tensor]:
-    """All expressions of a batch: ``bce``, ``dice``, ``iou``, ``score`` (predicted IoU) and ``present``, N each."""
-    embeddings = model.embed_images(batch.sam)
+    """All expressions of a batch: ``bce``, ``dice``, ``iou``, ``score`` (predicted IoU) and ``present``, N each.
+
+    Beside them ``prompts`` N x C and ``features`` B x C x h x w, for a helper's loss.
+    """
+    features = model.embed_images(batch.sam) if batch.features is None else batch.features
     prompts = model.embed_prompts(batch.beit[batch.owner], batch.ids, batch.padding)
-    low, score = model.decode(embeddings[batch.owner], prompts)
+    low, score = model.decode(features[batch.owner], prompts)
     side = model.config.sam_image_encoder.img_size
     first, parts = 0, []
     for inner, target in zip(batch.inner, batch.targets):
@@ -148,7 +211,7 @@ def forward(model: EvfSam, batch: Batch) -> dict[str, Tensor]:
         first += len(target)
     out = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     present = torch.cat([target.any(dim=(1, 2)) for target in batch.targets])
-    return {**out, "score": score, "present": present}
+    return {**out, "score": score, "present": present, "prompts": prompts, "features": features}
 
 
 def total_loss(out: dict[str, Tensor], recipe: Recipe) -> Tensor:
@@ -194,6 +257,7 @@ def train(
     folder: Path,
     after_step: Callable[[int, EvfSam], None] = lambda step, model: None,
     log: Callable[[str], None] = print,
+    helper: nn.Module | None = None,
 ) -> EvfSam:
     """Train in place and resumably.
 
@@ -204,16 +268,19 @@ def train(
         folder: for checkpoints; a run that finds one there continues behind it.
         after_step: called with the number of finished steps, for evaluation and export.
         log: takes one line every ``log_every`` steps.
+        helper: trained along and not kept; from the output of :func:`forward` and the batch to a loss to add.
 
     Returns:
         The same model.
     """
     accelerator = Accelerator(mixed_precision=recipe.mixed_precision, cpu=next(model.parameters()).device.type == "cpu")
     torch.manual_seed(recipe.seed)
-    groups = _parameter_groups(freeze(model, recipe), recipe.weight_decay)
+    trained = freeze(model, recipe) + ([] if helper is None else list(helper.parameters()))
+    groups = _parameter_groups(trained, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, recipe))
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    helper = None if helper is None else accelerator.prepare(helper)
     first = _resume(accelerator, folder)
     sums: dict[str, float] = {}
     started = time.monotonic()
@@ -223,6 +290,8 @@ def train(
         with accelerator.autocast():
             out = forward(model, batch)
         loss = total_loss(out, recipe)
+        if helper is not None:
+            loss = loss + helper(out, batch)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()

@@ -1,0 +1,95 @@
+"""What the report is about: everything the stages before it have left, read once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+STAGES = ("params", "download", "annotate", "sft", "cgpo", "masks", "metrics")
+TASKS = {
+    "sod": "Salient object detection",
+    "sis": "Salient instance segmentation",
+    "cosod": "Co-salient object detection",
+}
+LABELS = {"base": "Base", "sft": "SFT", "cgpo": "CGPO"}
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The folders of the stages, with the parts of them that more than one section of the page needs."""
+
+    root: Path
+    split: str
+
+    @cached_property
+    def samples(self) -> dict[str, dict[str, Any]]:
+        """Rows of the sample table that were evaluated, by sample id."""
+        table = pl.read_parquet(self.root / "download" / "table.parquet").filter(split=self.split)
+        return {row["sample_id"]: row for row in table.iter_rows(named=True)}
+
+    @cached_property
+    def predictions(self) -> pl.DataFrame:
+        """One row a sample and model."""
+        return pl.read_parquet(self.root / "masks" / "table.parquet")
+
+    @cached_property
+    def annotations(self) -> pl.DataFrame:
+        """One row an annotated sample."""
+        return pl.read_parquet(self.root / "annotate" / "table.parquet")
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """`{model: {data set: {measure: value}}}`."""
+        return self._json("metrics/metrics.json")
+
+    @cached_property
+    def intervals(self) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+        """`{model: {data set: {measure: (low, high)}}}`."""
+        return self._json("metrics/intervals.json")
+
+    @cached_property
+    def comparison(self) -> dict[str, dict[str, dict[str, float]]]:
+        """`{"cgpo_over_sft": {scope: {"difference": ..., "low": ..., ...}}}`."""
+        return self._json("metrics/comparison.json")
+
+    @cached_property
+    def curves(self) -> pl.DataFrame:
+        """Precision and recall by model, data set and threshold."""
+        return pl.read_csv(self.root / "metrics" / "curves.csv")
+
+    @cached_property
+    def checks(self) -> list[dict[str, Any]]:
+        """The reports of the gates, in the order of the stages."""
+        paths = [self.root / "checks" / f"{stage}.json" for stage in STAGES]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+    @cached_property
+    def models(self) -> list[str]:
+        """The models in the order of their training."""
+        return list(self.metrics)
+
+    @cached_property
+    def datasets(self) -> dict[str, list[str]]:
+        """The data sets of each task."""
+        pairs = self.predictions.select("task", "dataset").unique(maintain_order=True).iter_rows()
+        found: dict[str, list[str]] = {task: [] for task in TASKS}
+        for task, dataset in pairs:
+            found[task].append(dataset)
+        return {task: sorted(names, key=lambda name: (unseen(name), name)) for task, names in found.items() if names}
+
+    def training_curves(self, stage: str) -> pl.DataFrame:
+        """What a training stage wrote down at every step."""
+        return pl.read_csv(self.root / stage / "curves.csv", infer_schema_length=None)
+
+    def _json(self, path: str) -> Any:
+        return json.loads((self.root / path).read_text(encoding="utf-8"))
+
+
+def unseen(dataset: str) -> bool:
+    """Whether a data set holds combinations of attributes that no training sample has."""
+    return dataset.endswith("-unseen")

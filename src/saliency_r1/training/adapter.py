@@ -1,0 +1,105 @@
+"""What SFT and CGPO optimise: a LoRA adapter, its optimiser and its schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saliency_r1.params import Lora
+from saliency_r1.policy import Policy
+
+
+class Optimisation(Protocol):
+    """The parameters both trainers share (sections `sft` and `cgpo`)."""
+
+    lr: float
+    warmup: int
+    weight_decay: float
+    max_grad_norm: float
+
+
+def wrap(policy: Policy, lora: Lora, seed: int) -> Policy:
+    """Put a fresh LoRA adapter on a base policy. `lora.targets` is a regular expression over module names.
+
+    Raises `ValueError` when the expression reaches into the vision tower, which stays frozen.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(policy.model, config)
+    touched = [name for name, parameter in model.named_parameters() if parameter.requires_grad and "visual" in name]
+    if touched:
+        raise ValueError(
+            f"sft.lora.targets = {lora.targets!r} adapts the vision tower ({touched[0]}); exclude `visual`"
+        )
+    return Policy(model, policy.processor, policy.device)
+
+
+class Optimiser:
+    """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy."""
+
+    def __init__(self, policy: Policy, options: Optimisation, steps: int) -> None:
+        self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self.max_grad_norm = options.max_grad_norm
+        self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, weight_decay=options.weight_decay)
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / (options.warmup + 1))
+            return warm * (1.0 - 0.9 * max(0, step - options.warmup) / max(1, steps - options.warmup))
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adamw, factor)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def step(self) -> float:
+        """Clip and apply the gradients, clear them; returns their norm before clipping."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return norm
+
+    def advance(self) -> None:
+        """Move the schedule on by one step."""
+        self.schedule.step()
+
+
+def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
+    """Everything a resumed run needs to go on exactly: trainable weights, moments, schedule."""
+    weights = {name: p.detach().cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
+    return {
+        "weights": weights,
+        "optimiser": optimiser.adamw.state_dict(),
+        "schedule": {"last_epoch": optimiser.schedule.last_epoch},
+    }
+
+
+@torch.no_grad()
+def restore(policy: Policy, optimiser: Optimiser, state: dict[str, Any]) -> None:
+    """Put a state of `state_of` back."""
+    own: dict[str, Tensor] = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
+    if set(own) != set(state["weights"]):
+        raise ValueError("the checkpoint is of another adapter; delete its folder under runs/ to start anew")
+    for name, parameter in own.items():
+        parameter.copy_(state["weights"][name])
+    optimiser.adamw.load_state_dict(state["optimiser"])
+    schedule = optimiser.schedule
+    schedule.last_epoch = state["schedule"]["last_epoch"]
+    for group, rate, scale in zip(optimiser.adamw.param_groups, schedule.base_lrs, schedule.lr_lambdas):
+        group["lr"] = rate * scale(schedule.last_epoch)
+    schedule._last_lr = [group["lr"] for group in optimiser.adamw.param_groups]
+
+
+def save_adapter(policy: Policy, folder: Path) -> None:
+    """Write the PEFT folder. The name of the base is the pipeline's, not the path of one machine."""
+    policy.model.save_pretrained(folder)
+    readme = folder / "README.md"
+    readme.unlink(missing_ok=True)

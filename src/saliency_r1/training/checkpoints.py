@@ -1,0 +1,60 @@
+"""Resume checkpoints: one file a checkpoint, written aside and renamed, the newest two kept.
+
+They live in `runs/<stage>/<key>/`, outside of DVC's sight: the key is a hash of everything that decides the run, so a
+run with other parameters never continues an old one, and a finished stage stays cached by DVC as usual.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import saliency_r1
+
+KEPT = 2
+
+
+def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
+    """A hash of parameters, input files (folders: all files in them) and the package's source code."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    package = Path(saliency_r1.__file__).parent
+    for root in [*inputs, package]:
+        files = [root] if root.is_file() else sorted(root.rglob("*.py" if root == package else "*"))
+        for file in files:
+            if file.is_file():
+                digest.update(f"{file.relative_to(root.parent)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) as the checkpoint of `step`; drop all but the newest two.
+
+    The file appears under its name only when it is complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:07d}.pt"
+    partial = path.with_suffix(".partial")
+    torch.save({"step": step, **state}, partial)
+    partial.replace(path)
+    for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
+        old.unlink()
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, None if there is none. A damaged one is named and passed over."""
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            print(f"resuming after step {state['step']} from {path}", flush=True)
+            return state
+        except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            print(f"{path} cannot be read ({type(error).__name__}); trying the one before", flush=True)
+    return None

@@ -1,0 +1,84 @@
+"""Supervised fine-tuning: next-token loss on annotated responses, prompt tokens masked, on a LoRA adapter.
+
+The loss of a step is the mean over all response tokens of its batch. Samples of like length share a forward pass
+(`micro_batch`), which changes memory and padding, not the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_r1.params import Sft
+from saliency_r1.policy import Policy
+from saliency_r1.training import checkpoints
+from saliency_r1.training.adapter import Optimiser, restore, state_of
+from saliency_r1.training.batches import buckets, epoch_batch
+from saliency_r1.training.rollouts import Environment, Row
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Annotated samples: rows of the sample table with the `response` to learn."""
+
+    rows: Sequence[Row]
+    responses: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, positions: Sequence[int]) -> Examples:
+        """The examples at these positions."""
+        return Examples([self.rows[p] for p in positions], [self.responses[p] for p in positions])
+
+
+def backward(policy: Policy, environment: Environment, examples: Examples, micro_batch: int, weight: float) -> float:
+    """Accumulate the gradient of `weight` x the mean token loss over the examples; returns the mean token loss."""
+    prompts = environment.prompts(policy, examples.rows)
+    answers = [policy.response_ids(response) for response in examples.responses]
+    tokens = sum(map(len, answers))
+    lengths = [len(prompt.input_ids) + len(answer) for prompt, answer in zip(prompts, answers)]
+    total = 0.0
+    for positions in buckets(lengths, micro_batch):
+        batch = policy.collate([prompts[p] for p in positions], [answers[p] for p in positions])
+        logprobs, _ = policy.logprobs(batch)
+        loss: Tensor = -logprobs.sum() / tokens
+        (weight * loss).backward()
+        total += loss.item()
+    return total
+
+
+def train(
+    policy: Policy, environment: Environment, examples: Examples, options: Sft, seed: int, runs: Path
+) -> Iterator[dict[str, Any]]:
+    """Train the policy's adapter in place; yields one row of the curves a step, those of a resumed run included."""
+    optimiser = Optimiser(policy, options, options.steps)
+    curves: list[dict[str, Any]] = []
+    if state := checkpoints.load(runs):
+        restore(policy, optimiser, state)
+        curves = state["curves"]
+    yield from curves
+    policy.model.train()
+    for step in range(len(curves), options.steps):
+        torch.manual_seed(seed * 1_000_003 + step)
+        chosen = examples.pick(epoch_batch(len(examples), options.batch_size, step, seed))
+        loss = backward(policy, environment, chosen, options.micro_batch, 1.0)
+        row = {"step": step + 1, "loss": loss, "lr": optimiser.lr, "grad_norm": optimiser.step()}
+        optimiser.advance()
+        curves.append(row)
+        if (step + 1) % options.checkpoint_every == 0:
+            checkpoints.save(runs, step + 1, {**state_of(policy, optimiser), "curves": curves})
+        yield row
+    policy.model.eval()
+
+
+def examples_from(samples: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> Examples:
+    """Join kept annotations with their samples, in the order of the annotations."""
+    by_id = {row["sample_id"]: row for row in samples}
+    kept = [row for row in annotations if row["kept"]]
+    return Examples([by_id[row["sample_id"]] for row in kept], [row["response"] for row in kept])

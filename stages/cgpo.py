@@ -1,0 +1,54 @@
+"""Stage cgpo: confidence-guided policy optimisation of the SFT adapter.
+
+One sampled response a prompt, a reward from its masks, A = r - c, and an SFT step now and then. Resumes exactly from
+runs/cgpo/ when it was killed.
+
+    python stages/cgpo.py
+
+Reads artifacts/download/, artifacts/annotate/, artifacts/sft/ and the section `cgpo` of params.yaml; writes
+artifacts/cgpo/.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from saliency_r1.files import atomic_folder
+from saliency_r1.params import Params
+from saliency_r1.policy import Policy
+from saliency_r1.stage import prepare_torch, progress, run_stage
+from saliency_r1.training import cgpo, checkpoints, sft
+from saliency_r1.training.adapter import save_adapter
+from saliency_r1.training.rollouts import Environment
+
+DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
+ADAPTER = Path("artifacts/sft/adapter")
+
+
+def main(params: Params) -> None:
+    """Train on from the SFT adapter and keep every rollout."""
+    device, dtype = prepare_torch(params.runtime, params.seed)
+    samples = pl.read_parquet(DOWNLOAD / "table.parquet")
+    annotations = pl.read_parquet(ANNOTATE / "table.parquet").filter(pl.col("split") == "train")
+    examples = sft.examples_from(samples.to_dicts(), annotations.to_dicts())
+    policy = Policy.load(
+        DOWNLOAD / "models/policy", ADAPTER, device=device, dtype=dtype, trainable=True, **params.policy.loading
+    )
+    environment = Environment.load(params, DOWNLOAD, device, dtype)
+    settings = {name: getattr(params, name) for name in ("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")}
+    inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
+    runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
+    training = cgpo.train(policy, environment, examples, params.cgpo, params.seed, runs)
+    updates = list(progress(training, params.cgpo.updates, "cgpo"))
+    with atomic_folder("artifacts/cgpo") as folder:
+        save_adapter(policy, folder / "adapter")
+        pl.DataFrame([update.curve for update in updates], infer_schema_length=None).write_csv(folder / "curves.csv")
+        pl.DataFrame([update.seconds for update in updates]).write_csv(folder / "seconds.csv")
+        rollouts = [row for update in updates for row in update.rollouts]
+        pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
+    first, last = updates[0].curve, updates[-1].curve
+    print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

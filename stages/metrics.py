@@ -1,0 +1,36 @@
+"""Stage metrics: score every prediction against its ground truth.
+
+Every measure of every model on every data set, bootstrap intervals, precision and recall curves, and how much reward
+one training step gained over the one before, paired over samples.
+
+    python stages/metrics.py
+
+Reads artifacts/download/ and artifacts/masks/; writes artifacts/metrics/.
+"""
+
+from pathlib import Path
+
+from saliency_r1.evaluate import evaluate
+from saliency_r1.files import atomic_folder
+from saliency_r1.params import Params
+from saliency_r1.stage import run_stage
+
+
+def main(params: Params) -> None:
+    """Evaluate and print what the last training step gained."""
+    artifacts = Path("artifacts")
+    evaluation = evaluate(
+        artifacts / "download", artifacts / "masks", params.masks.split, params.masks.models, params.metrics.workers
+    )
+    with atomic_folder(artifacts / "metrics") as folder:
+        evaluation.write(folder)
+    for pair, scopes in evaluation.comparison.items():
+        gain = scopes["overall"]
+        print(
+            f"{pair.replace('_', ' ')}: mean reward {gain['before']:.3f} -> {gain['after']:.3f}, difference "
+            f"{gain['difference']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}"
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)

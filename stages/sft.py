@@ -1,0 +1,52 @@
+"""Stage sft: supervised fine-tuning of the base policy on the annotated responses.
+
+Teaches the form: think, then answer in tags. Prompt tokens are masked, the base is frozen, a LoRA adapter learns.
+Resumes exactly from runs/sft/ when it was killed.
+
+    python stages/sft.py
+
+Reads artifacts/download/, artifacts/annotate/ and the section `sft` of params.yaml; writes artifacts/sft/.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from saliency_r1.files import atomic_folder
+from saliency_r1.params import Params
+from saliency_r1.policy import Policy
+from saliency_r1.stage import prepare_torch, progress, run_stage
+from saliency_r1.training import checkpoints, sft
+from saliency_r1.training.adapter import save_adapter, wrap
+from saliency_r1.training.rollouts import Environment
+
+DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
+
+
+def main(params: Params) -> None:
+    """Train the adapter and answer validation prompts with it."""
+    device, dtype = prepare_torch(params.runtime, params.seed)
+    options = params.sft
+    samples = pl.read_parquet(DOWNLOAD / "table.parquet")
+    annotations = pl.read_parquet(ANNOTATE / "table.parquet").filter(pl.col("split") == "train")
+    examples = sft.examples_from(samples.to_dicts(), annotations.to_dicts())
+    base = Policy.load(DOWNLOAD / "models/policy", device=device, dtype=dtype, **params.policy.loading)
+    policy = wrap(base, options.lora, params.seed)
+    environment = Environment.load(params, DOWNLOAD, device, dtype)
+    settings = {name: getattr(params, name) for name in ("seed", "runtime", "policy", "sft")}
+    key = checkpoints.run_key(settings, [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models"])
+    steps = sft.train(policy, environment, examples, options, params.seed, Path("runs/sft") / key)
+    curves = list(progress(steps, options.steps, "sft"))
+    validation = samples.filter(pl.col("split") == "val").sample(fraction=1, shuffle=True, seed=params.seed)
+    rollouts = environment.greedy(policy, validation.head(options.evaluate_samples).to_dicts())
+    with atomic_folder("artifacts/sft") as folder:
+        save_adapter(policy, folder / "adapter")
+        pl.DataFrame(curves).write_csv(folder / "curves.csv")
+        pl.DataFrame([rollout.record() for rollout in rollouts]).write_parquet(folder / "table.parquet")
+    rewards = [rollout.reward.value for rollout in rollouts]
+    print(f"validation reward {sum(rewards) / len(rewards):.3f}, {sum(r.parsed.ok for r in rollouts)} of ", end="")
+    print(f"{len(rollouts)} responses parse")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,95 @@
+"""Extraction: the formats that are read, and what a hostile archive may not do."""
+
+import random
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from saliency_r1.data.archives import expanded_size, extract
+from saliency_r1.data.errors import DataError
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_tars(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "source/deep").mkdir(parents=True)
+    (tmp_path / "source/deep/file.txt").write_text("hello")
+    with tarfile.open(tmp_path / "some.tar", mode) as file:  # type: ignore[call-overload]
+        file.add(tmp_path / "source", ".")
+    extract(tmp_path / "some.tar", tmp_path / "out")
+    assert (tmp_path / "out/deep/file.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_truncated_tars(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "file.bin").write_bytes(random.Random(0).randbytes(50_000))
+    archive = tmp_path / "some.tar"
+    with tarfile.open(archive, mode) as file:  # type: ignore[call-overload]
+        file.add(tmp_path / "file.bin", "file.bin")
+    archive.write_bytes(archive.read_bytes()[:-15_000])
+    with pytest.raises(DataError, match=r"some\.tar: truncated or damaged"):
+        extract(archive, tmp_path / "out")
+
+
+def test_a_zip_with_a_link(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("trap")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="member 'trap' is a link or a device"):
+        extract(tmp_path / "some.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("bound", [None, 1000])
+def test_a_bomb(tmp_path: Path, bound: int | None) -> None:
+    archive = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("small", "x")
+        with file.open("big", "w") as member:
+            for _ in range(90 if bound is None else 1):
+                member.write(bytes(1 << 20))
+    with pytest.raises(DataError, match=r"with member 'big' the content exceeds .* expands_to"):
+        extract(archive, tmp_path / "out", bound)
+    extract(archive, tmp_path / "allowed", expanded_size(archive))
+
+
+def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
+    archive = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("big", bytes(5000))
+    content = archive.read_bytes().replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"bomb.zip"):
+        extract(archive, tmp_path / "out", 1000)
+    assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*")) <= 1000
+
+
+def test_a_file_that_comes_twice(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.writestr("a.txt", "1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("a.txt", "2")
+    with pytest.raises(DataError, match=r"'a\.txt' comes twice"):
+        extract(tmp_path / "some.zip", tmp_path / "out")
+
+
+def test_a_file_where_a_folder_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.writestr("a", "1")
+        file.writestr("a/b", "2")
+    with pytest.raises(DataError, match="both a file and a folder"):
+        extract(tmp_path / "some.zip", tmp_path / "out")
+
+
+def test_an_encrypted_zip(tmp_path: Path) -> None:
+    archive = tmp_path / "some.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a", "1")
+    content = bytearray(archive.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="'a' is encrypted"):
+        extract(archive, tmp_path / "out")

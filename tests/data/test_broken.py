@@ -1,0 +1,236 @@
+"""Broken inputs: a clear error with the name of the file or key, nothing half-written, earlier results intact."""
+
+import errno
+import os
+import shutil
+import tarfile
+import zipfile
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from saliency_r1.data.errors import DataError
+
+from .toys import Project, mask, pairs, picture
+
+Intact = Callable[[], None]
+
+
+def refused(project: Project, *words: str, **settings: Any) -> None:
+    """The stage stops, and its message has all the words."""
+    with pytest.raises(DataError) as caught:
+        project.run(["bad"], **settings)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_truncated_archive(project: Project, finished: Intact, tmp_path: Path) -> None:
+    archive = project.add("bad", pairs(tmp_path / "bad"))
+    archive.write_bytes(archive.read_bytes()[:-100])
+    refused(project, archive.name, "expected", "truncated")
+    finished()
+
+
+def test_a_truncated_archive_of_unknown_size(project: Project, finished: Intact, tmp_path: Path) -> None:
+    archive = project.add("bad", pairs(tmp_path / "bad"))
+    for key in ("size", "sha256"):
+        del project.datasets["bad"]["splits"]["test"][key]
+    archive.write_bytes(archive.read_bytes()[:-100])
+    refused(project, archive.name, "truncated or damaged")
+    finished()
+
+
+def test_a_wrong_hash(project: Project, finished: Intact, tmp_path: Path) -> None:
+    archive = project.add("bad", pairs(tmp_path / "bad"))
+    content = bytearray(archive.read_bytes())
+    content[50] ^= 1
+    archive.write_bytes(content)
+    refused(project, archive.name, "sha256", "expected")
+    finished()
+
+
+@pytest.mark.parametrize("name", ["../escaped.txt", "images/../../escaped.txt", "/tmp/escaped.txt", "C:\\escaped.txt"])
+def test_a_member_that_climbs(project: Project, finished: Intact, tmp_path: Path, name: str) -> None:
+    source = pairs(tmp_path / "bad")
+    archive = project.add("bad", source)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(name, "escaped")
+    project.datasets["bad"]["splits"]["test"] = {"archive": f"datasets/{archive.name}"}
+    refused(project, archive.name, repr(name))
+    finished()
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def test_an_image_that_is_none(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    (source / "images/0002.jpg").write_text("<html>not found</html>")
+    project.add("bad", source)
+    refused(project, "bad/test/0002", "0002.jpg is not a readable image", "download.allow_missing")
+    finished()
+
+
+def test_an_image_cut_short(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    whole = (source / "images/0001.jpg").read_bytes()
+    (source / "images/0001.jpg").write_bytes(whole[: len(whole) // 2])
+    project.add("bad", source)
+    refused(project, "0001.jpg is not a readable image")
+    finished()
+
+
+def test_a_mask_of_another_size(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    mask((20, 30)).save(source / "masks/0003.png")
+    project.add("bad", source)
+    refused(project, "bad/test/0003: the mask is 20 x 30, the image 40 x 30")
+    finished()
+
+
+@pytest.mark.parametrize("rule", [{"rule": "binary"}, {"rule": "threshold", "threshold": 128}])
+def test_a_mask_of_zeros_and_ones(project: Project, finished: Intact, tmp_path: Path, rule: dict[str, Any]) -> None:
+    source = pairs(tmp_path / "bad")
+    mask(value=1).save(source / "masks/0000.png")
+    project.add("bad", source, mask=rule)
+    refused(project, "bad/test/0000", "values 0 and 1", "threshold: 1")
+    finished()
+
+
+def test_a_mask_with_greys(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    mask(value=200).save(source / "masks/0000.png")
+    project.add("bad", source)
+    refused(project, "values beside 0 and 255", "rule: threshold")
+    finished()
+
+
+def test_images_without_masks_and_masks_without_images(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    (source / "masks/0000.png").unlink()
+    (source / "images/0001.jpg").unlink()
+    picture(5).save(source / "images/0002.png")
+    project.add("bad", source)
+    refused(project, "0000.jpg has no mask", "0001.png is a mask without an image", "0002.jpg and 0002.png")
+    finished()
+
+
+def test_what_is_missing_can_be_excused_by_name(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    (source / "masks/0000.png").unlink()
+    project.add("bad", source, count=4)
+    refused(project, "bad/test/0000", allow_missing=("bad/test/0001",))
+    table = project.run(["bad"], allow_missing=("bad/test/000?",))
+    assert table["names"].explode().to_list() == ["0001", "0002", "0003"]
+    missing = project.report()["imports"]["bad/test"]["missing"]
+    assert missing == [{"name": "0000", "reason": "0000.jpg has no mask"}]
+
+
+def test_fewer_images_than_expected(project: Project, finished: Intact, tmp_path: Path) -> None:
+    project.add("bad", pairs(tmp_path / "bad", 3), count=[5, 4])
+    refused(project, "bad/test: 3 images, the catalogue expects 5 or 4")
+    finished()
+    assert len(project.run(["bad"], allow_missing=("bad/test/*",))) == 3
+
+
+def test_folders_that_are_elsewhere(project: Project, finished: Intact, tmp_path: Path) -> None:
+    project.add("bad", pairs(tmp_path / "bad"), images="JPEGImages")
+    refused(project, "bad/test: JPEGImages: expected once in the archive", "images, masks")
+    finished()
+
+
+def test_a_catalogue_with_a_wrong_key(project: Project, finished: Intact, tmp_path: Path) -> None:
+    project.add("bad", pairs(tmp_path / "bad"))
+    project.datasets["bad"]["splits"]["test"]["sha265"] = "0" * 64
+    refused(project, "catalogue.yaml", "datasets.bad.splits.test.sha265")
+    finished()
+
+
+def test_artifacts_that_cannot_be_written(project: Project, tmp_path: Path) -> None:
+    project.add("bad", pairs(tmp_path / "bad"))
+    (project.root / "artifacts").write_text("a file stands where the folder should be")
+    refused(project, str(project.root / "artifacts"), "cannot be written")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_artifacts_without_permission(project: Project, finished: Intact, tmp_path: Path) -> None:
+    project.add("bad", pairs(tmp_path / "bad"))
+    project.out.parent.chmod(0o555)
+    refused(project, str(project.out.parent), "cannot be written")
+    project.out.parent.chmod(0o755)
+    finished()
+
+
+@pytest.mark.parametrize("victim", ["saliency_r1.data.store.link", "saliency_r1.data.archives.open", "shutil.copytree"])
+def test_a_disk_that_fills_up(
+    project: Project, finished: Intact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    project.add("bad", pairs(tmp_path / "bad"))
+
+    def full(path: Any, *others: Any, **more: Any) -> Any:
+        if victim.endswith("open") and "r" in others[0]:
+            return open(path, *others, **more)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(victim, full, raising=False)
+    if victim.endswith("link"):
+        monkeypatch.setattr("saliency_r1.data.splits.link", full)
+    refused(project, "the disk is full", str(project.out))
+    finished()
+
+
+def test_a_disk_that_is_too_small(
+    project: Project, finished: Intact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.add("bad", pairs(tmp_path / "bad"))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    refused(project, "unpacking bad/test needs", "free")
+    finished()
+
+
+def test_attributes_that_do_not_fit(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad")
+    (source / "attributes.json").write_text('{"0000": {"id": 1}}')
+    project.add("bad", source)
+    refused(project, "attributes.json", "'0000'")
+    finished()
+
+
+def test_attributes_that_disagree_with_the_map(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad", 1)
+    Image.open(source / "masks/0000.png").point(lambda value: value // 85).save(source / "masks/0000.png")
+    (source / "attributes.json").write_text('{"0000": [{"id": 2, "salient": true}]}')
+    project.add("bad", source, task="sis")
+    refused(project, "bad/test/0000: its attributes name the salient ids [2], its instance map has [3]")
+    finished()
+
+
+def test_an_archive_of_the_wrong_kind(project: Project, finished: Intact, tmp_path: Path) -> None:
+    archive = project.add("bad", pairs(tmp_path / "bad"))
+    project.datasets["bad"]["splits"]["test"] = {"archive": f"datasets/{archive.name}"}
+    for content, words in (
+        (b"7z\xbc\xaf\x27\x1c rest", "7z archives are not read"),
+        (b"Rar!\x1a\x07 rest", "rar archives are not read"),
+        (b"<!DOCTYPE html><title>Quota exceeded", "HTML page"),
+        (b"whatever", "expected a zip or tar archive"),
+    ):
+        archive.write_bytes(content)
+        refused(project, archive.name, words)
+    finished()
+
+
+def test_a_tar_with_links_and_devices(project: Project, finished: Intact, tmp_path: Path) -> None:
+    archive = project.root / "data/datasets/bad.tar.gz"
+    archive.parent.mkdir(exist_ok=True)
+    project.datasets["bad"] = {"splits": {"test": {"archive": "datasets/bad.tar.gz"}}}
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        member = tarfile.TarInfo("images/trap")
+        member.type, member.linkname = kind, "/etc/passwd"
+        with tarfile.open(archive, "w:gz") as file:
+            file.add(pairs(tmp_path / "bad"), ".")
+            file.addfile(member)
+        refused(project, "bad.tar.gz", "'images/trap'")
+    finished()

@@ -1,0 +1,84 @@
+"""Real photographs, imported where they lie by the importers of the public layouts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from saliency_r1.data.images import thumbnail
+from saliency_r1.data.leaks import find_leaks
+
+from .test_leaks import saved_again
+from .toys import Project
+
+REAL = Path(__file__).parents[3] / "shared/data/real"
+pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is missing: it holds real images and is not shipped")
+
+
+def test_ecssd_pairs(project: Project) -> None:
+    project.datasets["ECSSD-60"] = {"splits": {"test": {"folder": str(REAL / "ecssd_60"), "count": 60}}}
+    table = project.run()
+    assert len(table) == 60
+    for row in table.iter_rows(named=True):
+        with Image.open(project.out / row["images"][0]) as image, Image.open(project.out / row["masks"][0]) as truth:
+            assert image.size == truth.size == (row["width"][0], row["height"][0])
+            assert set(np.unique(np.asarray(truth))) == {0, 255}
+    assert not project.report()["imports"]["ECSSD-60/test"]["missing"]
+
+
+def test_voc_groups(project: Project) -> None:
+    folder = str(REAL / "voc_coseg_32")
+    project.datasets["VOC-coseg-32"] = {
+        "task": "cosod",
+        "splits": {"test": {"folder": folder, "images": "img", "masks": "gt", "count": 32}},
+    }
+    table = project.run()
+    assert table["group"].value_counts(sort=True)["count"].to_list() == [3, 3, 3, 3]
+    assert sum(len(names) for names in table["names"]) == 32
+    assert all(len(names) in (2, 3) for names in table["names"])
+
+
+def test_coco_instances(project: Project, tmp_path: Path) -> None:
+    """The labels are YOLO polygons; as COCO json they are what the layout reads."""
+    folder = REAL / "coco_instances_24"
+    images, annotations = [], []
+    for path in sorted((folder / "images").glob("*.jpg")):
+        width, height = Image.open(path).size
+        images.append({"id": path.stem, "file_name": path.name, "width": width, "height": height})
+        for line in (folder / "labels" / f"{path.stem}.txt").read_text().splitlines():
+            polygon = np.array(line.split()[1:], float).reshape(-1, 2) * (width, height)
+            shape = {"segmentation": [polygon.ravel().tolist()], "image_id": path.stem, "id": len(annotations)}
+            annotations.append(shape)
+    source = tmp_path / "coco"
+    source.mkdir()
+    (source / "images").symlink_to(folder / "images")
+    (source / "train.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    project.datasets["COCO-24"] = {
+        "task": "sis",
+        "layout": "coco",
+        "splits": {"test": {"folder": str(source), "annotations": "train.json", "count": 24}},
+    }
+    table = project.run(allow_missing=("COCO-24/*",))
+    missing = project.report()["imports"]["COCO-24/test"]["missing"]
+    assert len(table) + len(missing) == 24
+    assert all("hidden behind others" in problem["reason"] for problem in missing)
+    assert len(missing) <= 3
+
+
+def test_no_two_photographs_look_alike_but_their_copies_do() -> None:
+    rows = []
+    for path in sorted(REAL.glob("*/im*/**/*.jpg")):
+        image = Image.open(path).convert("RGB")
+        name = path.relative_to(REAL).as_posix()
+        rows.append({"dataset": "real", "split": "test", "name": name, "sha256": name, "thumbnail": thumbnail(image)})
+        for scale, quality in ((0.5, 30), (0.8, 75)):
+            copy = thumbnail(saved_again(image, scale, quality))
+            label = f"{name}@{scale}"
+            rows.append({"dataset": "copy", "split": "train", "name": label, "sha256": label, "thumbnail": copy})
+    leaks = find_leaks(pl.DataFrame(rows))
+    assert len(leaks) == len(rows) * 2 // 3, "every copy is found"
+    twins = leaks["twin"].str.strip_prefix("real/test/")
+    assert (twins == leaks["name"].str.replace("@.*", "")).all(), "and each for what it is"

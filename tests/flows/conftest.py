@@ -1,0 +1,76 @@
+"""A small DVC project of the pipeline's shape, and one Prefect server for all tests that need one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GRAPH = """
+stages:
+  first:
+    cmd: python stage.py first 1
+    deps: [stage.py, data]
+    outs: [artifacts/first/table.txt]
+  metrics:
+    cmd: python stage.py metrics 2
+    deps: [stage.py, artifacts/checks/first.json]
+    metrics: [artifacts/metrics/metrics.json: {cache: false}]
+  check:
+    matrix:
+      stage: [first]
+    cmd: python stage.py check ${item.stage}
+    deps: [stage.py, "artifacts/${item.stage}/table.txt"]
+    outs: ["artifacts/checks/${item.stage}.json"]
+"""
+STAGE = """
+import json, os, sys, time
+from pathlib import Path
+from saliency_r1.stage import die_with_parent
+
+die_with_parent()
+name, value = sys.argv[1:]
+Path("pids").mkdir(exist_ok=True)
+Path("pids", name).write_text(f"{os.getpid()} {os.getppid()}")
+if name == os.environ.get("FAIL"):
+    sys.exit("reward: expected in [0, 1]")
+if name == os.environ.get("HANG"):
+    time.sleep(120)
+path, content = {
+    "first": ("artifacts/first/table.txt", value),
+    "metrics": ("artifacts/metrics/metrics.json", {"cgpo": {"scenes-sod": {"Sm": 0.9}}}),
+    "check": (f"artifacts/checks/{value}.json", {"expectations": [{"column": "reward", "expectation": "in [0, 1]"}]}),
+}[name]
+Path(path).parent.mkdir(parents=True, exist_ok=True)
+Path(path).write_text(json.dumps(content))
+print(f"{name} wrote {path}")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with an import, two stages and a gate between them; nothing has run yet."""
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    folder = tmp_path / "project"
+    (folder / "embedded").mkdir(parents=True)
+    (folder / "embedded" / "scenes.txt").write_text("scenes")
+    (folder / "dvc.yaml").write_text(GRAPH)
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "data.dvc").write_text("deps:\n- path: embedded\nouts:\n- path: data\n")
+    other = folder / "pretrain"
+    other.mkdir()
+    (other / "dvc.yaml").write_text("stages:\n  base:\n    cmd: touch base\n    outs: [base]\n")
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A temporary Prefect server; starting one takes a quarter of a minute, so all tests share it."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -1,0 +1,137 @@
+"""The flow: the graph as DVC has it, one task a stage, artifacts, failures, and nothing left behind when it is killed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.pipeline import ROOT, metrics_table, pipeline, read_graph, reproduce
+
+
+def test_the_graph_is_that_of_dvc_and_of_this_pipeline_only(project: Path) -> None:
+    graph = read_graph(project)
+    assert [stage.name for stage in graph] == ["data.dvc", "first", "check@first", "metrics"]
+    assert {stage.name: stage.needs for stage in graph} == {
+        "data.dvc": [],
+        "first": ["data.dvc"],
+        "check@first": ["first"],
+        "metrics": ["check@first"],
+    }
+
+
+def test_the_real_graph_has_a_gate_after_each_stage() -> None:
+    graph = {stage.name: stage.needs for stage in read_graph(ROOT)}
+    order = list(graph)
+    stages = ["download", "annotate", "sft", "cgpo", "masks", "metrics", "report"]
+    assert "data.dvc" in graph["download"]
+    for stage, following in zip(stages, stages[1:], strict=False):
+        assert f"check@{stage}" in graph[following]
+        assert order.index(stage) < order.index(f"check@{stage}") < order.index(following)
+    assert not [name for name in graph if name.startswith("pretrain")]
+
+
+def test_a_stage_runs_once_and_is_then_up_to_date(project: Path) -> None:
+    lines: list[str] = []
+    assert reproduce("data.dvc", project, lines.append).ran
+    assert reproduce("first", project, lines.append).ran
+    assert "first wrote artifacts/first/table.txt" in lines
+    assert not reproduce("first", project, lines.append).ran
+    assert reproduce("first", project, lines.append, force=True).ran
+
+
+def test_a_failed_stage_says_what_it_printed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL", "first")
+    reproduce("data.dvc", project, print)
+    with pytest.raises(RuntimeError, match=r"(?s)first ended with exit code .*expected in \[0, 1\]"):
+        reproduce("first", project, print)
+
+
+@pytest.mark.slow
+def test_the_flow_runs_everything_and_publishes_its_tables(project: Path, prefect_server: None) -> None:
+    pipeline(folder=project)
+    assert (project / "artifacts" / "metrics" / "metrics.json").exists()
+    assert "scenes-sod.Sm" in metrics_table(project)
+    artifacts = latest_artifacts()
+    assert '"expectation": "in [0, 1]"' in artifacts["check-first"]
+    assert "scenes-sod.Sm" in artifacts["metrics"]
+    assert artifacts["stages"].count('"ran": true') == 4
+
+    pipeline(folder=project)
+    assert '"ran": true' not in latest_artifacts()["stages"]
+
+
+@pytest.mark.slow
+def test_nothing_runs_after_a_failed_gate(
+    project: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIL", "check")
+    with pytest.raises(RuntimeError, match="check@first ended with exit code"):
+        pipeline(folder=project)
+    assert (project / "pids" / "check").exists()
+    assert not (project / "pids" / "metrics").exists()
+
+
+def latest_artifacts() -> dict[str, str]:
+    """The newest artifact of each key, as the server has it."""
+    from prefect.client.orchestration import get_client
+
+    async def read() -> list[Any]:
+        async with get_client() as client:
+            return await client.read_latest_artifacts()
+
+    return {artifact.key: str(artifact.data) for artifact in asyncio.run(read())}
+
+
+KILLED = """
+from pathlib import Path
+from flows.pipeline import reproduce
+from threading import Thread
+thread = Thread(target=reproduce, args=("first", Path.cwd(), print))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killing_the_flow_ends_dvc_and_the_stage(how: int, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a task: the stage is started from a thread of the flow's process."""
+    reproduce("data.dvc", project, print)
+    monkeypatch.setenv("HANG", "first")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    flow = subprocess.Popen([sys.executable, "-c", KILLED], cwd=project)
+    until(lambda: read(project / "pids" / "first"))
+    training, dvc = map(int, read(project / "pids" / "first").split())
+    assert alive(training)
+    assert alive(dvc)
+    flow.send_signal(how)
+    flow.wait(20)
+    until(lambda: not alive(training) and not alive(dvc))
+
+    monkeypatch.delenv("HANG")
+    assert reproduce("first", project, print).ran, "the killed run left a lock or a half-written state"
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def until(condition: Any, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

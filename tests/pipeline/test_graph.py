@@ -1,0 +1,103 @@
+"""The graph: complete dependencies, no frozen stage, an unfrozen import, a rule that every stage follows."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saliency_r1.params import Params, load_yaml
+
+ROOT = Path(__file__).parents[2]
+GRAPH: dict[str, Any] = load_yaml(ROOT / "dvc.yaml")["stages"]
+SCRIPTS = [name for name in GRAPH if name not in ("params", "check")]
+# How values reach a stage and files are written whole: no result depends on it (see dvc.yaml).
+PLUMBING = {"src/saliency_r1/params.py", "src/saliency_r1/stage.py", "src/saliency_r1/files.py"}
+GATED = ["download", "annotate", "sft", "cgpo", "masks", "metrics"]
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of the package that a file imports, directly or through others."""
+    found: set[Path] = set()
+    queue = [path]
+    while queue:
+        for node in ast.walk(ast.parse(queue.pop().read_text(encoding="utf-8"))):
+            for module in modules_of(node):
+                stem = ROOT / "src" / Path(*module.split("."))
+                for file in (stem.with_suffix(".py"), stem / "__init__.py"):
+                    if file.exists() and file not in found:
+                        found.add(file)
+                        queue.append(file)
+    return found
+
+
+def modules_of(node: ast.AST) -> list[str]:
+    match node:
+        case ast.ImportFrom(module=str(module), level=0) if module.startswith("saliency_r1"):
+            return [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        case ast.Import():
+            return [alias.name for alias in node.names if alias.name.startswith("saliency_r1")]
+    return []
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_a_stage_depends_on_its_script_and_on_all_the_code_it_uses(stage: str) -> None:
+    dependencies = GRAPH[stage]["deps"]
+    assert GRAPH[stage]["cmd"] == f"python stages/{stage}.py"
+    assert {f"stages/{stage}.py", "stages"} & set(dependencies)
+    used = {path.relative_to(ROOT).as_posix() for path in imported(ROOT / "stages" / f"{stage}.py")}
+    used -= PLUMBING
+    modules = {path for path in used if not path.endswith("__init__.py")}  # those only pass names on
+    missing = {path for path in modules if not any((path + "/").startswith(known + "/") for known in dependencies)}
+    assert not missing
+    unused = {
+        known
+        for known in dependencies
+        if known.startswith("src/") and not any((path + "/").startswith(known + "/") for path in used)
+    }
+    assert not unused
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_a_stage_depends_on_every_section_it_reads(stage: str) -> None:
+    text = (ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+    declared = {name.split(".")[0] for name in GRAPH[stage].get("params", [])}
+    assert read <= declared
+    assert stage in declared
+    assert declared <= set(Params.model_fields)
+
+
+@pytest.mark.parametrize("stage", GATED)
+def test_what_follows_a_gated_stage_depends_on_its_gate(stage: str) -> None:
+    assert GRAPH["check"]["matrix"]["stage"] == GATED
+    following = [*GATED, "report"][GATED.index(stage) + 1]
+    gates = {f"artifacts/checks/{stage}.json", "artifacts/checks"}
+    assert gates & set(GRAPH[following]["deps"])
+
+
+def test_nothing_runs_always_or_is_frozen_or_persists() -> None:
+    for stage in GRAPH.values():
+        assert not {"frozen", "always_changed"} & set(stage)
+        assert "persist" not in str(stage.get("outs"))
+
+
+def test_the_import_is_not_frozen() -> None:
+    """`dvc import-url` and `dvc freeze` write `frozen: true`, and then `dvc repro` fails on a fresh clone."""
+    imported_data = load_yaml(ROOT / "data.dvc")
+    assert "frozen" not in imported_data
+    assert [item["path"] for item in imported_data["deps"]] == ["embedded"]
+    assert [item["path"] for item in imported_data["outs"]] == ["data"]
+
+
+def test_the_lock_file_names_versions_only() -> None:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all("==" in line and "/" not in line and "@" not in line for line in pins)
+    names = {line.split("==")[0].lower() for line in pins}
+    assert {"torch", "torchvision", "setuptools", "dvc", "prefect", "great_expectations"} <= names
+    assert not {"saliency-r1", "saliency_r1", "pip"} & names

@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import pytest
+
+from saliency_r1.evaluate import evaluate
+from saliency_r1.params import Params, load_params
+
+from .world import MODELS, build
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    return load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole artifacts folder, metrics included."""
+    root = build(tmp_path_factory.mktemp("artifacts"), samples=3)
+    (root / "metrics").mkdir()
+    evaluate(root / "download", root / "masks", "test", list(MODELS)).write(root / "metrics")
+    return root

@@ -1,0 +1,150 @@
+"""Parameters: the loader's floats, the messages, and every params file the repository ships."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from saliency_r1.cli import app
+from saliency_r1.params import ParamsError, describe_params, load_params, load_yaml, parse_params
+
+ROOT = Path(__file__).parents[1]
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The default parameters with one value replaced (or added)."""
+    content = load_yaml(ROOT / "params.yaml")
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return content
+
+
+def without(key: str) -> dict[str, Any]:
+    content = changed(key, None)
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        section = section[parent]
+    del section[last]
+    return content
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_shipped_file_is_valid(path: Path) -> None:
+    assert load_params(path).seed >= 0
+
+
+def test_the_profiles_are_there() -> None:
+    assert {path.name for path in FILES} == {"params.yaml", "smoke.yaml", "paper-3b.yaml", "paper-7b.yaml"}
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1e5", "1.5e3", "-2E-3", "+1e+2", "1.0e-5", "0.00001"])
+def test_every_way_to_write_a_float_is_a_float(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"x: {text}")
+    assert load_yaml(path) == {"x": float(text)}
+    assert isinstance(load_yaml(path)["x"], float)
+
+
+@pytest.mark.parametrize("text", ["abc1e5", "1e", "e5", "'1e-05'", "1e5x"])
+def test_what_only_looks_like_a_float_stays_text(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"x: {text}")
+    assert isinstance(load_yaml(path)["x"], str)
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("x: 12")
+    assert isinstance(load_yaml(path)["x"], int)
+
+
+def test_a_whole_number_may_stand_for_a_float() -> None:
+    learning_rate = parse_params(changed("cgpo.lr", 1)).cgpo.lr
+    assert learning_rate == 1.0
+    assert isinstance(learning_rate, float)
+
+
+REFUSED = [
+    ("cgpo.lr", "fast", "cgpo.lr = 'fast', expected float"),
+    ("cgpo.lr", True, "cgpo.lr = True, expected float"),
+    ("cgpo.lr", 0.0, "cgpo.lr = 0.0, expected float: input should be greater than 0"),
+    ("cgpo.lr", float("nan"), "cgpo.lr = nan, expected float"),
+    ("cgpo.updates", 1.5, "cgpo.updates = 1.5, expected int"),
+    ("cgpo.updates", True, "cgpo.updates = True, expected int"),
+    ("cgpo.updates", "10", "cgpo.updates = '10', expected int"),
+    ("cgpo.isr", 3, "cgpo.isr = 3, expected a section with every, weight, batch_size"),
+    ("cgpo.algorithm", "ppo", "cgpo.algorithm = 'ppo', expected one of 'cgpo',"),
+    ("download.limit", "all", "download.limit = 'all', expected int or null"),
+    ("download.datasets", "ecssd", "download.datasets = 'ecssd', expected list of str"),
+    ("masks.models", ["base", "big"], "masks.models.1 = 'big', expected one of 'base', 'sft', 'cgpo'"),
+    ("cgpo.lrr", 1, "unknown parameter cgpo.lrr = 1; did you mean lr?"),
+    ("sgpo", {}, "unknown parameter sgpo = {}; did you mean cgpo?"),
+    ("zebra", 1, "unknown parameter zebra = 1; known here: seed, runtime"),
+    ("rewards.sod.iou", 0.9, "rewards.sod: the weights"),
+    ("policy.max_pixels", 1, "policy: min_pixels"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), REFUSED)
+def test_a_refusal_names_key_value_and_type(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(f"my.yaml: {message}")):
+        parse_params(changed(key, value), "my.yaml")
+
+
+def test_a_missing_key_is_named_with_its_type() -> None:
+    with pytest.raises(ParamsError, match=re.escape("missing parameter cgpo.isr.every, expected int")):
+        parse_params(without("cgpo.isr.every"))
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    content = changed("cgpo.lr", "x")
+    content["seed"] = "y"
+    with pytest.raises(ParamsError, match=r"seed = 'y'[^$]*cgpo\.lr = 'x'"):
+        parse_params(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n- 2", "expected a mapping of sections, found list"),
+        ("", "expected a mapping of sections, found NoneType"),
+        ("seed: 1\nseed: 2", "the key seed stands twice"),
+    ],
+)
+def test_a_file_that_is_no_params_file(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        load_params(path)
+
+
+def test_sections_cannot_be_changed() -> None:
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.cgpo.lr = 1.0  # type: ignore[misc]
+    assert hash(params) == hash(load_params(ROOT / "params.yaml"))
+
+
+def test_every_key_is_described() -> None:
+    described = describe_params()
+    assert described["cgpo.lr"] == "float"
+    assert described["download.datasets"] == "list of str"
+    assert described["masks.split"] == "one of 'train', 'val', 'test'"
+
+
+def test_the_command_line_checks_a_file(tmp_path: Path) -> None:
+    good = CliRunner().invoke(app, ["params", "check", str(ROOT / "params.yaml")])
+    assert good.exit_code == 0, good.output
+    path = tmp_path / "bad.yaml"
+    path.write_text("seed: x")
+    bad = CliRunner().invoke(app, ["params", "check", str(path)])
+    assert bad.exit_code == 1
+    assert "seed = 'x', expected int" in bad.output
