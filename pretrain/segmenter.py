@@ -6,11 +6,13 @@ expressions, on a pool of scenes whose features are computed once. Last, everyth
 Each phase goes on where it was stopped.
 
     python pretrain/segmenter.py --out embedded/models/segmenter --work runs/pretrain-segmenter
+    python pretrain/segmenter.py --report
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
 import time
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,7 +31,7 @@ from saliency_r1.data import wording
 from saliency_r1.data.scenes import COLOURS, SHAPES, Scene, SceneObject, any_scene, kinds, sis_scene, sod_scene
 from saliency_r1.segmenter.beit3 import Beit3Config
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
-from saliency_r1.segmenter.loading import save_folder
+from saliency_r1.segmenter.loading import load_model, load_tokenizer, save_folder
 from saliency_r1.segmenter.preprocess import sam_view
 from saliency_r1.segmenter.tokenizer import Tokenizer
 from saliency_r1.training.segmenter import Batch, Example, Recipe, example, forward, train
@@ -68,16 +71,16 @@ HELD_OUT = 1_000_000  # seeds from here on are never trained on
 WARMUP_STEPS, WARMUP_RATE = 800, 2e-3
 POOL = 5000
 FOLLOW = Recipe(
-    steps=6000,
-    learning_rate=1e-3,
-    schedule="cosine",
+    steps=2000,
+    learning_rate=9e-4,
+    schedule="constant",
     weight_decay=0.02,
     betas=(0.9, 0.98),
     bce_weight=2.0,
     iou_weight=1.0,
     checkpoint_every=250,
 )
-TOGETHER = replace(FOLLOW, steps=800, learning_rate=2e-4, train_image_encoder=True)
+TOGETHER = replace(FOLLOW, steps=1600, learning_rate=8e-4, schedule="cosine", train_image_encoder=True)
 
 
 def train_vocabulary(path: Path) -> None:
@@ -108,10 +111,18 @@ def any_scene_layout(rng: np.random.Generator) -> tuple[SceneObject, ...]:
     return any_scene(rng).objects
 
 
-def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene of any of the kinds the segmenter will meet."""
-    make = (any_scene, any_scene, sod_scene, sis_scene)[rng.integers(4)]
-    return make(rng)
+def random_scene(rng: np.random.Generator, unseen: bool = False) -> Scene:
+    """A scene of any of the kinds the segmenter will meet; ``unseen``: with a held-out colour and shape."""
+    if unseen:
+        return (sod_scene, sis_scene)[rng.integers(2)](rng, True)
+    return (any_scene, any_scene, sod_scene, sis_scene)[rng.integers(4)](rng)
+
+
+def compressed(scene: Scene, quality: int) -> Scene:
+    """The scene behind a round of JPEG, as the data sets store it."""
+    buffer = io.BytesIO()
+    scene.image.save(buffer, "JPEG", quality=quality)
+    return replace(scene, image=Image.open(buffer).convert("RGB"))
 
 
 def absent_kind(objects: Sequence[SceneObject], rng: np.random.Generator) -> tuple[str, str]:
@@ -186,29 +197,34 @@ def scene_example(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]], to
 def fresh_batch(step: int, tokenizer: Tokenizer) -> Batch:
     """A batch of scenes that no other step sees, a pure function of the step."""
     rng = np.random.default_rng([step, 1])
-    scenes = [random_scene(rng) for _ in range(IMAGES_A_STEP)]
+    scenes = [compressed(random_scene(rng), int(rng.integers(75, 100))) for _ in range(IMAGES_A_STEP)]
     return Batch.collate([scene_example(scene, expressions(scene.objects, rng), tokenizer) for scene in scenes])
 
 
 class Pool:
     """Scenes with the features of a frozen image encoder; every step draws some and words them anew."""
 
-    def __init__(self, model: EvfSam, tokenizer: Tokenizer, size: int) -> None:
+    def __init__(self, model: EvfSam, tokenizer: Tokenizer) -> None:
+        self.model = model
         self.tokenizer = tokenizer
         self.scenes: list[Scene] = []
         self.views: list[Example] = []
+
+    def _fill(self) -> None:
         rng = np.random.default_rng(2)
-        for _ in range(size // IMAGES_A_STEP):
+        for _ in range(POOL // IMAGES_A_STEP):
             scenes = [random_scene(rng) for _ in range(IMAGES_A_STEP)]
-            views = [scene_example(scene, [], tokenizer) for scene in scenes]
+            views = [scene_example(scene, [], self.tokenizer) for scene in scenes]
             with torch.no_grad():
-                features = model.embed_images(torch.stack([view.sam for view in views]))
+                features = self.model.embed_images(torch.stack([view.sam for view in views]))
             self.scenes += scenes
             unused = torch.empty(0)  # the features stand for this view
             self.views += [replace(view, sam=unused, features=one) for view, one in zip(views, features)]
 
     def batch(self, step: int) -> Batch:
         """The batch of one step, a pure function of its number."""
+        if not self.scenes:  # a run that goes on behind this phase never asks
+            self._fill()
         rng = np.random.default_rng([step, 3])
         examples = []
         for index in rng.choice(len(self.scenes), IMAGES_A_STEP, replace=False):
@@ -317,28 +333,50 @@ def initialise(model: EvfSam) -> EvfSam:
 
 
 @torch.inference_mode()
-def evaluate(model: EvfSam, tokenizer: Tokenizer, scenes: int = 96) -> dict[str, float]:
-    """Held-out figures: mean IoU of single objects and of several, and the absent ones told apart by score.
-
-    ``threshold`` is the score under which 4 % of the present objects would be rejected, ``absent_rejected`` the share
-    of the absent ones below it.
-    """
+def measure(
+    model: EvfSam, tokenizer: Tokenizer, scenes: int, seed: int, variety: float = 0.0, unseen: bool = False
+) -> np.ndarray:
+    """One row an expression of held-out scenes: the number of objects it means (0: absent), IoU and score."""
     model.eval()
     rows: list[tuple[int, float, float]] = []
-    for start in range(0, scenes, 16):
-        rng = np.random.default_rng(HELD_OUT + start)
-        picked = [(scene, expressions(scene.objects, rng, 0.0)) for scene in (random_scene(rng) for _ in range(16))]
-        out = forward(model, Batch.collate([scene_example(scene, pairs, tokenizer) for scene, pairs in picked]))
-        meant = [len(ids) for _, pairs in picked for _, ids in pairs]
+    rng = np.random.default_rng([HELD_OUT, seed])
+    for _ in range(0, scenes, IMAGES_A_STEP):
+        picked = [compressed(random_scene(rng, unseen), 82) for _ in range(IMAGES_A_STEP)]
+        worded = [(scene, expressions(scene.objects, rng, variety)) for scene in picked]
+        out = forward(model, Batch.collate([scene_example(scene, pairs, tokenizer) for scene, pairs in worded]))
+        meant = [len(ids) for _, pairs in worded for _, ids in pairs]
         rows += zip(meant, out["iou"].tolist(), out["score"].tolist())
-    counts, ious, scores = np.array(rows).T
-    threshold = float(np.quantile(scores[counts > 0], 0.04))
-    return {
-        "iou": float(ious[counts == 1].mean()),
-        "iou_several": float(ious[counts > 1].mean()),
-        "threshold": threshold,
-        "absent_rejected": float((scores[counts == 0] < threshold).mean()),
+    return np.array(rows)
+
+
+def presence_threshold(rows: np.ndarray, share: float = 0.035) -> float:
+    """The score below which that share of the present objects would be rejected."""
+    return round(float(np.quantile(rows[rows[:, 0] > 0, 2], share)), 3)
+
+
+def figures(rows: np.ndarray, threshold: float) -> dict[str, float]:
+    """Mean IoU of single objects and of several, and how presence is told from absence at a threshold."""
+    counts, ious, scores = rows.T
+    found = {
+        "iou": ious[counts == 1].mean(),
+        "iou_several": ious[counts > 1].mean(),
+        "absent_rejected": (scores[counts == 0] < threshold).mean(),
+        "falsely_rejected": (scores[counts > 0] < threshold).mean(),
     }
+    return {name: round(float(value), 4) for name, value in found.items()}
+
+
+def report(model: EvfSam, tokenizer: Tokenizer, scenes: int = 600) -> None:
+    """Print the figures of finished weights on scenes that neither trained them nor set their threshold."""
+    threshold = model.config.presence_threshold
+    print(json.dumps({"threshold": threshold, "parameters": sum(p.numel() for p in model.parameters())}))
+    for name, options in {
+        "true expression": {},
+        "with synonyms": {"variety": 1.0},
+        "held-out combinations": {"unseen": True},
+    }.items():
+        rows = measure(model, tokenizer, scenes, 2, **options)  # type: ignore[arg-type]
+        print(json.dumps({"set": name, "expressions": len(rows), **figures(rows, threshold)}), flush=True)
 
 
 def main() -> None:
@@ -346,10 +384,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("embedded/models/segmenter"))
     parser.add_argument("--work", type=Path, default=Path("runs/pretrain-segmenter"))
+    parser.add_argument("--report", action="store_true", help="measure the folder --out instead of training")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    if options.report:
+        model = load_model(options.out)
+        return report(model, load_tokenizer(options.out, model.config))
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = options.work / "sentencepiece.bpe.model"
     if not pieces.is_file():
@@ -363,11 +405,12 @@ def main() -> None:
         nonlocal best
         if step % 500:
             return
-        figures = evaluate(model, tokenizer)
-        print(f"held-out {step} {json.dumps({k: round(v, 4) for k, v in figures.items()})}", flush=True)
-        if figures["iou"] > best:
-            best = figures["iou"]
-            model.config = replace(CONFIG, presence_threshold=round(figures["threshold"], 3))
+        rows = measure(model, tokenizer, 150, 0)
+        found = figures(rows, threshold := presence_threshold(rows))
+        print(f"held-out {step} {json.dumps({**found, 'threshold': threshold})}", flush=True)
+        if found["iou"] > best:
+            best = found["iou"]
+            model.config = replace(CONFIG, presence_threshold=threshold)
             save_folder(model, pieces, options.out)
 
     torch.manual_seed(1)
@@ -377,8 +420,11 @@ def main() -> None:
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 
-    phase("follow", Pool(model, tokenizer, POOL).batch, FOLLOW)
+    phase("follow", Pool(model, tokenizer).batch, FOLLOW)
     phase("together", lambda step: fresh_batch(step, tokenizer), TOGETHER)
+    threshold = presence_threshold(measure(model, tokenizer, 600, 1))
+    model.config = replace(CONFIG, presence_threshold=threshold)
+    save_folder(model, pieces, options.out)
 
 
 if __name__ == "__main__":

@@ -75,13 +75,10 @@ def test_intervals_hold_their_values(evaluation: Evaluation) -> None:
                     assert low <= evaluation.metrics[model][dataset][measure] <= high
 
 
-def test_workers_change_nothing_and_files_are_the_same_every_time(
-    evaluation: Evaluation, world: Path, tmp_path: Path
-) -> None:
-    again = evaluate(world / "download", world / "masks", "test", list(MODELS), workers=2)
-    for name, result in (("one", evaluation), ("two", again)):
+def test_workers_change_nothing_and_files_are_the_same_every_time(world: Path, tmp_path: Path) -> None:
+    for name, workers in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
-        result.write(tmp_path / name)
+        evaluate(world / "download", world / "masks", "test", ["cgpo"], workers).write(tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert Path("curves/scenes-sod/cgpo.csv") in files
     assert {Path("metrics.json"), Path("intervals.json"), Path("comparison.json"), Path("curves.csv")} <= set(files)

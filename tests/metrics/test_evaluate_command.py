@@ -98,6 +98,7 @@ def test_own_row_among_published_ones():
     assert by_name["GCoNet+"].comparable == "no"
     assert by_name["TF-SSD"].comparable == "unknown"
     assert by_name["GCoNet+"].training == "DUTS_class + COCO-SEG"
+    assert published.table("ILSO-1K", {"mine": {"AP": 0.9}}, "COCO")[0].comparable == "yes"
     with pytest.raises(ValueError, match="unknown data set"):
         published.table("Nowhere")
 

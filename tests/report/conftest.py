@@ -3,14 +3,15 @@ from pathlib import Path
 import pytest
 
 from saliency_r1.evaluate import evaluate
-from saliency_r1.params import Params, load_params
+from saliency_r1.params import Params, Report, load_params
 
 from .world import MODELS, build
 
 
 @pytest.fixture(scope="session")
 def params() -> Params:
-    return load_params(Path(__file__).parents[2] / "params.yaml")
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    return params.model_copy(update={"report": Report(examples=3)})
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ SMALL = Sam2Config(
             "blocks_per_stage": [1, 1, 1, 1],
             "embed_dim_per_stage": [8, 16, 32, 64],
             "num_attention_heads_per_stage": [1, 2, 4, 8],
-            "window_size_per_stage": [4, 2, 2, 1],
+            "window_size_per_stage": [4, 4, 2, 2],
             "global_attention_blocks": [2],
             "window_positional_embedding_background_size": [2, 2],
         },

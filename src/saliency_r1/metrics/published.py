@@ -69,7 +69,7 @@ def table(
         for entry in _published()["results"]
         if dataset in entry["scores"]
     ]
-    mine: Comparable = "yes" if protocol == DEFAULT.name else "no"
+    mine: Comparable = "yes" if protocol in (DEFAULT.name, "COCO") else "no"
     rows += [
         Row(name, "", "this evaluation", protocol, dict(scores), mine, True) for name, scores in (own or {}).items()
     ]

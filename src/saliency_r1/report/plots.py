@@ -142,7 +142,7 @@ def consistency(annotations: pl.DataFrame) -> Markup:
 def gains(scopes: Mapping[str, Mapping[str, float]], colour: str) -> Markup:
     """Differences with their intervals, one line a scope; the line at zero is what they are held against."""
     with rc_context(_STYLE | {"axes.grid": False}):
-        figure, axes = _figure(5.4, 0.6 + 0.26 * len(scopes))
+        figure, axes = _figure(5.4, 0.85 + 0.25 * len(scopes), left=0.3 + 0.068 * max(map(len, scopes)))
         for place, (scope, gain) in enumerate(scopes.items()):
             wide = 3.2 if scope == "overall" else 2.0
             axes.plot([gain["low"], gain["high"]], [place, place], color=STAND_IN[colour], linewidth=wide)
@@ -158,9 +158,11 @@ def gains(scopes: Mapping[str, Mapping[str, float]], colour: str) -> Markup:
         return _svg(figure, f"{LABELS.get(colour, colour)}: gain of mean test reward with intervals")
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure((width, height), layout="constrained")
+def _figure(width: float, height: float, left: float = 0.52) -> tuple[Figure, Axes]:
+    """One plot, sizes in inches; fixed margins, so that the axes of plots side by side are aligned."""
+    figure = Figure((width, height))
     FigureCanvasSVG(figure)
+    figure.subplots_adjust(left / width, 0.46 / height, 1 - 0.1 / width, 1 - 0.28 / height)
     return figure, figure.subplots()
 
 

@@ -20,7 +20,7 @@ class Measure:
 
     def text(self, value: float) -> str:
         """A value as it stands in a table."""
-        return f"{value:.1%}" if self.percent else f"{value:.3f}"
+        return f"{100 * value:.1f} %" if self.percent else f"{value:.3f}"
 
 
 COMMON = (

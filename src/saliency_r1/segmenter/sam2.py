@@ -108,5 +108,5 @@ def sam2_view(image: Image.Image, side: int, stretch_pixels: bool) -> Tensor:
 
 
 def full_size(low: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits N x h x w stretched to N x H x W of the picture's own (height, width): no crop, since nothing was padded."""
+    """Logits N x h x w stretched to the picture's own (height, width): no crop, since nothing was padded."""
     return F.interpolate(low.float()[:, None], size, mode="bilinear", align_corners=False)[:, 0]

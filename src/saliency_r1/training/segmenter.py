@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class Recipe:
     steps: int = 15000
     learning_rate: float = 1e-4
     warmup: float = 0.03
-    schedule: str = "linear"
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
@@ -242,12 +243,12 @@ def freeze(model: EvfSam, recipe: Recipe) -> list[nn.Parameter]:
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a linear or cosine fall to 0 at the last step; in [0, 1]."""
+    """Linear warm-up, then ``constant``, or a ``linear`` or ``cosine`` fall to 0 at the last step; in [0, 1]."""
     warmup = max(1, round(recipe.warmup * recipe.steps))
     if step < warmup:
         return (step + 1) / warmup
     rest = min(1.0, (step - warmup) / max(1, recipe.steps - warmup))
-    return 1 - rest if recipe.schedule == "linear" else (1 + math.cos(math.pi * rest)) / 2
+    return {"constant": 1.0, "linear": 1 - rest, "cosine": (1 + math.cos(math.pi * rest)) / 2}[recipe.schedule]
 
 
 def train(

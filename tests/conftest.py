@@ -1,0 +1,36 @@
+"""Fixtures that more than one folder of tests uses: the embedded bases and a few samples."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rendered import EMBEDDED, write_samples
+
+
+@pytest.fixture(scope="session")
+def policy():
+    """The embedded base policy; tests must not change it."""
+    import torch
+
+    from saliency_r1.policy import Policy
+
+    torch.manual_seed(0)
+    return Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
+
+
+@pytest.fixture(scope="session")
+def segmenter():
+    """The embedded segmenter."""
+    from saliency_r1.segmenter import load
+
+    return load(EMBEDDED / "models/segmenter")
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory):
+    """A folder with two samples a task, and their rows."""
+    folder = tmp_path_factory.mktemp("samples")
+    return folder, write_samples(folder)

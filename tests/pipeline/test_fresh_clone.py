@@ -1,0 +1,155 @@
+"""A fresh clone of HEAD, the smoke profile, `dvc repro`: what a person gets who has just cloned the project."""
+
+import hashlib
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saliency_r1.params import load_params
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+# What a run with other parameters may change in git: the parameters, and what records the run.
+RECORDS = {"params.yaml", "dvc.lock", "artifacts/metrics/metrics.json"}
+UP_TO_DATE = 5.0  # seconds of computing for a run that has nothing to do
+
+
+class Clone:
+    """A clone of the repository and the commands of a person working in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1"}
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command; returns all it printed, and fails with that."""
+        ended = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert (ended.returncode == 0) == check, ended.stdout
+        return ended.stdout
+
+    def repro(self, *options: str, check: bool = True) -> list[str]:
+        """`dvc repro`; returns the stages that ran."""
+        return ran(self.run("dvc", "repro", *options, check=check))
+
+    def changed(self) -> set[str]:
+        return {line[3:] for line in self.run("git", "status", "--porcelain").splitlines()}
+
+    def results(self) -> dict[str, str]:
+        """A hash of every file under artifacts/."""
+        files = (path for path in (self.folder / "artifacts").rglob("*") if path.is_file())
+        return {str(path): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The clone after its first run."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git repository")
+    folder = tmp_path_factory.mktemp("fresh") / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    clone = Clone(folder)
+    for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
+        clone.run("git", "config", key, value)
+    shutil.copyfile(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
+    stages = clone.repro()
+    assert stages[-1] == "report"
+    assert len(stages) == 14, stages  # params, seven stages, six gates
+    return clone
+
+
+def test_everything_is_there(clone: Clone) -> None:
+    artifacts = clone.folder / "artifacts"
+    for stage in ("download", "annotate", "sft", "cgpo", "masks", "metrics"):
+        assert (artifacts / stage / "table.parquet").exists()
+        assert (artifacts / "checks" / f"{stage}.json").exists()
+    for path in ("sft/adapter", "cgpo/adapter", "sft/curves.csv", "cgpo/curves.csv", "report/index.html"):
+        assert (artifacts / path).exists()
+    assert "Sm" in clone.run("dvc", "metrics", "show")
+    page = clone.run("dvc", "plots", "show", "--json")
+    assert "SFT, loss" in page
+    assert "Precision and recall, SOD" in page
+
+
+def test_git_is_clean_but_for_the_parameters_and_the_records_of_the_run(clone: Clone) -> None:
+    assert clone.changed() <= RECORDS
+
+
+def test_a_second_run_does_nothing_and_takes_no_time(clone: Clone) -> None:
+    before = children_seconds()
+    output = clone.run("dvc", "repro")
+    assert ran(output) == []
+    assert "up to date" in output
+    assert children_seconds() - before < UP_TO_DATE
+    assert clone.changed() <= RECORDS
+
+
+def children_seconds() -> float:
+    """Computing time of all ended child processes: unlike the clock, it does not depend on what else is running."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_a_wrong_key_ends_before_any_work_and_leaves_results_alone(clone: Clone) -> None:
+    params = clone.folder / "params.yaml"
+    good, results = params.read_text(), clone.results()
+    params.write_text(good.replace("  updates:", "  updatez:"))
+    try:
+        output = clone.run("dvc", "repro", check=False)
+    finally:
+        params.write_text(good)
+    assert "unknown parameter cgpo.updatez = 3; did you mean updates?" in output
+    assert "missing parameter cgpo.updates, expected int" in output
+    assert "Traceback" not in output
+    assert ran(output) == ["params"]
+    gate = str(clone.folder / "artifacts" / "checks" / "params.json")
+    assert clone.results() == {path: value for path, value in results.items() if path != gate}
+    assert set(clone.repro()) <= {"params"}
+
+
+def test_a_truncated_archive_stops_the_line_and_is_named(clone: Clone) -> None:
+    archive = sorted((clone.folder / "embedded" / "datasets").glob("scenes-sis-train.*"))[0]
+    good, results = archive.read_bytes(), clone.results()
+    archive.write_bytes(good[: len(good) // 2])
+    try:
+        output = clone.run("dvc", "repro", check=False)
+        assert archive.name in output
+        assert "Traceback" not in output
+        assert ran(output) == ["download"]
+        clone.run("dvc", "checkout", "artifacts/download")
+        assert clone.results() == results
+    finally:
+        archive.write_bytes(good)
+    assert clone.repro() == [], "the results of the sound archive were not taken from the cache"
+    assert clone.changed() <= RECORDS
+
+
+def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None:
+    output = clone.run("dvc", "exp", "run", "--name", "slower", "--set-param", "cgpo.lr=1e-5")
+    assert ran(output) == [
+        "params", "cgpo", "check@cgpo", "masks", "check@masks", "metrics", "check@metrics", "report",
+    ]  # fmt: skip
+    assert "lr: 1e-05" in (clone.folder / "params.yaml").read_text(), "DVC no longer writes what PyYAML cannot read"
+    assert load_params(clone.folder / "params.yaml").cgpo.lr == 1e-5
+    assert "slower" in clone.run("dvc", "exp", "show", "--csv")
+
+
+def test_two_forced_runs_are_equal_to_the_last_digit(clone: Clone) -> None:
+    results, lock = clone.results(), (clone.folder / "dvc.lock").read_bytes()
+    clone.repro("--force")
+    differing = {path for path, value in clone.results().items() if results.get(path) != value}
+    assert not {path for path in differing if not path.endswith("seconds.csv")}
+    assert (clone.folder / "dvc.lock").read_bytes() == lock

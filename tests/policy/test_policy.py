@@ -1,0 +1,110 @@
+"""The policy's invariants: one distribution for sampling and for log-probabilities, whatever the padding."""
+
+import pytest
+import torch
+from rendered import EMBEDDED
+
+from saliency_r1 import tasks
+from saliency_r1.data.samples import read_images
+from saliency_r1.policy import Policy
+from saliency_r1.training.confidence import counted, mean_probability
+
+
+@pytest.fixture(scope="module")
+def prompts(policy, samples):
+    folder, rows = samples
+    return [policy.prompt(read_images(row, folder), tasks.get(row["task"]).instruction) for row in rows]
+
+
+def generated_logprobs(policy, prompt, sample):
+    """Token ids and their log-probabilities as the sampler saw them."""
+    batch = policy.collate([prompt])
+    output = policy.model.generate(
+        **batch, max_new_tokens=24, do_sample=sample, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
+        suppress_tokens=policy.suppressed, eos_token_id=policy.end_id, pad_token_id=policy.pad_id,
+        return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    ids = output.sequences[0, batch["input_ids"].shape[1] :].tolist()
+    scores = torch.stack([score[0] for score in output.scores]).log_softmax(-1)
+    return ids, scores[range(len(ids)), ids]
+
+
+@pytest.mark.parametrize("index", [0, 2, 5])
+@pytest.mark.parametrize("sample", [False, True])
+def test_forward_repeats_what_the_sampler_saw(policy, prompts, index, sample):
+    torch.manual_seed(1)
+    ids, expected = generated_logprobs(policy, prompts[index], sample)
+    with torch.no_grad():
+        logprobs, mask = policy.logprobs(policy.collate([prompts[index]], [ids]))
+    assert torch.allclose(logprobs[mask], expected, atol=1e-5)
+
+
+def test_a_checkpoint_s_generation_config_does_not_leak_into_sampling(policy, prompts):
+    """Published checkpoints carry temperature 1e-6 and a repetition penalty; neutral values must win."""
+    own = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
+    own.model.generation_config.update(temperature=1e-6, repetition_penalty=1.05, top_k=1, do_sample=True)
+    texts = []
+    for one in (policy, own):
+        torch.manual_seed(3)
+        texts.append([response.text for response in one.generate(prompts, 16, sample=True, temperature=1.5)])
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 1
+
+
+def test_padding_changes_nothing(policy, prompts):
+    answers = [policy.response_ids(text) for text in ("a red circle", "the blue ring and the star at the left", "x")]
+    chosen = [prompts[0], prompts[4], prompts[2]]
+    with torch.no_grad():
+        together, mask = policy.logprobs(policy.collate(chosen, answers))
+        for row, (prompt, answer) in enumerate(zip(chosen, answers)):
+            alone, own = policy.logprobs(policy.collate([prompt], [answer]))
+            assert torch.allclose(together[row][mask[row]], alone[own], atol=1e-5)
+    greedy = [policy.generate([prompt], 20, sample=False)[0].ids for prompt in chosen]
+    assert [response.ids for response in policy.generate(chosen, 20, sample=False)] == greedy
+
+
+def test_image_and_control_tokens_are_never_sampled(policy, prompts):
+    torch.manual_seed(0)
+    responses = policy.generate(prompts, 40, sample=True, temperature=50.0)
+    assert not {i for response in responses for i in response.ids} & set(policy.suppressed)
+    with torch.no_grad():
+        logits = policy.logits(policy.collate([prompts[0]], [policy.response_ids("a")]))
+    assert torch.isinf(logits[..., policy.suppressed]).all()
+
+
+def test_only_response_tokens_carry_loss(policy, prompts):
+    answer = policy.response_ids("the red circle")
+    batch = policy.collate([prompts[0]], [answer])
+    assert batch["labels"][0][batch["labels"][0] != -100].tolist() == answer
+    assert answer[-1] == policy.end_id
+
+
+def test_entropy_and_confidence(policy, prompts):
+    answer = policy.response_ids("the red circle")
+    with torch.no_grad():
+        logprobs, mask, entropy = policy.logprobs_and_entropy(policy.collate([prompts[0]], [answer]))
+    assert 0 < mean_probability(logprobs, mask).item() <= 1
+    assert mean_probability(logprobs, mask).item() == pytest.approx(logprobs[mask].exp().mean().item())
+    assert (entropy[mask] >= 0).all()
+    assert (entropy[~mask] == 0).all()
+
+
+def test_counted_tokens_split_at_the_answer(policy):
+    from saliency_r1.policy import Response
+
+    text = "<think>a red circle</think><answer><rg>the red circle</rg></answer>"
+    ids = tuple(policy.response_ids(text))
+    response = Response(text, ids, True)
+    (everything,), (reasoning,), (answer,) = (counted(policy, [response], p) for p in ("all", "reasoning", "answer"))
+    assert everything.all()
+    assert (reasoning ^ answer).all()
+    said = policy.tokenizer.decode([i for i, inside in zip(ids, reasoning) if inside])
+    assert said.startswith("<think>a red circle")
+    assert "the red" not in said
+
+
+def test_pixel_bounds_are_honoured(samples):
+    folder, rows = samples
+    small = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=48 * 48)
+    prompt = small.prompt(read_images(rows[0], folder), "Describe the image.")
+    assert (prompt.image_grid_thw[0, 1:].prod() * 64).item() <= 48 * 48

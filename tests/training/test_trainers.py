@@ -1,0 +1,205 @@
+"""SFT and CGPO on a handful of samples: what changes, what does not, and that a killed run goes on exactly."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from rendered import EMBEDDED
+
+from saliency_r1.annotation import OfflineAnnotator, annotate
+from saliency_r1.params import Cgpo, Isr, Lora, Sft
+from saliency_r1.policy import Policy
+from saliency_r1.training import cgpo, checkpoints, sft
+from saliency_r1.training.adapter import save_adapter, wrap
+from saliency_r1.training.rollouts import Environment
+
+LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$")
+SFT = Sft(
+    lr=1e-3, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, lora=LORA,
+    checkpoint_every=2, evaluate_samples=2,
+)  # fmt: skip
+CGPO = Cgpo(
+    algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
+    temperature=1.0, confidence="all", isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0,
+    max_grad_norm=1.0, checkpoint_every=1,
+)  # fmt: skip
+WEIGHTS = {
+    "sod": {"s_measure": 0.6, "iou": 0.3, "format": 0.1},
+    "cosod": {"s_measure": 0.6, "iou": 0.3, "format": 0.1},
+    "sis": {"matched_iou": 0.9, "format": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def environment(samples, segmenter):
+    return Environment(segmenter, samples[0], WEIGHTS, max_new_tokens=24, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def examples(samples, segmenter):
+    folder, rows = samples
+    annotations = annotate(rows, folder, OfflineAnnotator(0.5), segmenter, 0.0, 1, 0, 4)
+    return sft.Examples(rows, [annotation.response for annotation in annotations])
+
+
+def fresh():
+    base = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
+    return wrap(base, LORA, seed=1)
+
+
+def weights(policy):
+    return {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+
+
+def test_sft_changes_the_adapter_and_nothing_else(environment, examples, tmp_path):
+    policy = fresh()
+    before = weights(policy)
+    curves = list(sft.train(policy, environment, examples, SFT, 0, tmp_path))
+    changed = {name for name, value in weights(policy).items() if not torch.equal(value, before[name])}
+    trainable = {name for name, p in policy.model.named_parameters() if p.requires_grad}
+    assert changed == trainable
+    assert all("lora" in name and "visual" not in name for name in changed)
+    assert curves[-1]["loss"] < curves[0]["loss"]
+
+
+def test_the_gradient_does_not_depend_on_the_micro_batch(environment, examples):
+    gradients = []
+    for size in (1, 2, 6):
+        policy = fresh()
+        sft.backward(policy, environment, examples, size, 1.0)
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]))
+    assert torch.allclose(gradients[0], gradients[2], atol=1e-6)
+    assert torch.allclose(gradients[1], gradients[2], atol=1e-6)
+
+
+class Killed(Exception):
+    """Stands in for kill -9."""
+
+
+def run_sft(environment, examples, runs, stop=None):
+    policy = fresh()
+    for row in sft.train(policy, environment, examples, SFT, 0, runs):
+        if row["step"] == stop:
+            return policy
+    return policy
+
+
+def test_sft_resumes_to_the_very_same_weights(environment, examples, tmp_path):
+    whole = run_sft(environment, examples, tmp_path / "whole")
+    run_sft(environment, examples, tmp_path / "killed", stop=5)
+    resumed = run_sft(environment, examples, tmp_path / "killed")
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def run_cgpo(environment, examples, runs, stop=None, options=CGPO):
+    policy, updates = fresh(), []
+    for update in cgpo.train(policy, environment, examples, options, 0, runs):
+        updates.append(update)
+        if update.curve["update"] == stop:
+            break
+    return policy, updates
+
+
+def test_cgpo_resumes_to_the_very_same_weights_and_rollouts(environment, examples, tmp_path):
+    whole, updates = run_cgpo(environment, examples, tmp_path / "whole")
+    run_cgpo(environment, examples, tmp_path / "killed", stop=3)
+    resumed, again = run_cgpo(environment, examples, tmp_path / "killed")
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    assert [update.rollouts for update in updates] == [update.rollouts for update in again]
+    assert [update.curve for update in updates] == [update.curve for update in again]
+
+
+def test_cgpo_tables_hold_what_the_contract_says(environment, examples, tmp_path):
+    _, updates = run_cgpo(environment, examples, tmp_path)
+    rows = [row for update in updates for row in update.rollouts]
+    assert [row["rollout_id"] for row in rows] == list(range(CGPO.updates * CGPO.batch_size))
+    assert all(0 <= row["reward"] <= 1 and 0 < row["confidence"] <= 1 for row in rows)
+    assert "isr_loss" in updates[1].curve
+    assert "isr_loss" not in updates[0].curve
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    checkpoints.save(tmp_path, 1, {"value": torch.ones(2)})
+    checkpoints.save(tmp_path, 2, {"value": torch.zeros(2)})
+    newest = max(tmp_path.glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:50])
+    state = checkpoints.load(tmp_path)
+    assert state is not None
+    assert state["step"] == 1
+    assert newest.name in capsys.readouterr().out
+
+
+def test_only_the_newest_two_checkpoints_stay(tmp_path):
+    for step in range(5):
+        checkpoints.save(tmp_path, step, {})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-0000003.pt", "step-0000004.pt"]
+
+
+def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
+    file = tmp_path / "table"
+    file.write_text("1")
+    key = checkpoints.run_key({"lr": 1e-3}, [file])
+    assert key == checkpoints.run_key({"lr": 1e-3}, [file])
+    assert key != checkpoints.run_key({"lr": 1e-4}, [file])
+    file.write_text("2")
+    assert key != checkpoints.run_key({"lr": 1e-3}, [file])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": "grpo"}, "group_size = 1"),
+        ({"algorithm": "rloo", "group_size": 3}, "divide the batch"),
+        ({"group_size": 2}, "one response a prompt"),
+        ({"batch_size": 7}, "larger than the 6 training samples"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_update(examples, change, message):
+    with pytest.raises(cgpo.CgpoError, match=message):
+        cgpo.check(CGPO.model_copy(update=change), examples.rows)
+
+
+def test_no_samples_is_an_error(examples):
+    with pytest.raises(cgpo.CgpoError, match="no training sample"):
+        cgpo.check(CGPO, [])
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_run(environment, examples, tmp_path):
+    policy = fresh()
+    before = weights(policy)
+    poisoned = replace(
+        environment, weights={**WEIGHTS, **{k: dict.fromkeys(v, float("nan")) for k, v in WEIGHTS.items()}}
+    )
+    with pytest.raises(cgpo.CgpoError, match="three updates in a row"):
+        list(
+            cgpo.train(
+                policy,
+                poisoned,
+                examples,
+                CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1)}),
+                0,
+                tmp_path,
+            )
+        )
+    assert all(torch.equal(value, before[name]) for name, value in weights(policy).items())
+
+
+def test_an_adapter_is_loaded_and_never_wrapped_again(environment, examples, tmp_path):
+    policy = run_sft(environment, examples, tmp_path / "runs", stop=2)
+    save_adapter(policy, tmp_path / "adapter")
+    again = Policy.load(
+        EMBEDDED / "models/policy", tmp_path / "adapter", min_pixels=1024, max_pixels=25600, trainable=True
+    )
+    assert [n for n, p in again.model.named_parameters() if p.requires_grad] == [
+        n for n, p in policy.model.named_parameters() if p.requires_grad
+    ]
+    for name, value in weights(policy).items():
+        assert torch.equal(value, weights(again)[name]), name
+
+
+def test_targets_that_reach_the_vision_tower_are_refused():
+    base = Policy.load(EMBEDDED / "models/policy")
+    with pytest.raises(ValueError, match="adapts the vision tower"):
+        wrap(base, LORA.model_copy(update={"targets": r".*\.(gate_proj|up_proj)$"}), 0)
