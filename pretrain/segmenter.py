@@ -1,8 +1,9 @@
 """Train the tiny EVF-SAM on rendered scenes and write it as a folder that ``saliency_r1.segmenter.load`` reads.
 
-Three phases. First SAM's image encoder alone learns to label every pixel with colour and shape: the stand-in for the
+Four phases. First SAM's image encoder alone learns to label every pixel with colour and shape: the stand-in for the
 pre-training of a real SAM. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
-expressions, on a pool of scenes whose features are computed once. Last, everything is tuned together on fresh scenes.
+expressions, on a pool of scenes whose features are computed once. Then everything is tuned together on fresh scenes,
+last at a larger side, for the sake of the outlines.
 Each phase goes on where it was stopped.
 
     python pretrain/segmenter.py --out embedded/models/segmenter --work runs/pretrain-segmenter
@@ -64,6 +65,7 @@ CONFIG = EvfSamConfig(
     ),
     projector_hidden=96,
 )
+FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128))
 PIECES = 400
 IMAGES_A_STEP = 10
 VARIETY = 0.15
@@ -80,7 +82,8 @@ FOLLOW = Recipe(
     iou_weight=1.0,
     checkpoint_every=250,
 )
-TOGETHER = replace(FOLLOW, steps=1600, learning_rate=8e-4, schedule="cosine", train_image_encoder=True)
+TOGETHER = replace(FOLLOW, steps=750, learning_rate=8e-4, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, steps=1500, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
 def train_vocabulary(path: Path) -> None:
@@ -135,17 +138,17 @@ def absent_kind(objects: Sequence[SceneObject], rng: np.random.Generator) -> tup
     return options[rng.integers(len(options))]
 
 
-def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator) -> list[tuple[str, int]]:
+def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator, variety: float) -> list[tuple[str, int]]:
     """Shorter expressions that still point at one object only: by shape, by colour, by place."""
     found = []
     for item in objects:
         others = [other for other in objects if other is not item]
         if all(item.shape != other.shape for other in others):
-            found.append((f"the {wording.word(item.shape, rng, VARIETY)}", item.id))
+            found.append((f"the {wording.word(item.shape, rng, variety)}", item.id))
         if all(item.colour != other.colour for other in others):
             noun = ("object", "shape")[rng.integers(2)]
-            found.append((f"the {wording.word(item.colour, rng, VARIETY)} {noun}", item.id))
-        found.append((f"the object {wording.at(item.place, rng, VARIETY)}", item.id))
+            found.append((f"the {wording.word(item.colour, rng, variety)} {noun}", item.id))
+        found.append((f"the object {wording.at(item.place, rng, variety)}", item.id))
     return found
 
 
@@ -162,7 +165,7 @@ def expressions(
         names = [wording.referring_phrase(rows[number], rng, variety) for number in several]
         phrases.append((wording.join(names), tuple(int(number) for number in several)))
     if rng.random() < 0.6:
-        short = partial_phrases(objects, rng)
+        short = partial_phrases(objects, rng, variety)
         text, number = short[rng.integers(len(short))]
         phrases.append((text, (number,)))
     if rng.random() < 0.6:
@@ -189,16 +192,18 @@ def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
     return labels
 
 
-def scene_example(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]], tokenizer: Tokenizer) -> Example:
+def scene_example(
+    scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]], tokenizer: Tokenizer, config: EvfSamConfig = CONFIG
+) -> Example:
     """A scene with its expressions, ready for the recipe."""
-    return example(CONFIG, tokenizer, scene.image, [text for text, _ in pairs], targets(scene, pairs))
+    return example(config, tokenizer, scene.image, [text for text, _ in pairs], targets(scene, pairs))
 
 
-def fresh_batch(step: int, tokenizer: Tokenizer) -> Batch:
-    """A batch of scenes that no other step sees, a pure function of the step."""
-    rng = np.random.default_rng([step, 1])
+def fresh_batch(step: int, tokenizer: Tokenizer, config: EvfSamConfig) -> Batch:
+    """A batch of scenes that no other step sees, a pure function of the step and the side."""
+    rng = np.random.default_rng([step, config.sam_image_encoder.img_size])
     scenes = [compressed(random_scene(rng), int(rng.integers(75, 100))) for _ in range(IMAGES_A_STEP)]
-    return Batch.collate([scene_example(scene, expressions(scene.objects, rng), tokenizer) for scene in scenes])
+    return Batch.collate([scene_example(scene, expressions(scene.objects, rng), tokenizer, config) for scene in scenes])
 
 
 class Pool:
@@ -287,12 +292,13 @@ class Pointer(nn.Module):
 
     def forward(self, out: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         """Binary cross-entropy of the product against the share of every patch that is covered."""
-        vision = CONFIG.sam_image_encoder
+        patch = CONFIG.sam_image_encoder.patch_size
+        side = out["features"].shape[-1] * patch
         covered = []
         for inner, target in zip(batch.inner, batch.targets):
             fitted = F.interpolate(target[None].float(), size=inner, mode="area")[0]
-            padded = F.pad(fitted, (0, vision.img_size - inner[1], 0, vision.img_size - inner[0]))
-            covered.append(F.avg_pool2d(padded, vision.patch_size))
+            padded = F.pad(fitted, (0, side - inner[1], 0, side - inner[0]))
+            covered.append(F.avg_pool2d(padded, patch))
         keys = self.key(out["prompts"])
         places = torch.einsum("nc,nchw->nhw", keys[:, 1:], self.value(out["features"])[batch.owner])
         return F.binary_cross_entropy_with_logits(places / 8 + keys[:, :1, None], torch.cat(covered))
@@ -332,6 +338,16 @@ def initialise(model: EvfSam) -> EvfSam:
     return model
 
 
+def enlarged(model: EvfSam, config: EvfSamConfig) -> EvfSam:
+    """The same weights for another side of SAM's view: only the position table depends on it, and is interpolated."""
+    state, name = model.state_dict(), "visual_model.image_encoder.pos_embed"
+    grid = config.sam_image_encoder.img_size // config.sam_image_encoder.patch_size
+    table = F.interpolate(state[name].permute(0, 3, 1, 2), size=(grid, grid), mode="bicubic", align_corners=False)
+    larger = EvfSam(config)
+    larger.load_state_dict({**state, name: table.permute(0, 2, 3, 1)})
+    return larger
+
+
 @torch.inference_mode()
 def measure(
     model: EvfSam, tokenizer: Tokenizer, scenes: int, seed: int, variety: float = 0.0, unseen: bool = False
@@ -343,7 +359,8 @@ def measure(
     for _ in range(0, scenes, IMAGES_A_STEP):
         picked = [compressed(random_scene(rng, unseen), 82) for _ in range(IMAGES_A_STEP)]
         worded = [(scene, expressions(scene.objects, rng, variety)) for scene in picked]
-        out = forward(model, Batch.collate([scene_example(scene, pairs, tokenizer) for scene, pairs in worded]))
+        examples = [scene_example(scene, pairs, tokenizer, model.config) for scene, pairs in worded]
+        out = forward(model, Batch.collate(examples))
         meant = [len(ids) for _, pairs in worded for _, ids in pairs]
         rows += zip(meant, out["iou"].tolist(), out["score"].tolist())
     return np.array(rows)
@@ -403,27 +420,29 @@ def main() -> None:
 
     def after_step(step: int, model: EvfSam) -> None:
         nonlocal best
-        if step % 500:
+        if step % 300:
             return
         rows = measure(model, tokenizer, 150, 0)
         found = figures(rows, threshold := presence_threshold(rows))
         print(f"held-out {step} {json.dumps({**found, 'threshold': threshold})}", flush=True)
         if found["iou"] > best:
             best = found["iou"]
-            model.config = replace(CONFIG, presence_threshold=threshold)
+            model.config = replace(model.config, presence_threshold=threshold)
             save_folder(model, pieces, options.out)
 
     torch.manual_seed(1)
     helper = Pointer()
 
-    def phase(name: str, batches: Callable[[int], Batch], recipe: Recipe) -> None:
+    def phase(name: str, model: EvfSam, batches: Callable[[int], Batch], recipe: Recipe) -> None:
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 
-    phase("follow", Pool(model, tokenizer).batch, FOLLOW)
-    phase("together", lambda step: fresh_batch(step, tokenizer), TOGETHER)
+    phase("follow", model, Pool(model, tokenizer).batch, FOLLOW)
+    phase("together", model, lambda step: fresh_batch(step, tokenizer, CONFIG), TOGETHER)
+    model = enlarged(model, FINE)
+    phase("sharpen", model, lambda step: fresh_batch(step, tokenizer, FINE), SHARPEN)
     threshold = presence_threshold(measure(model, tokenizer, 600, 1))
-    model.config = replace(CONFIG, presence_threshold=threshold)
+    model.config = replace(model.config, presence_threshold=threshold)
     save_folder(model, pieces, options.out)
 
 

@@ -10,6 +10,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rendered import EMBEDDED, write_samples
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The models here are tiny: more threads cost more than they bring, and a lot more on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def policy():
     """The embedded base policy; tests must not change it."""

@@ -72,5 +72,5 @@ def prefect_server() -> Iterator[None]:
     """A temporary Prefect server; starting one takes a quarter of a minute, so all tests share it."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=300):
         yield

@@ -108,6 +108,8 @@ def test_training_plots_show_every_number_and_take_their_colours_from_the_page(a
     joined = "".join(panels)
     for title in ("Reward and confidence", "Entropy of a token, nats", "Loss of the interleaved SFT steps"):
         assert title in joined
+    assert "Novel" in joined
+    assert "Seconds" not in joined
     assert "var(--cgpo)" in joined
     assert "#0101" not in joined
     assert "<metadata" not in joined

@@ -147,7 +147,8 @@ def training(root: Path) -> None:
     pl.DataFrame(
         {"update": steps, "reward": 0.6 + 0.2 * steps / 100 + noise, "confidence": 0.7 + 0.1 * steps / 100,
          "advantage_positive": np.full(100, 0.5), "parse_failures": 0.1 * np.exp(-steps / 30),
-         "entropy": 1 - steps / 200, "isr_loss": [None if step % 16 else 0.4 for step in steps], "note": ["text"] * 100}
+         "entropy": 1 - steps / 200, "isr_loss": [None if step % 16 else 0.4 for step in steps], "note": ["text"] * 100,
+         "seconds_train": rng.random(100), "novel": noise}
     ).write_csv(root / "cgpo" / "curves.csv")  # fmt: skip
     expectations = [
         {"column": "sample_id", "expectation": "unique", "rows": 12, "unexpected": 0},

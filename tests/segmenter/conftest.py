@@ -2,20 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 
 from saliency_r1.segmenter import EvfSamSegmenter, loading
-from saliency_r1.segmenter.beit3 import Beit3Config
-from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
+from saliency_r1.segmenter.evf_sam import EvfSam
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-
-TINY = EvfSamConfig(
-    beit3=Beit3Config(32, 16, 320, 32, 2, 48, 2, 40),
-    sam_image_encoder=ImageEncoderConfig(64, 8, 32, 2, 2, 2.0, 3, (1,), 32),
-    sam_mask_decoder=MaskDecoderConfig(32, 2, 2, 48, 3, 3, 32),
-    projector_hidden=32,
-)
 
 
 @pytest.fixture(scope="session")

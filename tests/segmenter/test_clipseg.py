@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_interface import PHRASES, close, picture
+from tiny import PHRASES, close, picture
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,20 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import PHRASES, close, picture
 
 from saliency_r1.segmenter import PresenceGate, Segment, loading
 from saliency_r1.segmenter.preprocess import inner_size, to_rgb
-
-PHRASES = ["the ring", "the large star and the small square", "", "circle " * 200, "Ünknown ☃ words"]
-
-
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def close(left: Segment, right: Segment) -> bool:
-    return np.abs(left.logits - right.logits).max() <= 1e-5 and abs(left.score - right.score) <= 1e-5
 
 
 def test_batched_equals_one_at_a_time(segmenter):

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import sentencepiece
 import torch
-from conftest import TINY
 from safetensors.torch import load_file, save_file
+from tiny import TINY
 
 from saliency_r1.segmenter import WeightsError, from_pretrained, load
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig

@@ -1,7 +1,7 @@
 """EVF-SAM2: shapes of the released size on the meta device, data flow on a small one."""
 
 import torch
-from test_interface import picture
+from tiny import picture
 from transformers import Sam2Config
 
 from saliency_r1.segmenter.beit3 import Beit3Config
@@ -15,11 +15,11 @@ SMALL = Sam2Config(
             "hidden_size": 8,
             "num_attention_heads": 1,
             "image_size": [64, 64],
-            "blocks_per_stage": [1, 1, 1, 1],
+            "blocks_per_stage": [1, 1, 2, 1],
             "embed_dim_per_stage": [8, 16, 32, 64],
             "num_attention_heads_per_stage": [1, 2, 4, 8],
-            "window_size_per_stage": [4, 4, 2, 2],
-            "global_attention_blocks": [2],
+            "window_size_per_stage": [4, 4, 4, 2],
+            "global_attention_blocks": [3],
             "window_positional_embedding_background_size": [2, 2],
         },
         "backbone_channel_list": [64, 32, 16, 8],

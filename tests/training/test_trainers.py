@@ -15,7 +15,7 @@ from saliency_r1.training.rollouts import Environment
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$")
 SFT = Sft(
-    lr=1e-3, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, lora=LORA,
+    lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, lora=LORA,
     checkpoint_every=2, evaluate_samples=2,
 )  # fmt: skip
 CGPO = Cgpo(
@@ -59,7 +59,8 @@ def test_sft_changes_the_adapter_and_nothing_else(environment, examples, tmp_pat
     trainable = {name for name, p in policy.model.named_parameters() if p.requires_grad}
     assert changed == trainable
     assert all("lora" in name and "visual" not in name for name in changed)
-    assert curves[-1]["loss"] < curves[0]["loss"]
+    first, *_, last = (curve["loss"] for curve in curves)
+    assert last < first - 0.5
 
 
 def test_the_gradient_does_not_depend_on_the_micro_batch(environment, examples):

@@ -133,13 +133,12 @@ class Policy:
         batch = self.collate(prompts)
         training = self.model.training
         self.model.eval()
+        neutral = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if sample else {}
         output = self.model.generate(
             **batch,
+            **neutral,
             max_new_tokens=max_new_tokens,
             do_sample=sample,
-            temperature=temperature if sample else 1.0,
-            top_p=1.0,
-            top_k=0,
             repetition_penalty=1.0,
             suppress_tokens=self.suppressed,
             eos_token_id=self.end_id,

@@ -61,21 +61,25 @@ PANELS: Mapping[tuple[str, ...], str] = {
     ("truncated",): "Share of responses that were cut off",
     ("entropy",): "Entropy of a token, nats",
     ("isr_loss",): "Loss of the interleaved SFT steps",
-    ("grad_norm",): "Norm of the gradient",
+    ("grad_norm", "isr_grad_norm"): "Norm of the gradient",
     ("tokens",): "Tokens a response",
     ("expressions",): "Expressions a response",
     ("reward_std", "confidence_std"): "Spread of reward and confidence",
     ("lr",): "Learning rate",
 }
-_PALETTE = {"confidence": "accent", "confidence_std": "accent", **{f"reward_{task}": task for task in TASKS}}
+_PALETTE = {
+    **dict.fromkeys(("confidence", "confidence_std", "isr_grad_norm"), "accent"),
+    **{f"reward_{task}": task for task in TASKS},
+}
 _X = ("step", "update")
 
 
 def training(curves: pl.DataFrame, colour: str) -> list[Markup]:
     """One small plot for every numeric column of a training's curves, known ones first and under their titles."""
     x = next(name for name in _X if name in curves.columns)
-    numeric = [name for name in curves.columns if curves[name].dtype.is_numeric() and name != x]
-    numeric = [name for name in numeric if curves[name].drop_nulls().len()]
+    # How long a step took says something about a machine, and would make every page another one.
+    numeric = [name for name in curves.columns if name != x and not name.startswith("seconds_")]
+    numeric = [name for name in numeric if curves[name].dtype.is_numeric() and curves[name].drop_nulls().len()]
     panels = {tuple(name for name in names if name in numeric): title for names, title in PANELS.items()}
     panels.pop((), None)
     shown = {name for names in panels for name in names}
@@ -101,7 +105,8 @@ def _training_panel(curves: pl.DataFrame, x: str, names: Sequence[str], title: s
 
 def _label(name: str) -> str:
     """A column as it stands in a legend."""
-    return name.removesuffix("_std") if name.endswith("_std") else name.removeprefix("reward_")
+    known = {"grad_norm": "CGPO", "isr_grad_norm": "interleaved SFT"}
+    return known.get(name) or name.removesuffix("_std").removeprefix("reward_")
 
 
 def _smooth(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -162,7 +167,7 @@ def _figure(width: float, height: float, left: float = 0.52) -> tuple[Figure, Ax
     """One plot, sizes in inches; fixed margins, so that the axes of plots side by side are aligned."""
     figure = Figure((width, height))
     FigureCanvasSVG(figure)
-    figure.subplots_adjust(left / width, 0.46 / height, 1 - 0.1 / width, 1 - 0.28 / height)
+    figure.subplots_adjust(left / width, 0.46 / height, 1 - 0.16 / width, 1 - 0.28 / height)
     return figure, figure.subplots()
 
 

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
-from test_interface import picture
+from tiny import TINY, picture
 
 from saliency_r1.segmenter import load
 from saliency_r1.segmenter.evf_sam import EvfSam
