@@ -24,6 +24,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
@@ -35,9 +36,15 @@ TOKEN = 16  # pixels on the side of a merged image token: patch size 8, 2 x 2 me
 ATTRIBUTES = (tuple(scenes.COLOURS), scenes.SHAPES, scenes.SIZES, scenes.TONES)
 
 
-def build(seed: int, vocabulary: int) -> Policy:
-    """The untrained policy with its tokenizer and processor."""
-    tokenizer = language.build_tokenizer(seed, vocabulary)
+def build(seed: int, vocabulary: int, runs: Path) -> Policy:
+    """The untrained policy with its tokenizer and processor.
+
+    The tokenizer is kept in `runs`: its training breaks ties differently from process to process, and a resumed run
+    needs the one it began with.
+    """
+    if not (runs / "tokenizer").is_dir():
+        language.build_tokenizer(seed, vocabulary).save_pretrained(runs / "tokenizer")
+    tokenizer = Qwen2Tokenizer.from_pretrained(runs / "tokenizer")
     size = {"shortest_edge": 32 * 32, "longest_edge": 160 * 160}
     vision = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2, "size": size}
     processor = Qwen2_5_VLProcessor(
@@ -250,9 +257,10 @@ def export(policy: Policy, folder: Path) -> None:
 def main() -> None:
     """Build, train, export and measure."""
     options = yaml.safe_load(Path("pretrain/params.yaml").read_text())["policy"]
-    policy = build(options["seed"], options["vocabulary"])
+    runs = Path("runs/pretrain-policy")
+    policy = build(options["seed"], options["vocabulary"], runs)
     print(f"{sum(p.numel() for p in policy.model.parameters()):,} parameters", flush=True)
-    train(policy, options, Path("runs/pretrain-policy"))
+    train(policy, options, runs)
     export(policy, Path("embedded/models/policy"))
     shipped = Policy.load("embedded/models/policy")
     scores = evaluate(shipped, 500, options["seed"] + 3)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,12 +60,13 @@ def test_vocabulary_knows_whole_words(script, tmp_path):
     assert tokenizer.pieces.get_piece_size() < script.CONFIG.beit3.vocab_size
 
 
-def test_enlarged_keeps_the_rest(script, network):
-    from dataclasses import replace
-
-    larger = script.enlarged(network, replace(TINY, sam_image_encoder=replace(TINY.sam_image_encoder, img_size=96)))
-    assert isinstance(larger, EvfSam)
+def test_enlarged_keeps_the_rest(script):
+    vision = replace(TINY.sam_image_encoder, use_rel_pos=False, window_size=0)
+    model = EvfSam(replace(TINY, sam_image_encoder=vision))
+    larger = script.enlarged(model, replace(TINY, sam_image_encoder=replace(vision, img_size=96)))
+    before, after = model.state_dict(), larger.state_dict()
     table = "visual_model.image_encoder.pos_embed"
-    assert larger.state_dict()[table].shape == (1, 12, 12, 32)
+    assert after.pop(table).shape == (1, 12, 12, 32)
+    assert all(torch.equal(before[name], value) for name, value in after.items())
     with torch.no_grad():
         assert larger.embed_images(torch.zeros(1, 3, 96, 96)).shape == (1, 32, 12, 12)

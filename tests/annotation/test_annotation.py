@@ -1,0 +1,103 @@
+"""Output-to-reasoning: what is written parses, and agreement is measured and acted upon."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from saliency_r1 import cot, tasks
+from saliency_r1.annotation import OfflineAnnotator, annotate
+from saliency_r1.annotation.agreement import agreement
+from saliency_r1.annotation.attributes import measure
+from saliency_r1.data.samples import read_masks
+from saliency_r1.segmenter import Segment
+
+
+@dataclass
+class Oracle:
+    """A segmenter that answers the n-th expression with the n-th ground truth, or with nothing while `blind` lasts."""
+
+    masks: list
+    blind: int = 0
+
+    def encode(self, images):
+        return list(images)
+
+    def segment(self, encoded, phrases):
+        answers = []
+        for index, image in enumerate(encoded):
+            empty = np.zeros(image.size[::-1], bool)
+            mask = empty if self.blind > 0 else self.masks[index]
+            answers.append([Segment(np.where(mask, 9.0, -9.0).astype(np.float32), 1.0)])
+        self.blind -= 1
+        return answers
+
+
+def truths(row, folder):
+    """The masks an oracle needs for one sample, in the order of the expressions."""
+    truth = tasks.get(row["task"]).truth(read_masks(row, folder))
+    if row["task"] != "sod":
+        return list(truth.masks)
+    objects = json.loads(row["meta"])["objects"][0]
+    return [truth.masks[0]] * sum(item["salient"] for item in objects)
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_annotations_parse_and_name_every_target(samples, index):
+    folder, rows = samples
+    row = rows[index]
+    (made,) = annotate([row], folder, OfflineAnnotator(0.7), Oracle(truths(row, folder)), 0.7, 3, 0, 1)
+    parsed = cot.parse(made.response, row["task"], len(row["images"]))
+    assert parsed.ok, parsed.errors
+    assert [item.text for item in parsed.expressions] == list(made.expressions)
+    assert made.consistency == pytest.approx(1)
+    assert made.kept
+    assert made.attempts == 1
+
+
+def test_a_sample_that_is_not_found_is_rewritten_and_at_last_set_aside(samples):
+    folder, rows = samples
+    second_try, never = Oracle(truths(rows[0], folder), blind=1), Oracle(truths(rows[0], folder), blind=9)
+    (made,) = annotate([rows[0]], folder, OfflineAnnotator(0.7), second_try, 0.7, 3, 0, 1)
+    assert (made.attempts, made.kept) == (2, True)
+    (made,) = annotate([rows[0]], folder, OfflineAnnotator(0.7), never, 0.7, 3, 0, 1)
+    assert (made.attempts, made.kept, made.consistency) == (3, False, 0.0)
+
+
+def test_wording_depends_on_the_sample_alone(samples, segmenter):
+    folder, rows = samples
+    annotator = OfflineAnnotator(0.7)
+    together = list(annotate(rows, folder, annotator, segmenter, 0.5, 2, 3, 6))
+    alone = [next(iter(annotate([row], folder, annotator, segmenter, 0.5, 2, 3, 1))) for row in reversed(rows)]
+    assert [made.response for made in together] == [made.response for made in reversed(alone)]
+
+
+def test_an_expression_that_prefers_another_instance_counts_nothing():
+    left, right = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    left[:, :3], right[:, 5:] = True, True
+    truth = tasks.get("sis").truth([left * 1 + right * 2])
+    objects = [[{"id": 1, "salient": True}, {"id": 2, "salient": True}]]
+    segments = [Segment(np.where(mask, 9.0, -9.0).astype(np.float32), 1.0) for mask in (left, left)]
+    expressions = [cot.Expression("ins", 0, "a"), cot.Expression("ins", 0, "b")]
+    assert agreement("sis", objects, expressions, segments, truth) == [1.0, 0.0]
+
+
+def test_plain_wording_has_no_synonyms(samples):
+    _, rows = samples
+    objects = json.loads(rows[0]["meta"])["objects"]
+    for seed in range(20):
+        _, expressions = OfflineAnnotator(0.0).write("sod", objects, np.random.default_rng(seed))
+        for item, expression in zip([o for o in objects[0] if o["salient"]], expressions):
+            assert f"{item['colour']} {item['shape']}" in expression.text
+
+
+def test_a_photograph_without_attributes_is_measured():
+    from PIL import Image
+
+    pixels = np.full((60, 90, 3), 200, np.uint8)
+    pixels[5:20, 65:85] = (200, 40, 40)
+    mask = np.zeros((60, 90), bool)
+    mask[5:20, 65:85] = True
+    seen = measure(Image.fromarray(pixels), mask, 1)
+    assert (seen["colour"], seen["place"], seen["tone"], seen["size"]) == ("red", "top right", "vivid", "large")
