@@ -36,8 +36,8 @@ WORDS = """
 a about above absent after against all almost alone among an and another answer apart appear appears are area around as
 at attention attracts away back backdrop background barely be because behind being below beside between blend blended
 blends both bright but by called calm can catch catches clear clearly co-salient common compare compared compete contain
-contains contrast contrasts could different dim disappears distinct distractor distractors dominates draw draws each edge
-eight element else every everywhere expression expressions eye eyes fades few figure figures find first five for
+contains contrast contrasts could different dim disappears distinct distractor distractors dominates draw draws each
+edge eight element else every everywhere expression expressions eye eyes fades few figure figures find first five for
 foreground four frame from further group has have here hide hides i image images important in individual instance
 instances is it item its itself large last leaves left less like list little look looking looks low main make many mask
 masks member minor more most much name names near nearly next no not nothing notice object objects occurs of on once one
@@ -49,7 +49,7 @@ things think third this those though three to together too two under unlike up v
 weak weaker well what which while whole with within without you
 Compare Every Find First From Here I In It Looking Nothing Of One Only Other Reason Segment So Tag The There These This
 Two What
-""".split()
+""".split()  # noqa: SIM905 - a list of 330 words reads better as text
 MARKUP = ("rg", "ins", "think", "answer", "b", "i", "p")
 PUNCTUATION = (".", ",", ":", ";", "!", "?", " -", " 1", " 2", " 3", " 4", " 5")
 

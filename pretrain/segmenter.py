@@ -153,9 +153,9 @@ def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator, va
 
 
 def expressions(
-    objects: Sequence[SceneObject], rng: np.random.Generator, variety: float = VARIETY
+    objects: Sequence[SceneObject], rng: np.random.Generator, variety: float = VARIETY, short_share: float = 0.6
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Expressions with the ids they mean: every object, several together, a short one, now and then an absent one."""
+    """Expressions with the ids they mean: every object, several together, now and then a short and an absent one."""
     rows = {item.id: asdict(item) for item in objects}
     phrases: list[tuple[str, tuple[int, ...]]] = [
         (wording.referring_phrase(row, rng, variety), (number,)) for number, row in rows.items()
@@ -164,7 +164,7 @@ def expressions(
         several = rng.choice(list(rows), min(len(rows), 2 + (rng.random() < 0.2)), replace=False)
         names = [wording.referring_phrase(rows[number], rng, variety) for number in several]
         phrases.append((wording.join(names), tuple(int(number) for number in several)))
-    if rng.random() < 0.6:
+    if rng.random() < short_share:
         short = partial_phrases(objects, rng, variety)
         text, number = short[rng.integers(len(short))]
         phrases.append((text, (number,)))
@@ -350,7 +350,13 @@ def enlarged(model: EvfSam, config: EvfSamConfig) -> EvfSam:
 
 @torch.inference_mode()
 def measure(
-    model: EvfSam, tokenizer: Tokenizer, scenes: int, seed: int, variety: float = 0.0, unseen: bool = False
+    model: EvfSam,
+    tokenizer: Tokenizer,
+    scenes: int,
+    seed: int,
+    variety: float = 0.0,
+    unseen: bool = False,
+    short_share: float = 0.6,
 ) -> np.ndarray:
     """One row an expression of held-out scenes: the number of objects it means (0: absent), IoU and score."""
     model.eval()
@@ -358,7 +364,7 @@ def measure(
     rng = np.random.default_rng([HELD_OUT, seed])
     for _ in range(0, scenes, IMAGES_A_STEP):
         picked = [compressed(random_scene(rng, unseen), 82) for _ in range(IMAGES_A_STEP)]
-        worded = [(scene, expressions(scene.objects, rng, variety)) for scene in picked]
+        worded = [(scene, expressions(scene.objects, rng, variety, short_share)) for scene in picked]
         examples = [scene_example(scene, pairs, tokenizer, model.config) for scene, pairs in worded]
         out = forward(model, Batch.collate(examples))
         meant = [len(ids) for _, pairs in worded for _, ids in pairs]
@@ -388,9 +394,10 @@ def report(model: EvfSam, tokenizer: Tokenizer, scenes: int = 600) -> None:
     threshold = model.config.presence_threshold
     print(json.dumps({"threshold": threshold, "parameters": sum(p.numel() for p in model.parameters())}))
     for name, options in {
-        "true expression": {},
-        "with synonyms": {"variety": 1.0},
-        "held-out combinations": {"unseen": True},
+        "true expression": {"short_share": 0.0},
+        "with synonyms": {"short_share": 0.0, "variety": 1.0},
+        "with short ones": {"short_share": 1.0},
+        "held-out combinations": {"short_share": 0.0, "unseen": True},
     }.items():
         rows = measure(model, tokenizer, scenes, 2, **options)  # type: ignore[arg-type]
         print(json.dumps({"set": name, "expressions": len(rows), **figures(rows, threshold)}), flush=True)

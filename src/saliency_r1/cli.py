@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from saliency_r1.cli_evaluate import evaluate
+from saliency_r1.cli_predict import predict
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Saliency reasoning with language and masks.")
 params_app = typer.Typer(no_args_is_help=True, help="The numbers of the pipeline.")
 app.add_typer(params_app, name="params")
 app.command()(evaluate)
+app.command()(predict)
 
 
 @params_app.command("check")

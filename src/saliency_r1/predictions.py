@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from saliency_r1.files import write_json
 from saliency_r1.policy import Policy
 from saliency_r1.tasks import Segmented
-from saliency_r1.training.confidence import mean_probability
+from saliency_r1.training.confidence import response_confidence
 from saliency_r1.training.rollouts import Environment, Rollout, Row
 
 
@@ -25,19 +24,16 @@ class Answer(NamedTuple):
     confidence: float
 
 
-@torch.no_grad()
 def predict_split(
     policy: Policy, environment: Environment, samples: Sequence[Row], batch_size: int
 ) -> Iterator[Answer]:
-    """Greedy answers to all samples, in order."""
+    """Greedy answers to all samples, in order, `batch_size` samples at a time."""
     for start in range(0, len(samples), batch_size):
         rows = samples[start : start + batch_size]
         prompts = environment.prompts(policy, rows)
         responses = environment.respond(policy, prompts, sample=False)
-        rollouts = environment.score(rows, responses)
-        for rollout, prompt in zip(rollouts, prompts):
-            logprobs, mask = policy.logprobs(policy.collate([prompt], [rollout.response.ids]))
-            yield Answer(rollout, mean_probability(logprobs, mask).item())
+        confidences = response_confidence(policy, prompts, responses, batch_size)
+        yield from map(Answer, environment.score(rows, responses), confidences)
 
 
 def write_predictions(folder: Path, model: str, answers: Sequence[Answer], score: str) -> list[dict[str, Any]]:

@@ -2,13 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import SHARED, TINY
 
 from saliency_r1.segmenter import EvfSamSegmenter, loading
 from saliency_r1.segmenter.evf_sam import EvfSam
-
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")

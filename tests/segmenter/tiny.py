@@ -1,5 +1,7 @@
 """What several tests of the segmenter share: a tiny configuration, noise as a picture, odd phrases."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -7,6 +9,7 @@ from saliency_r1.segmenter import Segment
 from saliency_r1.segmenter.beit3 import Beit3Config
 from saliency_r1.segmenter.evf_sam import EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
 
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 TINY = EvfSamConfig(
     beit3=Beit3Config(32, 16, 320, 32, 2, 48, 2, 40),
     sam_image_encoder=ImageEncoderConfig(64, 8, 32, 2, 2, 2.0, 3, (1,), 32),

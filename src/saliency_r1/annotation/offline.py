@@ -63,11 +63,11 @@ class OfflineAnnotator:
     def _shared(
         self, objects: Sequence[Objects], salient: Sequence[Objects], rng: np.random.Generator, variety: float
     ) -> str:
-        """What each image shows, and what occurs in all of them."""
-        sentences = [
-            f"Image {number} shows {wording.describe(image, rng, variety)}."
-            for number, image in enumerate(objects, start=1)
-        ]
+        """What each image shows, by name alone (what is shared is a kind, not a place), and what occurs in all."""
+        sentences = []
+        for number, image in enumerate(objects, start=1):
+            names = [wording.article(wording.name(item, rng, variety)) for item in image]
+            sentences.append(f"Image {number} shows {wording.join(names)}.")
         name = self._the(salient[0][0], rng, variety)
         sentences.append(_upper(str(rng.choice(SHARED)).format(name)))
         return " ".join(sentences)

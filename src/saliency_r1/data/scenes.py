@@ -96,15 +96,15 @@ def _outline(shape: str, radius: float, angle: float) -> np.ndarray:
     return np.stack([radii * np.cos(phase), radii * np.sin(phase)], axis=1)
 
 
-def _coverage(shape: str, centre: tuple[float, float], radius: float, angle: float, size: tuple[int, int]) -> np.ndarray:
+def _coverage(shape: str, centre: np.ndarray, radius: float, angle: float, size: tuple[int, int]) -> np.ndarray:
     """Antialiased coverage of one shape, float32 H x W in [0, 1]."""
     width, height = size
     canvas = Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING), 0)
     draw = ImageDraw.Draw(canvas)
-    corners = (_outline(shape, radius, angle) + np.array(centre)) * OVERSAMPLING
+    corners = (_outline(shape, radius, angle) + centre) * OVERSAMPLING
     draw.polygon([tuple(corner) for corner in corners], fill=255)
     if shape == "ring":
-        hole = (_outline(shape, radius * 0.52, angle) + np.array(centre)) * OVERSAMPLING
+        hole = (_outline(shape, radius * 0.52, angle) + centre) * OVERSAMPLING
         draw.polygon([tuple(corner) for corner in hole], fill=0)
     return np.asarray(canvas.resize(size, Image.Resampling.BOX), dtype=np.float32) / 255
 
@@ -132,7 +132,7 @@ def render(rng: np.random.Generator, objects: Sequence[SceneObject], size: tuple
         row, column = divmod(PLACES.index(item.place), 3)
         radius = cell * (rng.uniform(0.40, 0.47) if item.size == "large" else rng.uniform(0.25, 0.29))
         jitter = rng.uniform(-0.12, 0.12, 2) * cell
-        centre = ((column + 0.5) * width / 3 + jitter[0], (row + 0.5) * height / 3 + jitter[1])
+        centre = np.array([(column + 0.5) * width / 3, (row + 0.5) * height / 3]) + jitter
         coverage = _coverage(item.shape, centre, radius, rng.uniform(-0.2, 0.2), size)
         opacity = 1.0 if item.tone == "vivid" else rng.uniform(*FAINT_OPACITY)
         colour = np.array(COLOURS[item.colour], dtype=np.float32) + rng.uniform(-12, 12, 3)

@@ -95,9 +95,12 @@ def _training_panel(curves: pl.DataFrame, x: str, names: Sequence[str], title: s
             stand_in = STAND_IN[_PALETTE.get(name, colour)]
             values = points[name].to_numpy().astype(float)
             axes.plot(points[x], values, color=stand_in, alpha=0.25, linewidth=0.9)
-            axes.plot(points[x], _smooth(values), color=stand_in, label=_label(name))
+            few = "o" if len(values) < 12 else ""  # a single point is no line
+            axes.plot(points[x], _smooth(values), color=stand_in, label=_label(name), marker=few, markersize=3)
         axes.set_title(title)
         axes.set_xlabel(x)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         if len(names) > 1:
             axes.legend()
         return _svg(figure, f"{LABELS.get(colour, colour)}: {title} by {x}")
@@ -140,7 +143,7 @@ def consistency(annotations: pl.DataFrame) -> Markup:
         low = min((float(part.min()) for part in values if len(part)), default=0.0)
         axes.set_xlim(max(0.0, np.floor(low * 10) / 10), 1)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=len(tasks))
         return _svg(figure, "histogram of the consistency of annotations")
 
 

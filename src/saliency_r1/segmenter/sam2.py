@@ -63,7 +63,7 @@ class EvfSam2(nn.Module):
         self.visual_model = Sam2Model(config.sam2)
         self.mm_extractor = MultimodalExtractor(config.beit3)
         width, hidden = config.beit3.embed_dim, config.projector_hidden
-        prompt = config.sam2.mask_decoder_config.hidden_size
+        prompt: int = config.sam2.mask_decoder_config.hidden_size  # type: ignore[union-attr]
         self.text_hidden_fcs = nn.ModuleList(
             [nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, prompt))]
         )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from saliency_r1.cot import answer_start
-from saliency_r1.policy import Policy, Response
+from saliency_r1.policy import Policy, Prompt, Response
+from saliency_r1.training.batches import buckets
 
 
 def counted(policy: Policy, responses: Sequence[Response], part: str) -> list[Tensor]:
@@ -33,3 +34,16 @@ def mean_probability(logprobs: Tensor, mask: Tensor) -> Tensor:
     """Mean of exp(logprobs) over the tokens of `mask`, (rows, tokens) -> (rows,), fp32, detached, in (0, 1]."""
     probabilities = logprobs.detach().float().exp() * mask
     return probabilities.sum(-1) / mask.sum(-1)
+
+
+@torch.no_grad()
+def response_confidence(
+    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Response], batch_size: int
+) -> list[float]:
+    """The confidence of each response as a whole, outside of training; rows of like length share a forward pass."""
+    found: dict[int, float] = {}
+    lengths = [len(prompt.input_ids) + len(response.ids) for prompt, response in zip(prompts, responses)]
+    for positions in buckets(lengths, batch_size):
+        batch = policy.collate([prompts[p] for p in positions], [responses[p].ids for p in positions])
+        found.update(zip(positions, mean_probability(*policy.logprobs(batch)).tolist()))
+    return [found[position] for position in range(len(prompts))]
