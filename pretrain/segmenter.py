@@ -70,7 +70,7 @@ PIECES = 400
 IMAGES_A_STEP = 10
 VARIETY = 0.15
 HELD_OUT = 1_000_000  # seeds from here on are never trained on
-WARMUP_STEPS, WARMUP_RATE = 800, 2e-3
+WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES = 800, 2e-3, 16
 POOL = 5000
 FOLLOW = Recipe(
     steps=2000,
@@ -263,7 +263,7 @@ def labelled_scenes(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     rng = np.random.default_rng([step, 0])
     side = CONFIG.sam_image_encoder.img_size
     views, maps = [], []
-    for _ in range(IMAGES_A_STEP):
+    for _ in range(WARMUP_IMAGES):
         scene = random_scene(rng)
         view, inner = sam_view(scene.image, side)
         colours = {item.id: list(COLOURS).index(item.colour) + 1 for item in scene.objects}

@@ -1,4 +1,4 @@
-"""The flow: the graph as DVC has it, one task a stage, artifacts, failures, and nothing left behind when it is killed."""
+"""The flow: the graph as DVC has it, one task a stage, artifacts, failures, nothing left behind when it is killed."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_the_real_graph_has_a_gate_after_each_stage() -> None:
     order = list(graph)
     stages = ["download", "annotate", "sft", "cgpo", "masks", "metrics", "report"]
     assert "data.dvc" in graph["download"]
-    for stage, following in zip(stages, stages[1:], strict=False):
+    for stage, following in pairwise(stages):
         assert f"check@{stage}" in graph[following]
         assert order.index(stage) < order.index(f"check@{stage}") < order.index(following)
     assert not [name for name in graph if name.startswith("pretrain")]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from world import tables, write
 
-from saliency_r1.params import Params, load_params
+from saliency_r1.params import Params, load_yaml, parse_params
 from saliency_r1.quality import SUITES, GateError, check
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,9 @@ FIRST = pl.col("sample_id") == pl.col("sample_id").first()
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return load_params(ROOT / "params.yaml")
+    content = load_yaml(ROOT / "params.yaml")
+    content["download"]["datasets"] = ["scenes-sod", "scenes-sis/test", "scenes-cosod"]
+    return parse_params(content)
 
 
 @pytest.mark.parametrize("stage", SUITES)
@@ -40,7 +42,7 @@ DEFECTS = {
     "range": ("sft", with_value("reward", 1.5), "reward: expected in [0, 1]", "scenes-sod/val/0000"),
     "task": ("download", with_value("task", "sot"), "task: expected one of cosod, sis, sod", "scenes-sod/train/0000"),
     "split": ("download", with_value("split", "dev"), "split: expected one of", "scenes-sod/train/0000"),
-    "dataset": ("download", with_value("dataset", "new", pl.col("task") == "sis"), "dataset: expected", "missing scenes-sis"),
+    "dataset": ("download", with_value("dataset", "new", pl.col("task") == "sis"), "dataset: ", "missing scenes-sis"),
     "confidence": ("cgpo", with_value("confidence", 0.0), "confidence: expected in (0, 1]", "(rollout 0)"),
     "advantage": ("cgpo", with_value("advantage", float("nan")), "finite: expected the advantage", "(rollout 0)"),
     "component": ("cgpo", with_value("reward_format", -0.1), "reward_format: expected in [0, 1]", "(rollout 0)"),

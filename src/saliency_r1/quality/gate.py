@@ -80,7 +80,7 @@ def _judge(expectation: Expectation, result: Any) -> tuple[dict[str, Any], str]:
     if raised := result.exception_info.get("exception_message"):
         return entry, f"{complaint}, which could not be checked: {raised}"
     if not unexpected:
-        return entry, f"{complaint}, missing {', '.join(found.get('partial_missing_list') or ['?'])}"
+        return entry, f"{complaint}, missing {', '.join(sorted(map(str, found.get('partial_missing_list') or '?')))}"
     ids = list(dict.fromkeys(str(row["id"]) for row in found.get("unexpected_index_list") or ()))
     more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
     return entry, f"{complaint}, {unexpected} of {entry['rows']} rows fail: {', '.join(ids[:SHOWN_IDS])}{more}"

@@ -19,6 +19,7 @@ from saliency_r1.segmenter import load as load_segmenter
 from saliency_r1.training.batches import buckets
 
 Row = Mapping[str, Any]
+PROMPT_CACHE = 1 << 30  # bytes of encoded prompts kept in memory; what does not fit is encoded again
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Environment:
     max_new_tokens: int
     batch_size: int
     seconds: Seconds = field(default_factory=Seconds)
+    _prompts: dict[str, Prompt] = field(default_factory=dict)
+    _room: int = PROMPT_CACHE
 
     @classmethod
     def load(cls, params: Params, folder: Path, device: torch.device, dtype: torch.dtype) -> Environment:
@@ -73,8 +76,16 @@ class Environment:
         )
 
     def prompts(self, policy: Policy, rows: Sequence[Row]) -> list[Prompt]:
-        """The encoded prompts of rows of the sample table."""
-        return [policy.prompt(read_images(row, self.folder), tasks.get(row["task"]).instruction) for row in rows]
+        """The encoded prompts of rows of the sample table; all policies of a run share one processor."""
+        return [self._prompts.get(row["sample_id"]) or self._encode(policy, row) for row in rows]
+
+    def _encode(self, policy: Policy, row: Row) -> Prompt:
+        prompt = policy.prompt(read_images(row, self.folder), tasks.get(row["task"]).instruction)
+        size = prompt.pixel_values.nbytes + prompt.input_ids.nbytes
+        if size <= self._room:
+            self._prompts[row["sample_id"]] = prompt
+            self._room -= size
+        return prompt
 
     def respond(
         self, policy: Policy, prompts: Sequence[Prompt], sample: bool, temperature: float = 1.0
