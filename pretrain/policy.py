@@ -46,7 +46,7 @@ def build(seed: int, vocabulary: int, runs: Path) -> Policy:
         language.build_tokenizer(seed, vocabulary).save_pretrained(runs / "tokenizer")
     tokenizer = Qwen2Tokenizer.from_pretrained(runs / "tokenizer")
     size = {"shortest_edge": 32 * 32, "longest_edge": 160 * 160}
-    vision = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2, "size": size}
+    vision: dict[str, Any] = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2, "size": size}
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**vision),
         tokenizer=tokenizer,
