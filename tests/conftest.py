@@ -1,12 +1,6 @@
 """Fixtures that more than one folder of tests uses: the embedded bases and a few samples."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from rendered import EMBEDDED, write_samples
 
 
