@@ -58,6 +58,7 @@ def main() -> None:
     """Train with every seed and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=150, help="test samples of each data set")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/seeds.json"))
     arguments = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
     table = pl.read_parquet(DOWNLOAD / "table.parquet")
     annotations = pl.read_parquet(ANNOTATE / "table.parquet").filter(pl.col("split") == "train")
     examples = sft.examples_from(table.to_dicts(), annotations.to_dicts())
-    test = table.filter(pl.col("split") == "test")
+    test = table.filter(pl.col("split") == "test").group_by("dataset", maintain_order=True).head(arguments.samples)
     tasks = test["task"].to_numpy()
     environment = Environment.load(params, DOWNLOAD, device, dtype)
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,27 @@ def test_a_truncated_archive_stops_the_line_and_is_named(clone: Clone) -> None:
     finally:
         archive.write_bytes(good)
     assert clone.repro() == [], "the results of the sound archive were not taken from the cache"
+    assert clone.changed() <= RECORDS
+
+
+@pytest.mark.parametrize(("stage", "checkpoint"), [("sft", "step-0000002.pt"), ("cgpo", "step-0000002.pt")])
+def test_a_training_killed_at_any_moment_resumes_to_the_very_same_adapter(
+    clone: Clone, stage: str, checkpoint: str
+) -> None:
+    adapter = clone.folder / "artifacts" / stage / "adapter" / "adapter_model.safetensors"
+    whole, runs = adapter.read_bytes(), clone.folder / "runs" / stage
+    shutil.rmtree(runs)
+    training = subprocess.Popen(
+        [sys.executable, f"stages/{stage}.py"], cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL
+    )
+    while not any(runs.glob(f"*/{checkpoint}")):
+        assert training.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    training.kill()
+    training.wait()
+    assert adapter.read_bytes() == whole, "what was complete is not touched by a run that dies"
+    assert "resuming after step" in clone.run("dvc", "repro", "--force", "--single-item", stage)
+    assert adapter.read_bytes() == whole
     assert clone.changed() <= RECORDS
 
 
