@@ -46,7 +46,7 @@ DEFECTS = {
     "confidence": ("cgpo", with_value("confidence", 0.0), "confidence: expected in (0, 1]", "(rollout 0)"),
     "advantage": ("cgpo", with_value("advantage", float("nan")), "finite: expected the advantage", "(rollout 0)"),
     "component": ("cgpo", with_value("reward_format", -0.1), "reward_format: expected in [0, 1]", "(rollout 0)"),
-    "parse": ("masks", with_value("parsed", False, pl.col("model") == "sft"), "trained_parsed: expected the", "sft: "),
+    "parse": ("masks", with_value("parsed", False, pl.col("model") == "cgpo"), "final_parsed: expected the", "cgpo: "),
     "consistency": ("annotate", with_value("consistency", 0.1, pl.col("task") == "sod"), "kept_consistency", "sod"),
     "kept": ("annotate", with_value("kept", False, pl.col("task") == "sod"), "kept: expected", "sod"),
     "form": ("annotate", with_value("response", "no tags"), "well_formed: expected a kept response parses", "sod"),
