@@ -43,7 +43,7 @@ class Clone:
         return ran(self.run("dvc", "repro", *options, check=check))
 
     def changed(self) -> set[str]:
-        return {line[3:] for line in self.run("git", "status", "--porcelain").splitlines()}
+        return {line[3:] for line in self.run("git", "status", "--porcelain", "--untracked-files=all").splitlines()}
 
     def results(self) -> dict[str, str]:
         """A hash of every file under artifacts/."""
@@ -161,9 +161,10 @@ def test_a_training_killed_at_any_moment_resumes_to_the_very_same_adapter(
 
 def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None:
     output = clone.run("dvc", "exp", "run", "--name", "slower", "--set-param", "cgpo.lr=1e-5")
-    assert ran(output) == [
-        "params", "cgpo", "check@cgpo", "masks", "check@masks", "metrics", "check@metrics", "report",
-    ]  # fmt: skip
+    stages = set(ran(output))
+    assert stages >= {"params", "cgpo", "check@cgpo", "masks", "report"}
+    # As small a run may give the same answers, and then what follows them is spared.
+    assert stages <= {"params", "cgpo", "check@cgpo", "masks", "check@masks", "metrics", "check@metrics", "report"}
     assert "lr: 1e-05" in (clone.folder / "params.yaml").read_text(), "DVC no longer writes what PyYAML cannot read"
     assert load_params(clone.folder / "params.yaml").cgpo.lr == 1e-5
     assert "slower" in clone.run("dvc", "exp", "show", "--csv")
@@ -171,6 +172,7 @@ def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None
 
 def test_two_forced_runs_are_equal_to_the_last_digit(clone: Clone) -> None:
     results, lock = clone.results(), (clone.folder / "dvc.lock").read_bytes()
+    shutil.rmtree(clone.folder / "runs")  # no checkpoint to resume from
     clone.repro("--force")
     differing = {path for path, value in clone.results().items() if results.get(path) != value}
     assert not {path for path in differing if not path.endswith("seconds.csv")}
