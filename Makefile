@@ -24,7 +24,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 repro: setup
 	dvc repro
-	@dvc metrics show
+	@cat artifacts/report/results.md
 	@echo "report: $(CURDIR)/artifacts/report/index.html"
 
 test: lint fast
@@ -41,4 +41,4 @@ smoke: setup
 	rm -rf $(SMOKE)
 	git clone --quiet . $(SMOKE)
 	cp profiles/smoke.yaml $(SMOKE)/params.yaml
-	cd $(SMOKE) && PYTHONPATH=$(CURDIR)/$(SMOKE)/src dvc repro && dvc metrics show
+	cd $(SMOKE) && PYTHONPATH=$(CURDIR)/$(SMOKE)/src dvc repro && cat artifacts/report/results.md
