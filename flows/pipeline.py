@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from flows.locks import forget_dead_owners
 from saliency_r1.stage import die_with_parent
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -73,6 +74,7 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     start = time.monotonic()
     last: deque[str] = deque(maxlen=LAST_LINES)
     ran = False
+    forget_dead_owners(folder)
     with subprocess.Popen(
         [*command, "--force"] if force else command,
         cwd=folder,

@@ -21,9 +21,7 @@ def main() -> None:
     parser.add_argument("--cron", default="0 2 * * *", help="when to run, as five cron fields")
     parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
     options = parser.parse_args()
-    pipeline.serve(
-        name=options.name, cron=options.cron, parameters={"force": options.force}, limit=1, global_limit=1
-    )
+    pipeline.serve(name=options.name, cron=options.cron, parameters={"force": options.force}, limit=1, global_limit=1)
 
 
 if __name__ == "__main__":

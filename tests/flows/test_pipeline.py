@@ -1,16 +1,15 @@
 """The flow: the graph as DVC has it, one task a stage, artifacts, failures, nothing left behind when it is killed."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import alive, read, until
 
 from flows.pipeline import ROOT, metrics_table, pipeline, read_graph, reproduce
 
@@ -68,9 +67,7 @@ def test_the_flow_runs_everything_and_publishes_its_tables(project: Path, prefec
 
 
 @pytest.mark.slow
-def test_nothing_runs_after_a_failed_gate(
-    project: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_runs_after_a_failed_gate(project: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL", "check")
     with pytest.raises(RuntimeError, match="check@first ended with exit code"):
         pipeline(folder=project)
@@ -107,32 +104,13 @@ def test_killing_the_flow_ends_dvc_and_the_stage(how: int, project: Path, monkey
     monkeypatch.setenv("HANG", "first")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     flow = subprocess.Popen([sys.executable, "-c", KILLED], cwd=project)
-    until(lambda: read(project / "pids" / "first"))
+    until(lambda: read(project / "pids" / "first"), 60)
     training, dvc = map(int, read(project / "pids" / "first").split())
     assert alive(training)
     assert alive(dvc)
     flow.send_signal(how)
     flow.wait(20)
-    until(lambda: not alive(training) and not alive(dvc))
+    until(lambda: not alive(training) and not alive(dvc), 60)
 
     monkeypatch.delenv("HANG")
     assert reproduce("first", project, print).ran, "the killed run left a lock or a half-written state"
-
-
-def read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
-
-
-def until(condition: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from processes import alive, read, until
 
 from flows.pipeline import ROOT, reproduce
 
@@ -43,7 +44,7 @@ def test_an_ended_run_leaves_no_process_behind(how: str, served: str, project: P
     if how == "cancel":
         asyncio.run(cancel(run))
     else:
-        os.kill(parent_of(dvc), signal.SIGKILL)  # the process of the flow run
+        os.kill(psutil.Process(dvc).ppid(), signal.SIGKILL)  # the process of the flow run
     until(lambda: not alive(training) and not alive(dvc), 90)
 
 
@@ -75,28 +76,3 @@ async def cancel(run: Any) -> None:
 
     async with get_client() as client:
         await client.set_flow_run_state(run, Cancelling(), force=True)
-
-
-def read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def until(condition: Callable[[], Any], seconds: float) -> Any:
-    """Wait until the condition says something, and return that."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
-    return found
