@@ -13,23 +13,19 @@ Each phase goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
+import referring
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from saliency_r1.data import wording
-from saliency_r1.data.scenes import COLOURS, SHAPES, Scene, SceneObject, any_scene, kinds, sis_scene, sod_scene
+from saliency_r1.data.scenes import COLOURS, SHAPES, Scene
 from saliency_r1.segmenter.beit3 import Beit3Config
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
 from saliency_r1.segmenter.loading import load_model, load_tokenizer, save_folder
@@ -66,10 +62,7 @@ CONFIG = EvfSamConfig(
     projector_hidden=96,
 )
 FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128))
-PIECES = 400
 IMAGES_A_STEP = 10
-VARIETY = 0.15
-HELD_OUT = 1_000_000  # seeds from here on are never trained on
 WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES = 800, 2e-3, 16
 POOL = 5000
 FOLLOW = Recipe(
@@ -86,105 +79,6 @@ TOGETHER = replace(FOLLOW, steps=750, learning_rate=8e-4, train_image_encoder=Tr
 SHARPEN = replace(TOGETHER, steps=1500, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
-def train_vocabulary(path: Path) -> None:
-    """A sentencepiece model over generated phrases, unknown, begin and end first, as in BEiT-3's own."""
-    rng = np.random.default_rng(HELD_OUT - 1)
-    lines = [phrase for _ in range(3000) for phrase, _ in expressions(any_scene_layout(rng), rng)]
-    letters = "".join(chr(code) for code in range(33, 127))
-    with tempfile.TemporaryDirectory() as folder:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_prefix=f"{folder}/model",
-            model_type="bpe",
-            vocab_size=PIECES,
-            character_coverage=1.0,
-            required_chars=letters.lower(),
-            normalization_rule_name="nmt_nfkc_cf",
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,
-            minloglevel=2,
-        )
-        path.write_bytes(Path(f"{folder}/model.model").read_bytes())
-
-
-def any_scene_layout(rng: np.random.Generator) -> tuple[SceneObject, ...]:
-    """The objects of a random scene."""
-    return any_scene(rng).objects
-
-
-def random_scene(rng: np.random.Generator, unseen: bool = False) -> Scene:
-    """A scene of any of the kinds the segmenter will meet; ``unseen``: with a held-out colour and shape."""
-    if unseen:
-        return (sod_scene, sis_scene)[rng.integers(2)](rng, True)
-    return (any_scene, any_scene, sod_scene, sis_scene)[rng.integers(4)](rng)
-
-
-def compressed(scene: Scene, quality: int) -> Scene:
-    """The scene behind a round of JPEG, as the data sets store it."""
-    buffer = io.BytesIO()
-    scene.image.save(buffer, "JPEG", quality=quality)
-    return replace(scene, image=Image.open(buffer).convert("RGB"))
-
-
-def absent_kind(objects: Sequence[SceneObject], rng: np.random.Generator) -> tuple[str, str]:
-    """A combination that is not in the scene; half of the time with the colour or the shape of an object there."""
-    there = {item.kind for item in objects}
-    options = [kind for kind in kinds() if kind not in there]
-    if rng.random() < 0.5:
-        near = [k for k in options if any(k[0] == c or k[1] == s for c, s in there)]
-        options = near or options
-    return options[rng.integers(len(options))]
-
-
-def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator, variety: float) -> list[tuple[str, int]]:
-    """Shorter expressions that still point at one object only: by shape, by colour, by place."""
-    found = []
-    for item in objects:
-        others = [other for other in objects if other is not item]
-        if all(item.shape != other.shape for other in others):
-            found.append((f"the {wording.word(item.shape, rng, variety)}", item.id))
-        if all(item.colour != other.colour for other in others):
-            noun = ("object", "shape")[rng.integers(2)]
-            found.append((f"the {wording.word(item.colour, rng, variety)} {noun}", item.id))
-        found.append((f"the object {wording.at(item.place, rng, variety)}", item.id))
-    return found
-
-
-def expressions(
-    objects: Sequence[SceneObject], rng: np.random.Generator, variety: float = VARIETY, short_share: float = 0.6
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Expressions with the ids they mean: every object, several together, now and then a short and an absent one."""
-    rows = {item.id: asdict(item) for item in objects}
-    phrases: list[tuple[str, tuple[int, ...]]] = [
-        (wording.referring_phrase(row, rng, variety), (number,)) for number, row in rows.items()
-    ]
-    if len(objects) > 1:
-        several = rng.choice(list(rows), min(len(rows), 2 + (rng.random() < 0.2)), replace=False)
-        names = [wording.referring_phrase(rows[number], rng, variety) for number in several]
-        phrases.append((wording.join(names), tuple(int(number) for number in several)))
-    if rng.random() < short_share:
-        short = partial_phrases(objects, rng, variety)
-        text, number = short[rng.integers(len(short))]
-        phrases.append((text, (number,)))
-    if rng.random() < 0.6:
-        colour, shape = absent_kind(objects, rng)
-        ghost = {**rows[int(rng.choice(list(rows)))], "colour": colour, "shape": shape}
-        phrases.append((wording.referring_phrase(ghost, rng, variety), ()))
-    return [(text if rng.random() > 0.1 else text.removeprefix("the "), ids) for text, ids in phrases]
-
-
-def targets(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]]) -> np.ndarray:
-    """What every expression means: the united masks of its objects, bool n x H x W; of none: empty."""
-    width, height = scene.image.size
-    masks = np.zeros((len(pairs), height, width), dtype=bool)
-    for mask, (_, ids) in zip(masks, pairs):
-        for number in ids:
-            mask |= scene.masks[number]
-    return masks
-
-
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
     labels = np.zeros(scene.image.size[::-1], dtype=np.int64)
     for number, value in values.items():
@@ -196,14 +90,18 @@ def scene_example(
     scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]], tokenizer: Tokenizer, config: EvfSamConfig = CONFIG
 ) -> Example:
     """A scene with its expressions, ready for the recipe."""
-    return example(config, tokenizer, scene.image, [text for text, _ in pairs], targets(scene, pairs))
+    return example(config, tokenizer, scene.image, [text for text, _ in pairs], referring.targets(scene, pairs))
 
 
 def fresh_batch(step: int, tokenizer: Tokenizer, config: EvfSamConfig) -> Batch:
     """A batch of scenes that no other step sees, a pure function of the step and the side."""
     rng = np.random.default_rng([step, config.sam_image_encoder.img_size])
-    scenes = [compressed(random_scene(rng), int(rng.integers(75, 100))) for _ in range(IMAGES_A_STEP)]
-    return Batch.collate([scene_example(scene, expressions(scene.objects, rng), tokenizer, config) for scene in scenes])
+    scenes = [
+        referring.compressed(referring.random_scene(rng), int(rng.integers(75, 100))) for _ in range(IMAGES_A_STEP)
+    ]
+    return Batch.collate(
+        [scene_example(scene, referring.expressions(scene.objects, rng), tokenizer, config) for scene in scenes]
+    )
 
 
 class Pool:
@@ -218,7 +116,7 @@ class Pool:
     def _fill(self) -> None:
         rng = np.random.default_rng(2)
         for _ in range(POOL // IMAGES_A_STEP):
-            scenes = [random_scene(rng) for _ in range(IMAGES_A_STEP)]
+            scenes = [referring.random_scene(rng) for _ in range(IMAGES_A_STEP)]
             views = [scene_example(scene, [], self.tokenizer) for scene in scenes]
             with torch.no_grad():
                 features = self.model.embed_images(torch.stack([view.sam for view in views]))
@@ -234,9 +132,11 @@ class Pool:
         examples = []
         for index in rng.choice(len(self.scenes), IMAGES_A_STEP, replace=False):
             scene = self.scenes[index]
-            pairs = expressions(scene.objects, rng)
+            pairs = referring.expressions(scene.objects, rng)
             ids = [self.tokenizer.encode(text) for text, _ in pairs]
-            examples.append(replace(self.views[index], ids=ids, targets=torch.from_numpy(targets(scene, pairs))))
+            examples.append(
+                replace(self.views[index], ids=ids, targets=torch.from_numpy(referring.targets(scene, pairs)))
+            )
         return Batch.collate(examples)
 
 
@@ -264,7 +164,7 @@ def labelled_scenes(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     side = CONFIG.sam_image_encoder.img_size
     views, maps = [], []
     for _ in range(WARMUP_IMAGES):
-        scene = random_scene(rng)
+        scene = referring.random_scene(rng)
         view, inner = sam_view(scene.image, side)
         colours = {item.id: list(COLOURS).index(item.colour) + 1 for item in scene.objects}
         shapes = {item.id: SHAPES.index(item.shape) + 1 for item in scene.objects}
@@ -361,10 +261,10 @@ def measure(
     """One row an expression of held-out scenes: the number of objects it means (0: absent), IoU and score."""
     model.eval()
     rows: list[tuple[int, float, float]] = []
-    rng = np.random.default_rng([HELD_OUT, seed])
+    rng = np.random.default_rng([referring.HELD_OUT, seed])
     for _ in range(0, scenes, IMAGES_A_STEP):
-        picked = [compressed(random_scene(rng, unseen), 82) for _ in range(IMAGES_A_STEP)]
-        worded = [(scene, expressions(scene.objects, rng, variety, short_share)) for scene in picked]
+        picked = [referring.compressed(referring.random_scene(rng, unseen), 82) for _ in range(IMAGES_A_STEP)]
+        worded = [(scene, referring.expressions(scene.objects, rng, variety, short_share)) for scene in picked]
         examples = [scene_example(scene, pairs, tokenizer, model.config) for scene, pairs in worded]
         out = forward(model, Batch.collate(examples))
         meant = [len(ids) for _, pairs in worded for _, ids in pairs]
@@ -419,7 +319,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = options.work / "sentencepiece.bpe.model"
     if not pieces.is_file():
-        train_vocabulary(pieces)
+        referring.train_vocabulary(pieces)
     tokenizer = Tokenizer(pieces, CONFIG.beit3.max_text_tokens)
     model = initialise(EvfSam(CONFIG))
     warm_up(model, options.work)

@@ -28,9 +28,7 @@ ADAPTER = Path("artifacts/sft/adapter")
 def main(params: Params) -> None:
     """Train on from the SFT adapter and keep every rollout."""
     device, dtype = prepare_torch(params.runtime, params.seed)
-    samples = pl.read_parquet(DOWNLOAD / "table.parquet")
-    annotations = pl.read_parquet(ANNOTATE / "table.parquet").filter(pl.col("split") == "train")
-    examples = sft.examples_from(samples.to_dicts(), annotations.to_dicts())
+    examples = sft.read_examples(DOWNLOAD, ANNOTATE)
     policy = Policy.load(
         DOWNLOAD / "models/policy", ADAPTER, device=device, dtype=dtype, trainable=True, **params.policy.loading
     )
@@ -46,6 +44,7 @@ def main(params: Params) -> None:
         pl.DataFrame([update.seconds for update in updates]).write_csv(folder / "seconds.csv")
         rollouts = [row for update in updates for row in update.rollouts]
         pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
+    checkpoints.discard(runs)
     first, last = updates[0].curve, updates[-1].curve
     print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
 

@@ -28,14 +28,14 @@ def main(params: Params) -> None:
     device, dtype = prepare_torch(params.runtime, params.seed)
     options = params.sft
     samples = pl.read_parquet(DOWNLOAD / "table.parquet")
-    annotations = pl.read_parquet(ANNOTATE / "table.parquet").filter(pl.col("split") == "train")
-    examples = sft.examples_from(samples.to_dicts(), annotations.to_dicts())
+    examples = sft.read_examples(DOWNLOAD, ANNOTATE)
     base = Policy.load(DOWNLOAD / "models/policy", device=device, dtype=dtype, **params.policy.loading)
     policy = wrap(base, options.lora, params.seed)
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     settings = {name: getattr(params, name) for name in ("seed", "runtime", "policy", "sft")}
     key = checkpoints.run_key(settings, [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models"])
-    steps = sft.train(policy, environment, examples, options, params.seed, Path("runs/sft") / key)
+    runs = Path("runs/sft") / key
+    steps = sft.train(policy, environment, examples, options, params.seed, runs)
     curves = list(progress(steps, options.steps, "sft"))
     validation = samples.filter(pl.col("split") == "val").sample(fraction=1, shuffle=True, seed=params.seed)
     rollouts = environment.greedy(policy, validation.head(options.evaluate_samples).to_dicts())
@@ -43,6 +43,7 @@ def main(params: Params) -> None:
         save_adapter(policy, folder / "adapter")
         pl.DataFrame(curves).write_csv(folder / "curves.csv")
         pl.DataFrame([rollout.record() for rollout in rollouts]).write_parquet(folder / "table.parquet")
+    checkpoints.discard(runs)
     rewards = [rollout.reward.value for rollout in rollouts]
     print(f"validation reward {sum(rewards) / len(rewards):.3f}, {sum(r.parsed.ok for r in rollouts)} of ", end="")
     print(f"{len(rollouts)} responses parse")

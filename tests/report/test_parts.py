@@ -136,7 +136,12 @@ def test_lineage_says_what_is_not_committed(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: 7\n")
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *arguments], check=True)
-    assert re.fullmatch(r"[0-9a-f]{40}", lineage(tmp_path)["revision"])
+    revision = lineage(tmp_path)["revision"]
+    assert re.fullmatch(r"[0-9a-f]{40}", revision)
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    for arguments in (["add", "."], ["commit", "-qm", "results"]):
+        subprocess.run([*git, *arguments], check=True)
+    assert lineage(tmp_path)["revision"] == revision, "committing results must not make the page another one"
     assert lineage(tmp_path)["changed"] == []
     (tmp_path / "params.yaml").write_text("seed: 8\n")
     assert lineage(tmp_path)["changed"] == ["params.yaml"]

@@ -1,7 +1,6 @@
 """The words and the scenes on which the embedded segmenter is trained."""
 
-import importlib.util
-import sys
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,23 +13,31 @@ from saliency_r1.segmenter.evf_sam import EvfSam
 from saliency_r1.segmenter.tokenizer import Tokenizer
 
 
+@pytest.fixture(scope="module", autouse=True)
+def pretrain_on_path(request):
+    """The scripts of pretrain/ import one another by name, as scripts do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(request.config.rootpath / "pretrain")
+        yield
+
+
 @pytest.fixture(scope="module")
-def script(request):
-    path = request.config.rootpath / "pretrain" / "segmenter.py"
-    spec = importlib.util.spec_from_file_location("pretrain_segmenter", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def script():
+    return importlib.import_module("segmenter")
 
 
-def test_expressions_mean_what_they_say(script):
+@pytest.fixture(scope="module")
+def referring():
+    return importlib.import_module("referring")
+
+
+def test_expressions_mean_what_they_say(referring):
     rng = np.random.default_rng(0)
     absent = several = 0
     for _ in range(200):
-        scene = script.random_scene(rng)
+        scene = referring.random_scene(rng)
         looks = {item.id: item for item in scene.objects}
-        for phrase, ids in script.expressions(scene.objects, rng, 0.0):
+        for phrase, ids in referring.expressions(scene.objects, rng, 0.0):
             several += len(ids) > 1
             absent += not ids
             if not ids:
@@ -43,17 +50,17 @@ def test_expressions_mean_what_they_say(script):
     assert several > 100
 
 
-def test_targets(script):
-    scene = script.random_scene(np.random.default_rng(4))
+def test_targets(referring):
+    scene = referring.random_scene(np.random.default_rng(4))
     one, *_ = scene.masks
-    masks = script.targets(scene, [("a", (one,)), ("all", tuple(scene.masks)), ("none", ())])
+    masks = referring.targets(scene, [("a", (one,)), ("all", tuple(scene.masks)), ("none", ())])
     assert np.array_equal(masks[0], scene.masks[one])
     assert np.array_equal(masks[1], np.any(list(scene.masks.values()), axis=0))
     assert not masks[2].any()
 
 
-def test_vocabulary_knows_whole_words(script, tmp_path):
-    script.train_vocabulary(tmp_path / "pieces.model")
+def test_vocabulary_knows_whole_words(script, referring, tmp_path):
+    referring.train_vocabulary(tmp_path / "pieces.model")
     tokenizer = Tokenizer(tmp_path / "pieces.model", 96)
     assert len(tokenizer.encode("the large red circle at the top left")) == 2 + 8
     assert tokenizer.encode("The Red RING") == tokenizer.encode("the red ring")

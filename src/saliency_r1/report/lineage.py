@@ -14,15 +14,19 @@ PACKAGES = (
     "saliency-r1", "torch", "transformers", "peft", "segment-anything", "numpy", "polars", "opencv-python-headless",
     "faster-coco-eval", "dvc", "great-expectations", "matplotlib",
 )  # fmt: skip
-# What decides a result; artifacts and lock files change while the pipeline runs.
-_SOURCES = ("src", "stages", "embedded", "data.dvc", "dvc.yaml", "params.yaml", "requirements.lock")
+# What decides a result. A commit of anything else, the results among it, leaves the page as it is.
+_SOURCES = ("src", "stages", "embedded", "dvc.yaml", "params.yaml", "requirements.lock")
 
 
 def lineage(root: Path) -> dict[str, Any]:
-    """`revision`, `changed` files, `stages` with hashes of what they wrote, `data`, `params` as text, `packages`."""
+    """What a page of results names.
+
+    `revision` (the last commit of the sources) and `changed` files since, `stages` with hashes of what they wrote,
+    `data`, `params` as text, `packages`.
+    """
     params = root / "params.yaml"
     return {
-        "revision": _git(root, "rev-parse", "HEAD"),
+        "revision": _git(root, "log", "-1", "--format=%H", "--", *_SOURCES),
         "changed": [line[3:] for line in _git(root, "status", "--porcelain", "--", *_SOURCES).splitlines()],
         "stages": _stages(root / "dvc.lock"),
         "data": _outputs(root / "data.dvc", "outs"),

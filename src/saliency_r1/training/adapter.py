@@ -46,30 +46,30 @@ class Optimiser:
 
     def __init__(self, policy: Policy, options: Optimisation, steps: int) -> None:
         self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-        self.max_grad_norm = options.max_grad_norm
+        self.options = options
+        self.steps = steps
+        self.done = 0  # steps of the schedule, which moves on even when a gradient is dropped
         self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, weight_decay=options.weight_decay)
-
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / (options.warmup + 1))
-            return warm * (1.0 - 0.9 * max(0, step - options.warmup) / max(1, steps - options.warmup))
-
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adamw, factor)
 
     @property
     def lr(self) -> float:
         """The learning rate of the next step."""
-        return float(self.schedule.get_last_lr()[0])
+        warmup = self.options.warmup
+        warm = min(1.0, (self.done + 1) / (warmup + 1))
+        return self.options.lr * warm * (1.0 - 0.9 * max(0, self.done - warmup) / max(1, self.steps - warmup))
 
     def step(self) -> float:
         """Clip and apply the gradients, clear them; returns their norm before clipping."""
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        for group in self.adamw.param_groups:
+            group["lr"] = self.lr
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm
 
     def advance(self) -> None:
         """Move the schedule on by one step."""
-        self.schedule.step()
+        self.done += 1
 
 
 def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
     return {
         "weights": weights,
         "optimiser": optimiser.adamw.state_dict(),
-        "schedule": {"last_epoch": optimiser.schedule.last_epoch},
+        "done": optimiser.done,
     }
 
 
@@ -91,11 +91,7 @@ def restore(policy: Policy, optimiser: Optimiser, state: dict[str, Any]) -> None
     for name, parameter in own.items():
         parameter.copy_(state["weights"][name])
     optimiser.adamw.load_state_dict(state["optimiser"])
-    schedule = optimiser.schedule
-    schedule.last_epoch = state["schedule"]["last_epoch"]
-    for group, rate, scale in zip(optimiser.adamw.param_groups, schedule.base_lrs, schedule.lr_lambdas):
-        group["lr"] = rate * scale(schedule.last_epoch)
-    schedule._last_lr = [group["lr"] for group in optimiser.adamw.param_groups]
+    optimiser.done = state["done"]
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:

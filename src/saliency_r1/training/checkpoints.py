@@ -1,7 +1,7 @@
 """Resume checkpoints: one file a checkpoint, written aside and renamed, the newest two kept.
 
 They live in `runs/<stage>/<key>/`, outside of DVC's sight: the key is a hash of everything that decides the run, so a
-run with other parameters never continues an old one, and a finished stage stays cached by DVC as usual.
+run with other parameters never continues an old one. A finished stage discards its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,3 +59,9 @@ def load(folder: Path) -> dict[str, Any] | None:
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             print(f"{path} cannot be read ({type(error).__name__}); trying the one before", flush=True)
     return None
+
+
+def discard(folder: Path) -> None:
+    """Remove the checkpoints of a run whose result is stored: the next run, a forced one, starts anew."""
+    if folder.exists():
+        shutil.rmtree(folder)

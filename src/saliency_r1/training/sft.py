@@ -6,11 +6,12 @@ The loss of a step is the mean over all response tokens of its batch. Samples of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -77,8 +78,8 @@ def train(
     policy.model.eval()
 
 
-def examples_from(samples: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> Examples:
-    """Join kept annotations with their samples, in the order of the annotations."""
-    by_id = {row["sample_id"]: row for row in samples}
-    kept = [row for row in annotations if row["kept"]]
-    return Examples([by_id[row["sample_id"]] for row in kept], [row["response"] for row in kept])
+def read_examples(download: Path, annotate: Path) -> Examples:
+    """The kept annotations of the training split with their samples, from the folders of the two stages."""
+    samples = {row["sample_id"]: row for row in pl.read_parquet(download / "table.parquet").to_dicts()}
+    annotations = pl.read_parquet(annotate / "table.parquet").filter(pl.col("kept"), split="train")
+    return Examples([samples[sample_id] for sample_id in annotations["sample_id"]], annotations["response"].to_list())
