@@ -161,7 +161,7 @@ def evaluate(policy: Policy, count: int, seed: int) -> dict[str, float]:
     answers = [
         response.text
         for start in range(0, count, 50)
-        for response in policy.generate(prompts[start : start + 50], 90, sample=False)
+        for response in policy.generate(prompts[start : start + 50], 90)
     ]
     return score_descriptions(answers, held_out)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from saliency_r1 import processes
 from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
@@ -38,6 +39,8 @@ def main(params: Params) -> None:
     runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
     training = cgpo.train(policy, environment, examples, params.cgpo, params.seed, runs)
     updates = list(progress(training, params.cgpo.updates, "cgpo"))
+    if not processes.is_main():
+        return
     with atomic_folder("artifacts/cgpo") as folder:
         save_adapter(policy, folder / "adapter")
         pl.DataFrame([update.curve for update in updates], infer_schema_length=None).write_csv(folder / "curves.csv")

@@ -7,16 +7,17 @@ writes artifacts/masks/: maps/<model>/<dataset>/<name>.png (8-bit, as the field'
 instances/<model>/<dataset>.json (COCO results) and table.parquet.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
-from saliency_r1.files import atomic_folder
+from saliency_r1 import processes
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
-from saliency_r1.predictions import predict_split, write_predictions
+from saliency_r1.predictions import Written, predict_split, write_instances, write_prediction
 from saliency_r1.stage import prepare_torch, progress, run_stage
-from saliency_r1.training.rollouts import Environment
+from saliency_r1.training.rollouts import Environment, Row
 
 DOWNLOAD = Path("artifacts/download")
 ADAPTERS = {"base": None, "sft": Path("artifacts/sft/adapter"), "cgpo": Path("artifacts/cgpo/adapter")}
@@ -26,18 +27,27 @@ def main(params: Params) -> None:
     """Predict with every model that the parameters name."""
     device, dtype = prepare_torch(params.runtime, params.seed)
     options = params.masks
-    samples = pl.read_parquet(DOWNLOAD / "table.parquet").filter(pl.col("split") == options.split).to_dicts()
+    table = pl.read_parquet(DOWNLOAD / "table.parquet")
+    samples: list[Row] = list(table.filter(split=options.split).to_dicts())
+    sizes = [len(sample["images"]) for sample in samples]
     environment = Environment.load(params, DOWNLOAD, device, dtype)
-    rows = []
-    with atomic_folder("artifacts/masks") as folder:
+    with processes.shared_folder("artifacts/masks") as folder:
+        written: list[Written] = []
         for model in options.models:
             policy = Policy.load(
                 DOWNLOAD / "models/policy", ADAPTERS[model], device=device, dtype=dtype, **params.policy.loading
             )
-            predictions = predict_split(policy, environment, samples, options.batch_size)
-            answered = list(progress(predictions, len(samples), f"masks of {model}"))
-            rows += write_predictions(folder, model, answered, options.score)
-        pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / "table.parquet")
+
+
+            def predict(own: list[Row], model: str = model, policy: Policy = policy) -> Iterator[Written]:
+                answers = predict_split(policy, environment, own, options.batch_size)
+                for answer in progress(answers, len(own), f"masks of {model}"):
+                    yield write_prediction(folder, model, answer, options.score)
+
+            written += processes.spread(samples, sizes, predict)
+        if processes.is_main():
+            write_instances(folder, written)
+            pl.DataFrame([one.row for one in written], infer_schema_length=None).write_parquet(folder / "table.parquet")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from saliency_r1 import processes
 from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
@@ -38,15 +39,20 @@ def main(params: Params) -> None:
     steps = sft.train(policy, environment, examples, options, params.seed, runs)
     curves = list(progress(steps, options.steps, "sft"))
     validation = samples.filter(pl.col("split") == "val").sample(fraction=1, shuffle=True, seed=params.seed)
-    rollouts = environment.greedy(policy, validation.head(options.evaluate_samples).to_dicts())
+    rows = validation.head(options.evaluate_samples).to_dicts()
+    answers = processes.spread(
+        rows, [len(row["images"]) for row in rows], lambda own: (r.record() for r in environment.greedy(policy, own))
+    )
+    if not processes.is_main():
+        return
+    table = pl.DataFrame(answers)
     with atomic_folder("artifacts/sft") as folder:
         save_adapter(policy, folder / "adapter")
         pl.DataFrame(curves).write_csv(folder / "curves.csv")
-        pl.DataFrame([rollout.record() for rollout in rollouts]).write_parquet(folder / "table.parquet")
+        table.write_parquet(folder / "table.parquet")
     checkpoints.discard(runs)
-    rewards = [rollout.reward.value for rollout in rollouts]
-    print(f"validation reward {sum(rewards) / len(rewards):.3f}, {sum(r.parsed.ok for r in rollouts)} of ", end="")
-    print(f"{len(rollouts)} responses parse")
+    reward, parsed = table.select(pl.mean("reward"), pl.sum("parsed")).row(0)
+    print(f"validation reward {reward:.3f}, {parsed} of {len(table)} responses parse")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ REFUSED = [
     ("masks.models", ["base", "big"], "masks.models.1 = 'big', expected one of 'base', 'sft', 'cgpo'"),
     ("cgpo.lrr", 1, "unknown parameter cgpo.lrr = 1; did you mean lr?"),
     ("sgpo", {}, "unknown parameter sgpo = {}; did you mean cgpo?"),
-    ("zebra", 1, "unknown parameter zebra = 1; known here: seed, runtime"),
+    ("zebra", 1, "unknown parameter zebra = 1; known here: seed, launch, runtime"),
     ("rewards.sod.iou", 0.9, "rewards.sod: the weights"),
     ("policy.max_pixels", 1, "policy: min_pixels"),
 ]

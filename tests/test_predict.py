@@ -36,8 +36,7 @@ class Policy:
         self.prompts.append((len(images), instruction))
         return instruction
 
-    def generate(self, prompts: list[str], max_new_tokens: int, sample: bool) -> list[SimpleNamespace]:
-        assert not sample
+    def generate(self, prompts: list[str], max_new_tokens: int) -> list[SimpleNamespace]:
         return [SimpleNamespace(text=self.text) for _ in prompts]
 
 

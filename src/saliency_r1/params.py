@@ -204,7 +204,7 @@ class Cgpo(Section):
     """Reinforcement learning from masks. `algorithm: cgpo` is A = r - c, normalised as `normalise` says."""
 
     algorithm: Literal["cgpo", "reinforce_pp", "rloo", "grpo", "remax"]
-    normalise: Literal["none", "leave_one_out", "batch"]
+    normalise: Literal["none", "leave_one_out", "batch", "task"]
     group_size: Count
     lr: Positive
     updates: Count
@@ -252,9 +252,10 @@ class Checks(Section):
 
 
 class Params(Section):
-    """The whole of `params.yaml`."""
+    """The whole of `params.yaml`. `launch` is how dvc.yaml starts the stages that run the policy."""
 
     seed: Steps
+    launch: str
     runtime: Runtime
     policy: Policy
     segmenter: Segmenter

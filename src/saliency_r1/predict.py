@@ -123,7 +123,7 @@ class Predictor:
         pictures = [read_image(image) for image in images]
         sizes = [(picture.height, picture.width) for picture in pictures]
         prompt = self.policy.prompt(pictures, rules.instruction)
-        (response,) = self.policy.generate([prompt], self.max_new_tokens, sample=False)
+        (response,) = self.policy.generate([prompt], self.max_new_tokens)
         parsed = cot.parse(response.text, task, len(pictures))
         phrases = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(pictures))]
         # Expressions stand in the order of their images, so flattening the answer restores their order.

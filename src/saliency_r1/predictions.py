@@ -24,6 +24,13 @@ class Answer(NamedTuple):
     confidence: float
 
 
+class Written(NamedTuple):
+    """What the tables say of an answer: a row of the stage's table, and COCO results where the task has instances."""
+
+    row: dict[str, Any]
+    instances: list[dict[str, Any]] | None
+
+
 def predict_split(
     policy: Policy, environment: Environment, samples: Sequence[Row], batch_size: int
 ) -> Iterator[Answer]:
@@ -31,45 +38,49 @@ def predict_split(
     for start in range(0, len(samples), batch_size):
         rows = samples[start : start + batch_size]
         prompts = environment.prompts(policy, rows)
-        responses = environment.respond(policy, prompts, sample=False)
+        responses = environment.respond(policy, prompts)
         confidences = response_confidence(policy, prompts, responses, batch_size)
         yield from map(Answer, environment.score(rows, responses), confidences)
 
 
-def write_predictions(folder: Path, model: str, answers: Sequence[Answer], score: str) -> list[dict[str, Any]]:
-    """Write maps and instances of one model under `folder`; returns the rows of the stage's table.
+def write_prediction(folder: Path, model: str, answer: Answer, score: str) -> Written:
+    """Write the maps of one answer under `folder` and return what the tables say of it.
 
     A response that did not parse leaves an empty map, or no instance: it is scored, never skipped.
     """
-    instances: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    rows = []
-    for answer in answers:
-        rollout, row = answer.rollout, answer.rollout.row
-        for name, values in zip(row["names"], rollout.prediction.maps):
-            path = folder / "maps" / model / row["dataset"] / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(path)
-        if row["task"] == "sis":
-            instances[row["dataset"]] += [
-                coco_result(row["names"][0], segment, _score(segment, answer, score))
-                for segment in rollout.prediction.instances
-            ]
-        rows.append(
-            {
-                **rollout.record(),
-                "model": model,
-                "expressions": [expression.text for expression in rollout.parsed.expressions],
-                "confidence": answer.confidence,
-                "names": row["names"],
-                "height": row["height"],
-                "width": row["width"],
-            }
-        )
-    for dataset, results in instances.items():
+    rollout, row = answer.rollout, answer.rollout.row
+    for name, values in zip(row["names"], rollout.prediction.maps):
+        path = folder / "maps" / model / row["dataset"] / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(path)
+    instances = None
+    if row["task"] == "sis":
+        instances = [
+            coco_result(row["names"][0], segment, _score(segment, answer, score))
+            for segment in rollout.prediction.instances
+        ]
+    record = {
+        **rollout.record(),
+        "model": model,
+        "expressions": [expression.text for expression in rollout.parsed.expressions],
+        "confidence": answer.confidence,
+        "names": row["names"],
+        "height": row["height"],
+        "width": row["width"],
+    }
+    return Written(record, instances)
+
+
+def write_instances(folder: Path, written: Sequence[Written]) -> None:
+    """Write the COCO results of each model and data set, in the order given; an image without one adds none."""
+    together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row, instances in written:
+        if instances is not None:
+            together[row["model"], row["dataset"]] += instances
+    for (model, dataset), results in together.items():
         path = folder / "instances" / model / f"{dataset}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, results)
-    return rows
 
 
 def coco_result(name: str, segment: Segmented, score: float) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from saliency_r1 import processes
 from saliency_r1.params import Params, Runtime, load_params
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def prepare_torch(runtime: Runtime, seed: int) -> tuple["torch.device", "torch.d
     import numpy as np
     import torch
 
-    device = torch.device(_pick_device() if runtime.device == "auto" else runtime.device)
+    device = processes.join(torch.device(_pick_device() if runtime.device == "auto" else runtime.device))
     torch.set_num_threads(runtime.threads)
     random.seed(seed)
     np.random.seed(seed)
@@ -136,7 +137,9 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     """Yield the items and show how far it is: a bar on a terminal, now and then a plain line elsewhere."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if sys.stdout.isatty():
+    if not processes.is_main():
+        yield from iterable
+    elif sys.stdout.isatty():
         from rich.progress import track
 
         yield from track(iterable, description=label, total=total)

@@ -7,6 +7,7 @@ from rendered import EMBEDDED
 from saliency_r1 import tasks
 from saliency_r1.data.samples import read_images
 from saliency_r1.policy import Policy
+from saliency_r1.policy.model import Sampler
 from saliency_r1.training.confidence import counted, mean_probability
 
 
@@ -45,8 +46,8 @@ def test_a_checkpoint_s_generation_config_does_not_leak_into_sampling(policy, pr
     own.model.generation_config.update(temperature=1e-6, repetition_penalty=1.05, top_k=1, do_sample=True)
     texts = []
     for one in (policy, own):
-        torch.manual_seed(3)
-        texts.append([response.text for response in one.generate(prompts, 16, sample=True, temperature=1.5)])
+        responses = one.generate(prompts, 16, range(len(prompts)), temperature=1.5)
+        texts.append([response.text for response in responses])
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 1
 
@@ -59,13 +60,30 @@ def test_padding_changes_nothing(policy, prompts):
         for row, (prompt, answer) in enumerate(zip(chosen, answers)):
             alone, own = policy.logprobs(policy.collate([prompt], [answer]))
             assert torch.allclose(together[row][mask[row]], alone[own], atol=1e-5)
-    greedy = [policy.generate([prompt], 20, sample=False)[0].ids for prompt in chosen]
-    assert [response.ids for response in policy.generate(chosen, 20, sample=False)] == greedy
+    greedy = [policy.generate([prompt], 20)[0].ids for prompt in chosen]
+    assert [response.ids for response in policy.generate(chosen, 20)] == greedy
+
+
+def test_a_sampled_response_depends_on_its_prompt_and_seed_alone(policy, prompts):
+    seeds = range(len(prompts))
+    together = policy.generate(prompts, 20, seeds, temperature=1.5)
+    for prompt, seed, response in reversed(list(zip(prompts, seeds, together))):
+        assert policy.generate([prompt], 20, [seed], temperature=1.5)[0].ids == response.ids
+    again = policy.generate(prompts[:1] * 3, 20, [7, 7, 8], temperature=1.5)
+    assert again[0].ids == again[1].ids != again[2].ids
+
+
+def test_the_sampler_draws_from_the_softmax_at_its_temperature():
+    scores = torch.tensor([2.0, 1.0, float("-inf"), 0.0])
+    sampler = Sampler([11], temperature=2.0, device=torch.device("cpu"))
+    drawn = torch.cat([sampler(torch.zeros(0), scores[None]).argmax(-1) for _ in range(20_000)])
+    shares = drawn.bincount(minlength=4) / len(drawn)
+    assert shares[2] == 0
+    assert torch.allclose(shares, (scores / 2).softmax(0), atol=0.01)  # three standard errors
 
 
 def test_image_and_control_tokens_are_never_sampled(policy, prompts):
-    torch.manual_seed(0)
-    responses = policy.generate(prompts, 40, sample=True, temperature=50.0)
+    responses = policy.generate(prompts, 40, range(len(prompts)), temperature=50.0)
     assert not {i for response in responses for i in response.ids} & set(policy.suppressed)
     with torch.no_grad():
         logits = policy.logits(policy.collate([prompts[0]], [policy.response_ids("a")]))

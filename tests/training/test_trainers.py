@@ -10,7 +10,7 @@ from saliency_r1.annotation import OfflineAnnotator, annotate
 from saliency_r1.params import Cgpo, Isr, Lora, Sft
 from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, checkpoints, sft
-from saliency_r1.training.adapter import save_adapter, wrap
+from saliency_r1.training.adapter import TrainingError, save_adapter, wrap
 from saliency_r1.training.rollouts import Environment
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$")
@@ -158,12 +158,12 @@ def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_update(examples, change, message):
-    with pytest.raises(cgpo.CgpoError, match=message):
+    with pytest.raises(TrainingError, match=message):
         cgpo.check(CGPO.model_copy(update=change), examples.rows)
 
 
 def test_no_samples_is_an_error(examples):
-    with pytest.raises(cgpo.CgpoError, match="no training sample"):
+    with pytest.raises(TrainingError, match="no training sample"):
         cgpo.check(CGPO, [])
 
 
@@ -173,7 +173,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_ru
     poisoned = replace(
         environment, weights={**WEIGHTS, **{k: dict.fromkeys(v, float("nan")) for k, v in WEIGHTS.items()}}
     )
-    with pytest.raises(cgpo.CgpoError, match="three updates in a row"):
+    with pytest.raises(TrainingError, match="three steps in a row"):
         list(
             cgpo.train(
                 policy,

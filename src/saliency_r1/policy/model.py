@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoProcessor, LogitsProcessor, LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 
 NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
                  "<|im_start|>", "<|endoftext|>")  # fmt: skip
@@ -39,6 +39,23 @@ class Response:
     text: str
     ids: tuple[int, ...]
     ended: bool
+
+
+class Sampler(LogitsProcessor):
+    """Draws the next token of each row from the row's own stream of random numbers (the Gumbel-max trick).
+
+    The largest of logits / temperature + Gumbel noise is a sample of the softmax. With one seed a row, what is sampled
+    does not depend on the batch, its order, or the process it is drawn in.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
+        self.temperature = temperature
+        self.streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Perturbed scores (rows, vocabulary); suppressed tokens stay at -inf."""
+        waits = [torch.empty_like(scores[0]).exponential_(generator=stream) for stream in self.streams]
+        return scores / self.temperature - torch.stack(waits).log()
 
 
 class Policy:
@@ -127,18 +144,25 @@ class Policy:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, sample: bool, temperature: float = 1.0
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        seeds: Sequence[int] | None = None,
+        temperature: float = 1.0,
     ) -> list[Response]:
-        """One answer a prompt: greedy, or sampled at `temperature` from the untruncated distribution."""
+        """One answer a prompt: greedy, or with one seed each sampled at `temperature` from the whole distribution.
+
+        An answer depends on its own prompt and seed alone, not on what else is in the batch.
+        """
         batch = self.collate(prompts)
         training = self.model.training
         self.model.eval()
-        neutral = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if sample else {}
+        sampler = [] if seeds is None else [Sampler(seeds, temperature, self.device)]
         output = self.model.generate(
             **batch,
-            **neutral,
             max_new_tokens=max_new_tokens,
-            do_sample=sample,
+            do_sample=False,  # the sampler has drawn already: the largest of the perturbed logits is the sample
+            logits_processor=LogitsProcessorList(sampler),
             repetition_penalty=1.0,
             suppress_tokens=self.suppressed,
             eos_token_id=self.end_id,
@@ -156,9 +180,13 @@ class Policy:
         return Response(text, tuple(kept), ended)
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """Next-token logits (rows, tokens - 1, vocabulary) in fp32, position t predicting token t + 1."""
+        """Logits that predict the responses' tokens (tokens of all rows one after the other, vocabulary) in fp32."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()
+        answers = batch["labels"][:, 1:] != IGNORED
+        # The output layer sees the responses alone: prompts with images are long, and vocabularies large.
+        first = int(answers.any(0).int().argmax())
+        kept = self.model(**inputs, use_cache=False, logits_to_keep=answers.shape[1] + 1 - first).logits
+        logits = kept[:, :-1][answers[:, first:]].float()
         mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
         mask[self.suppressed] = True
         return logits.masked_fill(mask, float("-inf"))
@@ -172,8 +200,7 @@ class Policy:
         """As `logprobs`, and the entropy (nats, detached) of the distribution each token was drawn from."""
         targets = batch["labels"][:, 1:]
         mask = targets != IGNORED
-        # Only answer positions are softmaxed: prompts with images are long and carry no loss.
-        logits = self.logits(batch)[mask] / temperature
+        logits = self.logits(batch) / temperature
         normalised = logits - logits.logsumexp(-1, keepdim=True)
         chosen = normalised.gather(-1, targets[mask].unsqueeze(-1)).squeeze(-1)
         with torch.no_grad():

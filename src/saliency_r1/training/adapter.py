@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from saliency_r1 import processes
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy
+
+class TrainingError(ValueError):
+    """A run that cannot start or go on; the message names what is wrong and where."""
+
+
+def check_finite(norms: Sequence[float], sample_ids: Iterable[str]) -> None:
+    """Raise `TrainingError` when the gradients of the last three steps were not finite; names the samples of the last."""
+    if len(norms) >= 3 and not any(map(math.isfinite, norms[-3:])):
+        raise TrainingError(
+            "three steps in a row had a gradient that is not finite, and were not taken; the last one saw "
+            f"{', '.join(list(sample_ids)[:10])}. Lower the learning rate, or look at these samples"
+        )
 
 
 class Optimisation(Protocol):
@@ -59,11 +74,20 @@ class Optimiser:
         return self.options.lr * warm * (1.0 - 0.9 * max(0, self.done - warmup) / max(1, self.steps - warmup))
 
     def step(self) -> float:
-        """Clip and apply the gradients, clear them; returns their norm before clipping."""
-        for group in self.adamw.param_groups:
-            group["lr"] = self.lr
+        """Sum the gradients of all processes, clip, apply and clear them; returns their norm before clipping.
+
+        A gradient that is not finite is dropped, and its norm tells. Every process must call this: one without a share
+        of the batch adds nothing.
+        """
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.add_up([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
-        self.adamw.step()
+        if math.isfinite(norm):
+            for group in self.adamw.param_groups:
+                group["lr"] = self.lr
+            self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm
 

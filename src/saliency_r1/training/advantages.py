@@ -6,18 +6,22 @@ one prompt stand next to each other where an algorithm has groups. Rewards lie i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 EPSILON = 1e-6
 
 
-def cgpo(rewards: Tensor, confidences: Tensor, normalise: str = "none") -> Tensor:
+def cgpo(rewards: Tensor, confidences: Tensor, normalise: str = "none", tasks: Sequence[str] = ()) -> Tensor:
     """Confidence-guided: A = r - c (arXiv 2511.00396), one response a prompt.
 
     `normalise`: "none" is the paper's plain form. "leave_one_out" subtracts the mean of the *other* responses' r - c:
     it has the same expectation as the plain form, because that mean does not depend on the response at hand, and less
     variance. "batch" also divides by the standard deviation, so that the RL gradient keeps its size beside the SFT
-    steps in a shared optimiser.
+    steps in a shared optimiser. "task" does so among the responses of the same task (`tasks`, one name a response):
+    each task has a reward of its own, and over the whole batch the harder one would be pushed down as a whole.
     """
     gaps = rewards - confidences
     if normalise == "none":
@@ -26,7 +30,13 @@ def cgpo(rewards: Tensor, confidences: Tensor, normalise: str = "none") -> Tenso
         return leave_one_out(gaps)
     if normalise == "batch":
         return standardise(gaps)
-    raise ValueError(f"cgpo.normalise = {normalise!r}, expected none, leave_one_out or batch")
+    if normalise == "task":
+        advantages = torch.empty_like(gaps)
+        for task in sorted(set(tasks)):
+            own = torch.tensor([name == task for name in tasks])
+            advantages[own] = standardise(gaps[own])
+        return advantages
+    raise ValueError(f"cgpo.normalise = {normalise!r}, expected none, leave_one_out, batch or task")
 
 
 def reinforce_pp(rewards: Tensor) -> Tensor:

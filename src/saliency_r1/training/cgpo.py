@@ -8,33 +8,31 @@
         step on  - sum_i A_i sum_t log p(token_it) / number of tokens
         every `isr.every` updates: one SFT step                      (interleaved SFT regularisation, instead of a KL)
 
-There is no group, no value network, no reference model. The other algorithms differ in the line of A alone. Each update
-seeds itself from (seed, update), so that a resumed run draws the very same responses.
+There is no group, no value network, no reference model. The other algorithms differ in the line of A alone. The seed of
+a response is that of the run, the update and its place in the batch, so that a resumed run, or one in more processes,
+draws the very same responses.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from saliency_r1 import processes
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy
 from saliency_r1.training import advantages, checkpoints, confidence, sft
-from saliency_r1.training.adapter import Optimiser, restore, state_of
+from saliency_r1.training.adapter import Optimiser, TrainingError, check_finite, restore, state_of
 from saliency_r1.training.batches import buckets, epoch_batch
 from saliency_r1.training.diagnostics import summarise
 from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
-
-
-class CgpoError(ValueError):
-    """A run that cannot start or go on; the message names what is wrong and where."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +54,22 @@ class Forward:
     logprob: Tensor
     confidence: Tensor
     entropy: Tensor
-    tokens: int
 
 
 def check(options: Cgpo, rows: Sequence[Row]) -> None:
     """Refuse what cannot work before the first update."""
     grouped = options.algorithm in ("grpo", "rloo")
     if not rows:
-        raise CgpoError("there is no training sample; look at the checks of the stage annotate")
+        raise TrainingError("there is no training sample; look at the checks of the stage annotate")
     if grouped and (options.group_size < 2 or options.batch_size % options.group_size):
-        raise CgpoError(
+        raise TrainingError(
             f"cgpo.group_size = {options.group_size} with batch_size = {options.batch_size}: {options.algorithm} needs "
             "groups of two or more that divide the batch"
         )
     if options.algorithm == "cgpo" and options.group_size != 1:
-        raise CgpoError(f"cgpo.group_size = {options.group_size}: CGPO samples one response a prompt, set it to 1")
+        raise TrainingError(f"cgpo.group_size = {options.group_size}: CGPO samples one response a prompt, set it to 1")
     if options.batch_size // options.group_size > len(rows):
-        raise CgpoError(f"cgpo.batch_size = {options.batch_size} is larger than the {len(rows)} training samples")
+        raise TrainingError(f"cgpo.batch_size = {options.batch_size} is larger than the {len(rows)} training samples")
 
 
 def train(
@@ -86,16 +83,12 @@ def train(
         restore(policy, optimiser, state)
         done = [Update(**update) for update in state["updates"]]
     yield from done
-    failures = 0
     for number in range(len(done), options.updates):
-        torch.manual_seed(seed * 1_000_003 + number)
-        update, rollouts = _update(policy, environment, examples, options, optimiser, number, seed)
-        failures = 0 if math.isfinite(update.curve["grad_norm"]) else failures + 1
-        if failures == 3:
-            ids = ", ".join(str(rollout.row["sample_id"]) for rollout in rollouts[:10])
-            raise CgpoError(f"three updates in a row had a gradient that is not finite; the last one saw {ids}")
+        torch.manual_seed(seed * 1_000_003 + number)  # of dropout; responses have seeds of their own
+        update = _update(policy, environment, examples, options, optimiser, number, seed)
         done.append(update)
-        if (number + 1) % options.checkpoint_every == 0:
+        check_finite([u.curve["grad_norm"] for u in done[-3:]], (row["sample_id"] for row in update.rollouts))
+        if (number + 1) % options.checkpoint_every == 0 and processes.is_main():
             checkpoints.save(runs, number + 1, {**state_of(policy, optimiser), "updates": [vars(u) for u in done]})
         yield update
     policy.model.eval()
@@ -109,55 +102,64 @@ def _update(
     optimiser: Optimiser,
     number: int,
     seed: int,
-) -> tuple[Update, list[Rollout]]:
-    """One update: rollouts, advantage, RL step, and an ISR step when it is due."""
+) -> Update:
+    """One update: rollouts, advantage, RL step, and an ISR step when it is due.
+
+    Each process answers its share of the prompts; rewards and confidences are gathered, because an advantage may
+    depend on the whole batch.
+    """
     environment.seconds = Seconds()
-    prompts_wanted = options.batch_size // options.group_size
-    positions = epoch_batch(len(examples), prompts_wanted, number, seed)
-    rows = [examples.rows[p] for p in positions for _ in range(options.group_size)]
+    positions = epoch_batch(len(examples), options.batch_size // options.group_size, number, seed)
+    batch = [examples.rows[position] for position in positions for _ in range(options.group_size)]
+    mine = processes.share([len(row["images"]) for row in batch])
+    rows = [batch[place] for place in mine]
     prompts = environment.prompts(policy, rows)
-    responses = environment.respond(policy, prompts, sample=True, temperature=options.temperature)
+    seeds = [response_seed(seed, number, place) for place in mine]
+    responses = environment.respond(policy, prompts, seeds, options.temperature)
     rollouts = environment.score(rows, responses)
 
     start = time.perf_counter()
     policy.model.train()
-    rewards = torch.tensor([rollout.reward.value for rollout in rollouts])
     forward = _forward(policy, environment, rollouts, prompts, options)
-    advantage = _advantage(policy, environment, rows, prompts, rewards, forward.confidence, options)
-    (-(advantage * forward.logprob).sum() / forward.tokens).backward()
-    curve: dict[str, Any] = {"update": number + 1, "lr": optimiser.lr}
-    curve["grad_norm"] = _step_if_finite(optimiser)
+    records = [
+        {
+            "rollout_id": number * options.batch_size + place,
+            "update": number + 1,
+            **rollout.record(),
+            "confidence": forward.confidence[own].item(),
+            "entropy": forward.entropy[own].item(),
+            "tokens": len(rollout.response.ids),
+            "ended": rollout.response.ended,
+            "expressions": len(rollout.parsed.expressions),
+            **{f"reward_{name}": value for name, value in rollout.reward.components.items()},
+        }
+        for own, (place, rollout) in enumerate(zip(mine, rollouts))
+    ]
+    if options.algorithm == "remax":
+        greedy = environment.score(rows, environment.respond(policy, prompts))
+        records = [{**record, "greedy_reward": g.reward.value} for record, g in zip(records, greedy)]
+    table = sorted(processes.gather(records), key=lambda record: record["rollout_id"])
+    advantage = _advantage(table, options)
+    for record, value in zip(table, advantage.tolist()):
+        record["advantage"] = value
+
+    tokens = sum(record["tokens"] for record in table)
+    (-(advantage[mine].to(forward.logprob) * forward.logprob).sum() / tokens).backward()
+    curve: dict[str, Any] = {"update": number + 1, "lr": optimiser.lr, "grad_norm": optimiser.step()}
     if options.isr.every and (number + 1) % options.isr.every == 0:
         taken = (number + 1) // options.isr.every - 1
         chosen = examples.pick(epoch_batch(len(examples), options.isr.batch_size, taken, seed + 1))
         curve["isr_loss"] = sft.backward(policy, environment, chosen, options.micro_batch, options.isr.weight)
-        curve["isr_grad_norm"] = _step_if_finite(optimiser)
+        curve["isr_grad_norm"] = optimiser.step()
     optimiser.advance()
-    curve |= summarise(rollouts, forward.confidence, advantage, forward.entropy, options.isr.every > 0)
     # Apart from the curves: wall time differs between runs that are otherwise the same to the last digit.
     seconds = {"update": number + 1, **vars(environment.seconds), "train": time.perf_counter() - start}
-    table = [
-        {
-            "rollout_id": number * options.batch_size + index,
-            "update": number + 1,
-            **rollout.record(),
-            "confidence": forward.confidence[index].item(),
-            "advantage": advantage[index].item(),
-            "tokens": len(rollout.response.ids),
-            **{f"reward_{name}": value for name, value in rollout.reward.components.items()},
-        }
-        for index, rollout in enumerate(rollouts)
-    ]
-    return Update(curve, table, seconds), rollouts
+    return Update(curve | summarise(table), table, seconds)
 
 
-def _step_if_finite(optimiser: Optimiser) -> float:
-    """Step, unless the gradient is not finite: then it is dropped and its norm tells."""
-    norm = torch.nn.utils.get_total_norm(p.grad for p in optimiser.parameters if p.grad is not None)
-    if torch.isfinite(norm):
-        return optimiser.step()
-    optimiser.adamw.zero_grad(set_to_none=True)
-    return float(norm)
+def response_seed(seed: int, update: int, place: int) -> int:
+    """The seed of one response: of the run, the update and the place in its batch, whoever samples it."""
+    return int(np.random.SeedSequence((seed, update, place)).generate_state(1)[0])
 
 
 def _forward(
@@ -181,34 +183,27 @@ def _forward(
         for row, position in enumerate(positions):
             logprob[position] = logprobs[row].sum()
             sure[position], spread[position] = certain[row].cpu(), means[row].cpu()
-    order = range(len(rollouts))
-    return Forward(
-        torch.stack([logprob[i] for i in order]),
-        torch.stack([sure[i] for i in order]),
-        torch.stack([spread[i] for i in order]),
-        sum(len(response.ids) for response in responses),
-    )
+    if not rollouts:  # a process without a share of the batch
+        none = torch.zeros(0)
+        return Forward(none.requires_grad_(), none, none)
+    return Forward(*(torch.stack([part[place] for place in range(len(rollouts))]) for part in (logprob, sure, spread)))
 
 
-def _advantage(
-    policy: Policy,
-    environment: Environment,
-    rows: Sequence[Row],
-    prompts: Sequence[Any],
-    rewards: Tensor,
-    confidences: Tensor,
-    options: Cgpo,
-) -> Tensor:
-    """The line in which the algorithms differ."""
+def _advantage(table: Sequence[dict[str, Any]], options: Cgpo) -> Tensor:
+    """The line in which the algorithms differ: (n,) of a whole batch, in the order of its table."""
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([record[name] for record in table])
+
     match options.algorithm:
         case "cgpo":
-            return advantages.cgpo(rewards, confidences, options.normalise)
+            tasks = [record["task"] for record in table]
+            return advantages.cgpo(column("reward"), column("confidence"), options.normalise, tasks)
         case "reinforce_pp":
-            return advantages.reinforce_pp(rewards)
+            return advantages.reinforce_pp(column("reward"))
         case "rloo":
-            return advantages.rloo(rewards, options.group_size)
+            return advantages.rloo(column("reward"), options.group_size)
         case "grpo":
-            return advantages.grpo(rewards, options.group_size)
+            return advantages.grpo(column("reward"), options.group_size)
         case "remax":
-            greedy = environment.score(rows, environment.respond(policy, prompts, sample=False))
-            return advantages.remax(rewards, torch.tensor([rollout.reward.value for rollout in greedy]))
+            return advantages.remax(column("reward"), column("greedy_reward"))

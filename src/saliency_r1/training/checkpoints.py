@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import saliency_r1
+from saliency_r1 import processes
 
 KEPT = 2
 
@@ -54,7 +55,8 @@ def load(folder: Path) -> dict[str, Any] | None:
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            print(f"resuming after step {state['step']} from {path}", flush=True)
+            if processes.is_main():
+                print(f"resuming after step {state['step']} from {path}", flush=True)
             return state
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             print(f"{path} cannot be read ({type(error).__name__}); trying the one before", flush=True)

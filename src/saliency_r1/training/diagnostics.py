@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-
-from saliency_r1.training.rollouts import Rollout
 
 
-def summarise(
-    rollouts: Sequence[Rollout], confidence: Tensor, advantage: Tensor, entropy: Tensor, isr: bool
-) -> dict[str, Any]:
-    """One row of the curves. Columns exist in every row; a task without a rollout in the batch gives None."""
-    rewards = np.array([rollout.reward.value for rollout in rollouts])
-    names = np.array([rollout.row["task"] for rollout in rollouts])
-    c = confidence.double().numpy()
-    row: dict[str, Any] = {
-        "reward": rewards.mean(),
-        "reward_std": rewards.std(),
+def summarise(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """One row of the curves from an update's rows of the rollouts table.
+
+    Columns exist in every row; a task without a rollout in the batch gives None.
+    """
+
+    def column(name: str) -> np.ndarray:
+        return np.array([row[name] for row in rollouts])
+
+    r, c, tasks = column("reward"), column("confidence"), column("task")
+    row = {
+        "reward": r.mean(),
+        "reward_std": r.std(),
         **{
-            f"reward_{task}": rewards[names == task].mean() if (names == task).any() else None
+            f"reward_{task}": r[tasks == task].mean() if (tasks == task).any() else None
             for task in ("sod", "sis", "cosod")
         },
         "confidence": c.mean(),
         "confidence_std": c.std(),
-        "advantage_positive": float((advantage > 0).double().mean()),
-        "gap": np.abs(rewards - c).mean(),
-        "rank_correlation": spearman(c, rewards),
-        "entropy": float(entropy.double().mean()),
-        "parse_failures": np.mean([not rollout.parsed.ok for rollout in rollouts]),
-        "truncated": np.mean([not rollout.response.ended for rollout in rollouts]),
-        "tokens": np.mean([len(rollout.response.ids) for rollout in rollouts]),
-        "expressions": np.mean([len(rollout.parsed.expressions) for rollout in rollouts]),
+        "advantage_positive": (column("advantage") > 0).mean(),
+        "gap": np.abs(r - c).mean(),
+        "rank_correlation": spearman(c, r),
+        "entropy": column("entropy").mean(),
+        "parse_failures": 1 - column("parsed").mean(),
+        "truncated": 1 - column("ended").mean(),
+        "tokens": column("tokens").mean(),
+        "expressions": column("expressions").mean(),
     }
     return {key: value if value is None else float(value) for key, value in row.items()}
 

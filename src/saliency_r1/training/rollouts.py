@@ -88,14 +88,19 @@ class Environment:
         return prompt
 
     def respond(
-        self, policy: Policy, prompts: Sequence[Prompt], sample: bool, temperature: float = 1.0
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int] | None = None,
+        temperature: float = 1.0,
     ) -> list[Response]:
-        """One response a prompt, in order; prompts of like length are generated together."""
+        """One response a prompt, in order, greedy or sampled; prompts of like length are generated together."""
         start = time.perf_counter()
         responses: dict[int, Response] = {}
         for positions in buckets([len(prompt.input_ids) for prompt in prompts], self.batch_size):
             batch = [prompts[position] for position in positions]
-            responses.update(zip(positions, policy.generate(batch, self.max_new_tokens, sample, temperature)))
+            own = None if seeds is None else [seeds[position] for position in positions]
+            responses.update(zip(positions, policy.generate(batch, self.max_new_tokens, own, temperature)))
         self.seconds.generate += time.perf_counter() - start
         return [responses[position] for position in range(len(prompts))]
 
@@ -135,4 +140,4 @@ class Environment:
 
     def greedy(self, policy: Policy, rows: Sequence[Row]) -> list[Rollout]:
         """Greedy responses to rows, scored."""
-        return self.score(rows, self.respond(policy, self.prompts(policy, rows), sample=False))
+        return self.score(rows, self.respond(policy, self.prompts(policy, rows)))

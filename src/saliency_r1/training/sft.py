@@ -15,10 +15,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from saliency_r1 import processes
 from saliency_r1.params import Sft
 from saliency_r1.policy import Policy
 from saliency_r1.training import checkpoints
-from saliency_r1.training.adapter import Optimiser, restore, state_of
+from saliency_r1.training.adapter import Optimiser, check_finite, restore, state_of
 from saliency_r1.training.batches import buckets, epoch_batch
 from saliency_r1.training.rollouts import Environment, Row
 
@@ -39,10 +40,14 @@ class Examples:
 
 
 def backward(policy: Policy, environment: Environment, examples: Examples, micro_batch: int, weight: float) -> float:
-    """Accumulate the gradient of `weight` x the mean token loss over the examples; returns the mean token loss."""
-    prompts = environment.prompts(policy, examples.rows)
-    answers = [policy.response_ids(response) for response in examples.responses]
-    tokens = sum(map(len, answers))
+    """Accumulate the gradient of `weight` x the mean token loss over the examples; returns the mean token loss.
+
+    Each process takes a share of the examples; the gradients are summed by the optimiser's step.
+    """
+    tokens = sum(len(policy.response_ids(response)) for response in examples.responses)
+    own = examples.pick(processes.share([len(row["images"]) for row in examples.rows]))
+    prompts = environment.prompts(policy, own.rows)
+    answers = [policy.response_ids(response) for response in own.responses]
     lengths = [len(prompt.input_ids) + len(answer) for prompt, answer in zip(prompts, answers)]
     total = 0.0
     for positions in buckets(lengths, micro_batch):
@@ -51,7 +56,7 @@ def backward(policy: Policy, environment: Environment, examples: Examples, micro
         loss: Tensor = -logprobs.sum() / tokens
         (weight * loss).backward()
         total += loss.item()
-    return total
+    return sum(processes.gather([total]))
 
 
 def train(
@@ -72,7 +77,8 @@ def train(
         row = {"step": step + 1, "loss": loss, "lr": optimiser.lr, "grad_norm": optimiser.step()}
         optimiser.advance()
         curves.append(row)
-        if (step + 1) % options.checkpoint_every == 0:
+        check_finite([row["grad_norm"] for row in curves[-3:]], (row["sample_id"] for row in chosen.rows))
+        if (step + 1) % options.checkpoint_every == 0 and processes.is_main():
             checkpoints.save(runs, step + 1, {**state_of(policy, optimiser), "curves": curves})
         yield row
     policy.model.eval()
