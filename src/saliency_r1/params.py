@@ -212,6 +212,10 @@ class Cgpo(Section):
     micro_batch: Count
     temperature: Positive
     confidence: Literal["all", "reasoning", "answer"]
+    confidence_end_token: bool
+    epochs: Count
+    clip: Annotated[float, Field(gt=0, lt=1)]
+    kl: NotNegative
     isr: Isr
     warmup: Steps
     weight_decay: NotNegative

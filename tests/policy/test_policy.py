@@ -6,8 +6,9 @@ from rendered import EMBEDDED
 
 from saliency_r1 import tasks
 from saliency_r1.data.samples import read_images
-from saliency_r1.policy import Policy
+from saliency_r1.policy import Policy, Response
 from saliency_r1.policy.model import Sampler
+from saliency_r1.training import confidence
 from saliency_r1.training.confidence import counted, mean_probability
 
 
@@ -107,18 +108,32 @@ def test_entropy_and_confidence(policy, prompts):
     assert (entropy[~mask] == 0).all()
 
 
-def test_counted_tokens_split_at_the_answer(policy):
-    from saliency_r1.policy import Response
-
+def test_parts_of_a_response(policy):
     text = "<think>a red circle</think><answer><rg>the red circle</rg></answer>"
     ids = tuple(policy.response_ids(text))
-    response = Response(text, ids, True)
-    (everything,), (reasoning,), (answer,) = (counted(policy, [response], p) for p in ("all", "reasoning", "answer"))
-    assert everything.all()
-    assert (reasoning ^ answer).all()
-    said = policy.tokenizer.decode([i for i, inside in zip(ids, reasoning) if inside])
-    assert said.startswith("<think>a red circle")
-    assert "the red" not in said
+    parts = confidence.parts(policy, Response(text, ids, True))
+
+    def said(part):
+        return policy.tokenizer.decode([i for i, inside in zip(ids, parts[part]) if inside]).replace(" ", "")
+
+    assert (parts["reasoning"] ^ parts["answer"]).all()
+    # This vocabulary has tokens like `><` and `>the`; they belong where they begin.
+    assert said("reasoning") == "<think>aredcircle</think><"
+    assert said("tags") == "<think>a</think><answer><rg>the</rg></answer>"
+    assert said("expressions") == "redcircle"
+    assert not parts["expressions"][-1], "the end token is no expression"
+
+
+def test_which_tokens_count(policy):
+    text = "<think>a red circle</think><answer><rg>the red circle</rg></answer>"
+    ids = tuple(policy.response_ids(text))
+    parts = confidence.parts(policy, Response(text, ids, True))
+    assert counted(parts, "all", True, True).all()
+    assert counted(parts, "all", False, True).tolist() == [True] * (len(ids) - 1) + [False]
+    assert torch.equal(counted(parts, "answer", True, True), parts["answer"])
+    assert counted(parts, "answer", False, True).sum() == parts["answer"].sum() - 1
+    broken = confidence.parts(policy, Response("a red circle", ids[1:4], False))
+    assert counted(broken, "answer", True, False).all(), "without an answer the whole response counts"
 
 
 def test_pixel_bounds_are_honoured(samples):

@@ -20,8 +20,8 @@ SFT = Sft(
 )  # fmt: skip
 CGPO = Cgpo(
     algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
-    temperature=1.0, confidence="all", isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0,
-    max_grad_norm=1.0, checkpoint_every=1,
+    temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0,
+    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, max_grad_norm=1.0, checkpoint_every=1,
 )  # fmt: skip
 WEIGHTS = {
     "sod": {"s_measure": 0.6, "iou": 0.3, "format": 0.1},
@@ -119,6 +119,44 @@ def test_cgpo_tables_hold_what_the_contract_says(environment, examples, tmp_path
     assert all(0 <= row["reward"] <= 1 and 0 < row["confidence"] <= 1 for row in rows)
     assert "isr_loss" in updates[1].curve
     assert "isr_loss" not in updates[0].curve
+
+
+def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tmp_path):
+    once, updates = run_cgpo(environment, examples, tmp_path / "once", stop=1)
+    twice, again = run_cgpo(
+        environment, examples, tmp_path / "twice", stop=1, options=CGPO.model_copy(update={"epochs": 2})
+    )
+    assert updates[0].rollouts == again[0].rollouts
+    assert moved(once, twice) > 0
+
+
+def test_the_kl_holds_the_policy_back(environment, examples, tmp_path):
+    """The reference is the policy that SFT left, also after a resumption."""
+    plain = CGPO.model_copy(update={"isr": Isr(every=0, weight=0, batch_size=1)})
+    tied = plain.model_copy(update={"kl": 50.0})
+    start = fresh()
+    free, _ = run_cgpo(environment, examples, tmp_path / "free", options=plain)
+    held, _ = run_cgpo(environment, examples, tmp_path / "held", options=tied)
+    assert moved(start, held) < moved(start, free)
+    run_cgpo(environment, examples, tmp_path / "killed", stop=3, options=tied)
+    resumed, _ = run_cgpo(environment, examples, tmp_path / "killed", options=tied)
+    assert moved(held, resumed) == 0
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce_pp", "rloo", "remax"])
+def test_the_other_algorithms_run_and_resume(environment, examples, tmp_path, algorithm):
+    options = CGPO.model_copy(update={"algorithm": algorithm, "group_size": 2 if algorithm == "rloo" else 1})
+    whole, updates = run_cgpo(environment, examples, tmp_path / "whole", options=options)
+    run_cgpo(environment, examples, tmp_path / "killed", stop=3, options=options)
+    resumed, again = run_cgpo(environment, examples, tmp_path / "killed", options=options)
+    assert moved(whole, resumed) == 0
+    assert [update.rollouts for update in updates] == [update.rollouts for update in again]
+
+
+def moved(one, other):
+    """The distance between two policies' trainable weights."""
+    pairs = zip(one.model.parameters(), other.model.parameters())
+    return sum((a - b).square().sum().item() for a, b in pairs if a.requires_grad) ** 0.5
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):

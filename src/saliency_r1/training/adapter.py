@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +15,13 @@ from saliency_r1 import processes
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy
 
+
 class TrainingError(ValueError):
     """A run that cannot start or go on; the message names what is wrong and where."""
 
 
 def check_finite(norms: Sequence[float], sample_ids: Iterable[str]) -> None:
-    """Raise `TrainingError` when the gradients of the last three steps were not finite; names the samples of the last."""
+    """Raise `TrainingError` when the last three gradients were not finite; names the samples of the last step."""
     if len(norms) >= 3 and not any(map(math.isfinite, norms[-3:])):
         raise TrainingError(
             "three steps in a row had a gradient that is not finite, and were not taken; the last one saw "
@@ -94,6 +96,27 @@ class Optimiser:
     def advance(self) -> None:
         """Move the schedule on by one step."""
         self.done += 1
+
+
+class Snapshot:
+    """A copy of a policy's trainable weights, to look back at what it was."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self.values = [parameter.detach().clone() for parameter in self.parameters]
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The policy is what it was inside the block, and itself again afterwards."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for position, parameter in enumerate(self.parameters):
+            parameter.data, self.values[position] = self.values[position], parameter.data
 
 
 def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:

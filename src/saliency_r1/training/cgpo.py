@@ -27,11 +27,12 @@ from torch import Tensor
 
 from saliency_r1 import processes
 from saliency_r1.params import Cgpo
-from saliency_r1.policy import Policy
+from saliency_r1.policy import Policy, Prompt, Response
 from saliency_r1.training import advantages, checkpoints, confidence, sft
-from saliency_r1.training.adapter import Optimiser, TrainingError, check_finite, restore, state_of
-from saliency_r1.training.batches import buckets, epoch_batch
-from saliency_r1.training.diagnostics import summarise
+from saliency_r1.training.adapter import Optimiser, Snapshot, TrainingError, check_finite, restore, state_of
+from saliency_r1.training.batches import epoch_batch
+from saliency_r1.training.diagnostics import repetition, summarise
+from saliency_r1.training.objective import Pass, loss, passes
 from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
 
 
@@ -42,18 +43,6 @@ class Update:
     curve: dict[str, Any]
     rollouts: list[dict[str, Any]]
     seconds: dict[str, Any]
-
-
-@dataclass
-class Forward:
-    """The training forward pass over one batch of rollouts; all tensors are (n,) in the order of the rollouts.
-
-    `logprob` is the sum of the tokens' log-probabilities and carries the gradient; the others do not.
-    """
-
-    logprob: Tensor
-    confidence: Tensor
-    entropy: Tensor
 
 
 def check(options: Cgpo, rows: Sequence[Row]) -> None:
@@ -77,84 +66,126 @@ def train(
 ) -> Iterator[Update]:
     """Train the policy's adapter in place on the samples of `examples`; yields every update, resumed ones included."""
     check(options, examples.rows)
-    optimiser = Optimiser(policy, options, options.updates)
+    trainer = Trainer(policy, environment, examples, options, seed)
     done: list[Update] = []
     if state := checkpoints.load(runs):
-        restore(policy, optimiser, state)
+        restore(policy, trainer.optimiser, state)
         done = [Update(**update) for update in state["updates"]]
     yield from done
     for number in range(len(done), options.updates):
         torch.manual_seed(seed * 1_000_003 + number)  # of dropout; responses have seeds of their own
-        update = _update(policy, environment, examples, options, optimiser, number, seed)
+        update = trainer.update(number)
         done.append(update)
         check_finite([u.curve["grad_norm"] for u in done[-3:]], (row["sample_id"] for row in update.rollouts))
         if (number + 1) % options.checkpoint_every == 0 and processes.is_main():
-            checkpoints.save(runs, number + 1, {**state_of(policy, optimiser), "updates": [vars(u) for u in done]})
+            state = state_of(policy, trainer.optimiser)
+            checkpoints.save(runs, number + 1, {**state, "updates": [vars(update) for update in done]})
         yield update
     policy.model.eval()
 
 
-def _update(
-    policy: Policy,
-    environment: Environment,
-    examples: sft.Examples,
-    options: Cgpo,
-    optimiser: Optimiser,
-    number: int,
-    seed: int,
-) -> Update:
-    """One update: rollouts, advantage, RL step, and an ISR step when it is due.
+@dataclass
+class Batch:
+    """This process's share of an update's responses; `places` are their numbers in the whole batch."""
 
-    Each process answers its share of the prompts; rewards and confidences are gathered, because an advantage may
-    depend on the whole batch.
-    """
-    environment.seconds = Seconds()
-    positions = epoch_batch(len(examples), options.batch_size // options.group_size, number, seed)
-    batch = [examples.rows[position] for position in positions for _ in range(options.group_size)]
-    mine = processes.share([len(row["images"]) for row in batch])
-    rows = [batch[place] for place in mine]
-    prompts = environment.prompts(policy, rows)
-    seeds = [response_seed(seed, number, place) for place in mine]
-    responses = environment.respond(policy, prompts, seeds, options.temperature)
-    rollouts = environment.score(rows, responses)
+    places: list[int]
+    prompts: list[Prompt]
+    responses: list[Response]
+    rollouts: list[Rollout]
+    greedy_rewards: list[float]
 
-    start = time.perf_counter()
-    policy.model.train()
-    forward = _forward(policy, environment, rollouts, prompts, options)
-    records = [
-        {
-            "rollout_id": number * options.batch_size + place,
-            "update": number + 1,
-            **rollout.record(),
-            "confidence": forward.confidence[own].item(),
-            "entropy": forward.entropy[own].item(),
-            "tokens": len(rollout.response.ids),
-            "ended": rollout.response.ended,
-            "expressions": len(rollout.parsed.expressions),
-            **{f"reward_{name}": value for name, value in rollout.reward.components.items()},
-        }
-        for own, (place, rollout) in enumerate(zip(mine, rollouts))
-    ]
-    if options.algorithm == "remax":
-        greedy = environment.score(rows, environment.respond(policy, prompts))
-        records = [{**record, "greedy_reward": g.reward.value} for record, g in zip(records, greedy)]
-    table = sorted(processes.gather(records), key=lambda record: record["rollout_id"])
-    advantage = _advantage(table, options)
-    for record, value in zip(table, advantage.tolist()):
-        record["advantage"] = value
 
-    tokens = sum(record["tokens"] for record in table)
-    (-(advantage[mine].to(forward.logprob) * forward.logprob).sum() / tokens).backward()
-    curve: dict[str, Any] = {"update": number + 1, "lr": optimiser.lr, "grad_norm": optimiser.step()}
-    if options.isr.every and (number + 1) % options.isr.every == 0:
-        taken = (number + 1) // options.isr.every - 1
-        chosen = examples.pick(epoch_batch(len(examples), options.isr.batch_size, taken, seed + 1))
-        curve["isr_loss"] = sft.backward(policy, environment, chosen, options.micro_batch, options.isr.weight)
-        curve["isr_grad_norm"] = optimiser.step()
-    optimiser.advance()
-    # Apart from the curves: wall time differs between runs that are otherwise the same to the last digit.
-    seconds = {"update": number + 1, **vars(environment.seconds), "train": time.perf_counter() - start}
-    return Update(curve | summarise(table), table, seconds)
+class Trainer:
+    """What stays from update to update."""
+
+    def __init__(
+        self, policy: Policy, environment: Environment, examples: sft.Examples, options: Cgpo, seed: int
+    ) -> None:
+        self.policy = policy
+        self.environment = environment
+        self.examples = examples
+        self.options = options
+        self.seed = seed
+        self.optimiser = Optimiser(policy, options, options.updates)
+        self.reference = Snapshot(policy) if options.kl else None
+
+    def update(self, number: int) -> Update:
+        """Update `number` (from 0): rollouts, advantage, RL step, and an ISR step when it is due.
+
+        Each process answers its share of the prompts; rewards and confidences are gathered, because an advantage may
+        depend on the whole batch.
+        """
+        self.environment.seconds = Seconds()
+        batch = self._respond(number)
+        start = time.perf_counter()
+        self.policy.model.train()
+        # All graphs are kept until the advantage is known: it may depend on the confidence of every response.
+        first = list(self._passes(batch))
+        table = sorted(processes.gather(self._records(number, batch, first)), key=lambda row: int(row["rollout_id"]))
+        advantage = _advantage(table, self.options)
+        for record, value in zip(table, advantage.tolist()):
+            record["advantage"] = value
+        curve: dict[str, Any] = {"update": number + 1, "lr": self.optimiser.lr}
+        tokens = sum(record["tokens"] for record in table)
+        curve["grad_norm"] = self._reinforce(batch, first, advantage[batch.places], tokens)
+        if self.options.isr.every and (number + 1) % self.options.isr.every == 0:
+            curve |= self._regularise((number + 1) // self.options.isr.every - 1)
+        self.optimiser.advance()
+        # Apart from the curves: wall time differs between runs that are otherwise the same to the last digit.
+        seconds = {"update": number + 1, **vars(self.environment.seconds), "train": time.perf_counter() - start}
+        return Update(curve | summarise(table), table, seconds)
+
+    def _respond(self, number: int) -> Batch:
+        """Sample and score this process's share of the responses."""
+        options = self.options
+        positions = epoch_batch(len(self.examples), options.batch_size // options.group_size, number, self.seed)
+        everything = [self.examples.rows[position] for position in positions for _ in range(options.group_size)]
+        places = processes.share([len(row["images"]) for row in everything])
+        rows = [everything[place] for place in places]
+        prompts = self.environment.prompts(self.policy, rows)
+        seeds = [response_seed(self.seed, number, place) for place in places]
+        responses = self.environment.respond(self.policy, prompts, seeds, options.temperature)
+        rollouts = self.environment.score(rows, responses)
+        greedy = self.environment.greedy(self.policy, rows) if options.algorithm == "remax" else []
+        return Batch(places, prompts, responses, rollouts, [rollout.reward.value for rollout in greedy])
+
+    def _passes(self, batch: Batch) -> Iterator[Pass]:
+        options = self.options
+        return passes(self.policy, batch.prompts, batch.responses, options.micro_batch, options.temperature)
+
+    def _records(self, number: int, batch: Batch, first: Sequence[Pass]) -> list[dict[str, Any]]:
+        """This process's rows of the rollouts table, but for the advantage."""
+        records: list[dict[str, Any]] = [{} for _ in batch.places]
+        for one in first:
+            for row, own in enumerate(one.positions):
+                rollout_id = number * self.options.batch_size + batch.places[own]
+                records[own] = {"rollout_id": rollout_id, "update": number + 1}
+                records[own] |= _record(self.policy, batch.rollouts[own], one, row, self.options)
+        for record, reward in zip(records, batch.greedy_rewards):
+            record["greedy_reward"] = reward
+        return records
+
+    def _reinforce(self, batch: Batch, first: Sequence[Pass], advantage: Tensor, tokens: int) -> float:
+        """Step on the objective `epochs` times; returns the norm of the last gradient."""
+        options = self.options
+        old = [one.logprobs.detach() for one in first]
+        references: list[Tensor | None] = [None for _ in first]
+        if self.reference is not None:
+            with torch.no_grad(), self.reference.in_place():
+                references = [one.logprobs for one in self._passes(batch)]
+        norm = 0.0
+        for epoch in range(options.epochs):
+            for one, sampled, anchor in zip(self._passes(batch) if epoch else first, old, references):
+                (loss(one, sampled, advantage, options.clip, anchor, options.kl) / tokens).backward()
+            norm = self.optimiser.step()
+        return norm
+
+    def _regularise(self, taken: int) -> dict[str, float]:
+        """The ISR step that follows `taken` others."""
+        isr = self.options.isr
+        chosen = self.examples.pick(epoch_batch(len(self.examples), isr.batch_size, taken, self.seed + 1))
+        value = sft.backward(self.policy, self.environment, chosen, self.options.micro_batch, isr.weight)
+        return {"isr_loss": value, "isr_grad_norm": self.optimiser.step()}
 
 
 def response_seed(seed: int, update: int, place: int) -> int:
@@ -162,31 +193,28 @@ def response_seed(seed: int, update: int, place: int) -> int:
     return int(np.random.SeedSequence((seed, update, place)).generate_state(1)[0])
 
 
-def _forward(
-    policy: Policy, environment: Environment, rollouts: Sequence[Rollout], prompts: Sequence[Any], options: Cgpo
-) -> Forward:
-    """Log-probabilities of all responses with gradient, confidence and entropy without."""
-    responses = [rollout.response for rollout in rollouts]
-    counted = confidence.counted(policy, responses, options.confidence)
-    logprob: dict[int, Tensor] = {}
-    sure: dict[int, Tensor] = {}
-    spread: dict[int, Tensor] = {}
-    lengths = [len(prompt.input_ids) + len(response.ids) for prompt, response in zip(prompts, responses)]
-    for positions in buckets(lengths, options.micro_batch):
-        batch = policy.collate([prompts[p] for p in positions], [responses[p].ids for p in positions])
-        logprobs, mask, entropy = policy.logprobs_and_entropy(batch, options.temperature)
-        chosen = torch.zeros_like(mask)
-        for row, position in enumerate(positions):
-            chosen[row, mask[row]] = counted[position].to(mask.device)
-        certain = confidence.mean_probability(logprobs, chosen)
-        means = (entropy * mask).sum(-1) / mask.sum(-1)
-        for row, position in enumerate(positions):
-            logprob[position] = logprobs[row].sum()
-            sure[position], spread[position] = certain[row].cpu(), means[row].cpu()
-    if not rollouts:  # a process without a share of the batch
-        none = torch.zeros(0)
-        return Forward(none.requires_grad_(), none, none)
-    return Forward(*(torch.stack([part[place] for place in range(len(rollouts))]) for part in (logprob, sure, spread)))
+def _record(policy: Policy, rollout: Rollout, one: Pass, row: int, options: Cgpo) -> dict[str, Any]:
+    """The row of the rollouts table, but for its number and its advantage."""
+    response = rollout.response
+    parts = confidence.parts(policy, response)
+    counted = confidence.counted(parts, options.confidence, options.confidence_end_token, response.ended)
+    probability, entropy = one.own(row, one.logprobs.detach()).float().exp().cpu(), one.own(row, one.entropy).cpu()
+
+    def mean(values: Tensor, chosen: Tensor) -> float | None:
+        return values[chosen].mean().item() if chosen.any() else None
+
+    return {
+        **rollout.record(),
+        "confidence": mean(probability, counted),
+        **{f"confidence_{part}": mean(probability, parts[part]) for part in ("reasoning", "answer")},
+        "entropy": entropy.mean().item(),
+        **{f"entropy_{part}": mean(entropy, parts[part]) for part in ("reasoning", "tags", "expressions")},
+        "tokens": len(response.ids),
+        "ended": response.ended,
+        "expressions": len(rollout.parsed.expressions),
+        "repetition": repetition(response.ids),
+        **{f"reward_{name}": value for name, value in rollout.reward.components.items()},
+    }
 
 
 def _advantage(table: Sequence[dict[str, Any]], options: Cgpo) -> Tensor:

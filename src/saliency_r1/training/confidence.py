@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,23 +12,39 @@ from saliency_r1.cot import answer_start
 from saliency_r1.policy import Policy, Prompt, Response
 from saliency_r1.training.batches import buckets
 
+PARTS = ("reasoning", "answer", "tags", "expressions")
+_TAG = re.compile(r"</?(?:think|answer|rg|ins)>")
+_EXPRESSION = re.compile(r"(?<=>)[^<>]+(?=</(?:rg|ins)>)")
 
-def counted(policy: Policy, responses: Sequence[Response], part: str) -> list[Tensor]:
-    """For each response which of its tokens count, bool (tokens,).
 
-    `part`: "all" (the end token included), "reasoning" (before `<answer>`) or "answer" (from there on). A response of
-    which nothing would count, such as one without an answer, counts as a whole.
+def parts(policy: Policy, response: Response) -> dict[str, Tensor]:
+    """Which tokens of a response belong to which part, bool (tokens,) each.
+
+    "reasoning" (before `<answer>`) and "answer" (from there on, the end token included) are all of it; "tags" and the
+    text of "expressions" lie within them. A token belongs where its first character stands.
     """
-    masks = []
-    for response in responses:
-        mask = torch.ones(len(response.ids), dtype=torch.bool)
-        if part != "all":
-            ends = torch.tensor([len(text) for text in policy.tokenizer.batch_decode([[i] for i in response.ids])])
-            before = ends.cumsum(0) - ends < answer_start(response.text)
-            chosen = before if part == "reasoning" else ~before
-            mask = chosen if chosen.any() else mask
-        masks.append(mask)
-    return masks
+    lengths = torch.tensor([len(text) for text in policy.tokenizer.batch_decode([[i] for i in response.ids])])
+    starts = lengths.cumsum(0) - lengths
+    reasoning = starts < answer_start(response.text)
+
+    def within(pattern: re.Pattern[str]) -> Tensor:
+        inside = torch.zeros(len(starts), dtype=torch.bool)
+        for match in pattern.finditer(response.text):
+            inside |= (starts >= match.start()) & (starts < match.end())
+        return inside
+
+    return {"reasoning": reasoning, "answer": ~reasoning, "tags": within(_TAG), "expressions": within(_EXPRESSION)}
+
+
+def counted(parts: dict[str, Tensor], part: str, end_token: bool, ended: bool) -> Tensor:
+    """The tokens that count in the confidence: of a part, or "all" of them; with or without the token that ends it.
+
+    A response of which nothing would count, such as one without an answer, counts as a whole.
+    """
+    chosen = (parts["reasoning"] | parts["answer"]) if part == "all" else parts[part].clone()
+    if ended and not end_token:
+        chosen[-1] = False
+    return chosen if chosen.any() else torch.ones_like(chosen)
 
 
 def mean_probability(logprobs: Tensor, mask: Tensor) -> Tensor:
