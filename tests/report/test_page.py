@@ -88,7 +88,7 @@ def test_the_text_of_a_model_stays_text(page: str) -> None:
     assert "alert(" in HOSTILE
 
 
-SECTIONS = ("results", "gain", "examples", "training", "curves", "annotations", "checks", "lineage")
+SECTIONS = ("results", "gain", "examples", "training", "calibration", "curves", "annotations", "checks", "lineage")
 
 
 @pytest.mark.parametrize("section", SECTIONS)

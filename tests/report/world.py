@@ -150,6 +150,12 @@ def training(root: Path) -> None:
          "entropy": 1 - steps / 200, "isr_loss": [None if step % 16 else 0.4 for step in steps], "note": ["text"] * 100,
          "seconds_train": rng.random(100), "novel": noise}
     ).write_csv(root / "cgpo" / "curves.csv")  # fmt: skip
+    drawn = rng.random(400)
+    pl.DataFrame(
+        {"rollout_id": np.arange(400), "update": np.arange(400) // 4 + 1, "sample_id": ["scenes-sod/train/0000"] * 400,
+         "response": [HOSTILE] * 400, "reward": drawn, "confidence": 0.5 + 0.5 * rng.random(400),
+         "advantage": drawn - 0.75}
+    ).write_parquet(root / "cgpo" / "table.parquet")  # fmt: skip
     expectations = [
         {"column": "sample_id", "expectation": "unique", "rows": 12, "unexpected": 0},
         {"column": "reward", "expectation": "in [0, 1]", "rows": 12, "unexpected": 0},

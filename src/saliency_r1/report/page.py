@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saliency_r1.params import Params
-from saliency_r1.report import plots
+from saliency_r1.report import calibration, plots
 from saliency_r1.report.examples import REASONS, Example, columns, examples
 from saliency_r1.report.lineage import lineage
 from saliency_r1.report.overview import write_overview
 from saliency_r1.report.read import LABELS, TASKS, Artifacts
+from saliency_r1.report.response import highlight
 from saliency_r1.report.tables import Table, cards, markdown, results
 
 _TRAININGS = {"sft": "Supervised fine-tuning", "cgpo": "Confidence-guided policy optimisation"}
@@ -53,6 +54,7 @@ def render(
         cards=cards(tables),
         comparison=_comparison(source),
         trainings=[(stage, title, _training(source, stage)) for stage, title in _TRAININGS.items()],
+        calibration=_calibration(source),
         precision_recall=[plots.precision_recall(source.curves, name) for name in _unique(source.curves, "dataset")],
         examples={
             task: [(example, columns(example, f"{task}-{place}")) for place, example in enumerate(found)]
@@ -68,6 +70,21 @@ def render(
 
 def _training(source: Artifacts, stage: str) -> list[Markup]:
     return plots.training(source.training_curves(stage), stage)
+
+
+def _calibration(source: Artifacts) -> dict[str, Any]:
+    """Confidence against reward, of the responses near the end of CGPO."""
+    table = calibration.last_rollouts(source.rollouts)
+    bins = calibration.reliability(table)
+    types = calibration.response_types(table)
+    for row in types:
+        row["text"] = highlight(row["example"]["response"]) if row["example"] else ""
+    return {
+        "plot": plots.calibration(bins, "cgpo"),
+        "error": calibration.expected_calibration_error(bins),
+        "responses": len(table),
+        "types": types,
+    }
 
 
 def _comparison(source: Artifacts) -> list[dict[str, Any]]:

@@ -54,12 +54,19 @@ PANELS: Mapping[tuple[str, ...], str] = {
     ("loss",): "Loss",
     ("reward", "confidence"): "Reward and confidence",
     ("reward_sod", "reward_sis", "reward_cosod"): "Reward by task",
+    ("confidence_q10", "confidence_q50", "confidence_q90"): "Confidence, 10 %, median, 90 %",
+    ("confidence_reasoning", "confidence_answer"): "Confidence by part",
     ("gap",): "Mean |reward − confidence|",
+    ("brier",): "Mean (reward − confidence)²",
     ("rank_correlation",): "Rank correlation of confidence and reward",
     ("advantage_positive",): "Share of positive advantages",
+    ("advantage_up", "advantage_down"): "Mean advantage above and below zero",
+    ("advantage_of_failures",): "Share of |A| on responses that do not parse",
     ("parse_failures",): "Share of responses that do not parse",
     ("truncated",): "Share of responses that were cut off",
     ("entropy",): "Entropy of a token, nats",
+    ("entropy_reasoning", "entropy_tags", "entropy_expressions"): "Entropy by part, nats",
+    ("repetition",): "Share of repeated runs of four tokens",
     ("isr_loss",): "Loss of the interleaved SFT steps",
     ("grad_norm", "isr_grad_norm"): "Norm of the gradient",
     ("tokens",): "Tokens a response",
@@ -70,6 +77,10 @@ PANELS: Mapping[tuple[str, ...], str] = {
 _PALETTE = {
     **dict.fromkeys(("confidence", "confidence_std", "isr_grad_norm"), "accent"),
     **{f"reward_{task}": task for task in TASKS},
+    **dict(zip(("entropy_reasoning", "entropy_tags", "entropy_expressions"), TASKS)),
+    **dict(zip(("confidence_q10", "confidence_q50", "confidence_q90"), TASKS)),
+    "confidence_answer": "accent",
+    "advantage_down": "accent",
 }
 _X = ("step", "update")
 
@@ -109,7 +120,9 @@ def _training_panel(curves: pl.DataFrame, x: str, names: Sequence[str], title: s
 def _label(name: str) -> str:
     """A column as it stands in a legend."""
     known = {"grad_norm": "CGPO", "isr_grad_norm": "interleaved SFT"}
-    return known.get(name) or name.removesuffix("_std").removeprefix("reward_")
+    if name in known or name.endswith("_std"):
+        return known.get(name) or name.removesuffix("_std")
+    return name.partition("_")[2] or name
 
 
 def _smooth(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -129,6 +142,19 @@ def precision_recall(curves: pl.DataFrame, dataset: str) -> Markup:
         axes.set_title(dataset)
         axes.legend(loc="lower left")
         return _svg(figure, f"precision over recall on {dataset}")
+
+
+def calibration(bins: pl.DataFrame, colour: str) -> Markup:
+    """Mean reward over mean confidence of bins of responses; on the diagonal confidence says what reward will be."""
+    with rc_context(_STYLE):
+        figure, axes = _figure(3.6, 2.9)
+        low = min(float(bins["confidence"].min()), float(bins["reward"].min()))  # type: ignore[arg-type]
+        start = max(0.0, np.floor(low * 10) / 10)
+        axes.plot([start, 1], [start, 1], color=STAND_IN["muted"], linewidth=1)
+        axes.plot(bins["confidence"], bins["reward"], color=STAND_IN[colour], marker="o", markersize=4)
+        axes.set(xlim=(start, 1.02), ylim=(start, 1.02), xlabel="confidence", ylabel="reward")
+        axes.set_title("Calibration")
+        return _svg(figure, "reward over confidence")
 
 
 def consistency(annotations: pl.DataFrame) -> Markup:

@@ -82,6 +82,11 @@ class Artifacts:
             found[task].append(dataset)
         return {task: sorted(names, key=lambda name: (unseen(name), name)) for task, names in found.items() if names}
 
+    @cached_property
+    def rollouts(self) -> pl.DataFrame:
+        """One row a sampled response of CGPO."""
+        return pl.read_parquet(self.root / "cgpo" / "table.parquet")
+
     def training_curves(self, stage: str) -> pl.DataFrame:
         """What a training stage wrote down at every step."""
         return pl.read_csv(self.root / stage / "curves.csv", infer_schema_length=None)
