@@ -91,11 +91,13 @@ class Policy(Section):
     max_new_tokens: Count
     batch_size: Count
     attention: Literal["sdpa", "eager", "flash_attention_2"]
+    autocast: bool
+    gradient_checkpointing: bool
 
     @property
     def loading(self) -> dict[str, Any]:
         """The arguments of `policy.Policy.load` among these."""
-        return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels, "attention": self.attention}
+        return self.model_dump(exclude={"max_new_tokens", "batch_size"})
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -153,7 +155,7 @@ class Sft(Section):
     warmup: Steps
     weight_decay: NotNegative
     max_grad_norm: Positive
-    lora: Lora
+    lora: Lora | None
     checkpoint_every: Count
     evaluate_samples: Count
 

@@ -91,6 +91,18 @@ def test_image_and_control_tokens_are_never_sampled(policy, prompts):
     assert torch.isinf(logits[..., policy.suppressed]).all()
 
 
+def test_autocast_is_near_and_sampling_speaks_of_the_same_distribution(policy, prompts):
+    cast = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600, autocast=True)
+    (response,) = cast.generate(prompts[:1], 20)
+    batch = policy.collate(prompts[:1], [response.ids])
+    with torch.no_grad():
+        exact, mask = policy.logprobs(batch)
+        rounded, _ = cast.logprobs(batch)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert torch.allclose(rounded[mask], exact[mask], atol=0.1)
+
+
 def test_only_response_tokens_carry_loss(policy, prompts):
     answer = policy.response_ids("the red circle")
     batch = policy.collate([prompts[0]], [answer])

@@ -159,6 +159,36 @@ def moved(one, other):
     return sum((a - b).square().sum().item() for a, b in pairs if a.requires_grad) ** 0.5
 
 
+def test_gradient_checkpointing_changes_no_gradient(environment, examples):
+    found = []
+    for checkpointing in (False, True):
+        base = Policy.load(
+            EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600, gradient_checkpointing=checkpointing
+        )
+        policy = wrap(base, LORA, seed=1)
+        policy.model.train()
+        assert policy.model.is_activation_checkpointing == checkpointing
+        sft.backward(policy, environment, examples, 3, 1.0)
+        found.append([p.grad for p in policy.model.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 0
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*found))
+
+
+def test_full_fine_tuning_trains_the_language_model_and_is_stored_whole(environment, examples, tmp_path):
+    base = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
+    before = weights(base)
+    policy = wrap(base, None, seed=1)
+    options = SFT.model_copy(update={"lora": None, "lr": 1e-3, "steps": 2})
+    list(sft.train(policy, environment, examples, options, 0, tmp_path / "runs"))
+    changed = {name for name, value in weights(policy).items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "visual" not in name}
+    save_adapter(policy, tmp_path / "whole")
+    again = Policy.load(EMBEDDED / "models/policy", tmp_path / "whole", min_pixels=1024, max_pixels=25600)
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(policy).items())
+    list(cgpo.train(again, environment, examples, CGPO.model_copy(update={"updates": 1}), 0, tmp_path / "cgpo"))
+    assert moved(policy, again) > 0
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     checkpoints.save(tmp_path, 1, {"value": torch.ones(2)})
     checkpoints.save(tmp_path, 2, {"value": torch.zeros(2)})

@@ -61,8 +61,11 @@ class Sampler(LogitsProcessor):
 class Policy:
     """A Qwen2.5-VL model with its processor. `model` is the plain or the PEFT-wrapped network."""
 
-    def __init__(self, model: Any, processor: Any, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, model: Any, processor: Any, device: str | torch.device = "cpu", autocast: bool = False
+    ) -> None:
         self.model = model.to(device)
+        self.autocast = autocast
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.device = torch.device(device)
@@ -82,20 +85,33 @@ class Policy:
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         attention: str = "sdpa",
+        autocast: bool = False,
+        gradient_checkpointing: bool = False,
         trainable: bool = False,
     ) -> Policy:
-        """Read a Hugging Face folder and, if given, a PEFT adapter on top of it (loaded, never wrapped again)."""
+        """Read a Hugging Face folder and, if given, what was learnt on top of it.
+
+        `adapter`: a PEFT folder (loaded, never wrapped again), or after full fine-tuning the folder of a whole model.
+        `autocast` computes in bfloat16 whatever the weights are; `gradient_checkpointing` trades time for memory in
+        training.
+        """
         processor = AutoProcessor.from_pretrained(folder)
         if min_pixels is not None and max_pixels is not None:
             processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        lora = adapter if adapter is not None and (Path(adapter) / "adapter_config.json").exists() else None
+        weights = folder if adapter is None or lora else adapter
         model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention
+            weights, dtype=dtype, attn_implementation=attention
         )
-        if adapter is not None:
+        if gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        if lora:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-        return cls(model.eval(), processor, device)
+            model = PeftModel.from_pretrained(model, lora, is_trainable=trainable)
+        else:
+            freeze_vision(model)
+        return cls(model.eval(), processor, device, autocast)
 
     def prompt(self, images: Sequence[Image.Image], instruction: str) -> Prompt:
         """Encode images (RGB) and an instruction as one user turn that waits for the assistant's answer."""
@@ -158,19 +174,24 @@ class Policy:
         training = self.model.training
         self.model.eval()
         sampler = [] if seeds is None else [Sampler(seeds, temperature, self.device)]
-        output = self.model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,  # the sampler has drawn already: the largest of the perturbed logits is the sample
-            logits_processor=LogitsProcessorList(sampler),
-            repetition_penalty=1.0,
-            suppress_tokens=self.suppressed,
-            eos_token_id=self.end_id,
-            pad_token_id=self.pad_id,
-            use_cache=True,
-        )
+        with self._precision():
+            output = self.model.generate(
+                **batch,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,  # the sampler has drawn already: the largest of the perturbed logits is the sample
+                logits_processor=LogitsProcessorList(sampler),
+                repetition_penalty=1.0,
+                suppress_tokens=self.suppressed,
+                eos_token_id=self.end_id,
+                pad_token_id=self.pad_id,
+                use_cache=True,
+            )
         self.model.train(training)
         return [self._response(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def _precision(self) -> torch.autocast:
+        """Of generation and of the forward pass alike, so that confidence speaks of what was sampled."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def _response(self, ids: list[int]) -> Response:
         """Cut a generated row at its end token."""
@@ -185,7 +206,8 @@ class Policy:
         answers = batch["labels"][:, 1:] != IGNORED
         # The output layer sees the responses alone: prompts with images are long, and vocabularies large.
         first = int(answers.any(0).int().argmax())
-        kept = self.model(**inputs, use_cache=False, logits_to_keep=answers.shape[1] + 1 - first).logits
+        with self._precision():
+            kept = self.model(**inputs, use_cache=False, logits_to_keep=answers.shape[1] + 1 - first).logits
         logits = kept[:, :-1][answers[:, first:]].float()
         mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
         mask[self.suppressed] = True
@@ -208,3 +230,9 @@ class Policy:
         logprobs = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, chosen)
         entropy = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, spread)
         return logprobs, mask, entropy
+
+
+def freeze_vision(model: nn.Module) -> None:
+    """The vision tower is not trained: leave only the language model's weights trainable."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("visual" not in name)

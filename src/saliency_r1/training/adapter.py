@@ -38,11 +38,15 @@ class Optimisation(Protocol):
     max_grad_norm: float
 
 
-def wrap(policy: Policy, lora: Lora, seed: int) -> Policy:
+def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
     """Put a fresh LoRA adapter on a base policy. `lora.targets` is a regular expression over module names.
+
+    Without `lora` the policy is returned as it is: all of its language model is trained.
 
     Raises `ValueError` when the expression reaches into the vision tower, which stays frozen.
     """
+    if lora is None:
+        return policy
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -55,7 +59,7 @@ def wrap(policy: Policy, lora: Lora, seed: int) -> Policy:
         raise ValueError(
             f"sft.lora.targets = {lora.targets!r} adapts the vision tower ({touched[0]}); exclude `visual`"
         )
-    return Policy(model, policy.processor, policy.device)
+    return Policy(model, policy.processor, policy.device, policy.autocast)
 
 
 class Optimiser:
@@ -142,7 +146,7 @@ def restore(policy: Policy, optimiser: Optimiser, state: dict[str, Any]) -> None
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:
-    """Write the PEFT folder. The name of the base is the pipeline's, not the path of one machine."""
+    """Write what was trained: the PEFT folder, or the whole model after full fine-tuning."""
     policy.model.save_pretrained(folder)
     readme = folder / "README.md"
     readme.unlink(missing_ok=True)
