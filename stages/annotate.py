@@ -13,8 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from saliency_r1 import segmenter, tasks
-from saliency_r1.annotation import OfflineAnnotator, annotate
+from saliency_r1 import annotation, segmenter, tasks
 from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.stage import prepare_torch, progress, run_stage
@@ -27,17 +26,17 @@ def main(params: Params) -> None:
     device, dtype = prepare_torch(params.runtime, params.seed)
     options = params.annotate
     samples = pl.read_parquet(DOWNLOAD / "table.parquet").filter(pl.col("split").is_in(options.splits))
-    annotations = annotate(
+    annotations = annotation.annotate(
         samples.to_dicts(),
         DOWNLOAD,
-        OfflineAnnotator(options.variety),
+        annotation.load(options, Path("runs/annotate/answers"), device, dtype),
         segmenter.load(DOWNLOAD / "models/segmenter", device, dtype, **params.segmenter.model_dump()),
         options.threshold,
         options.attempts,
         params.seed,
         params.segmenter.batch_images,
     )
-    rows = [asdict(annotation) for annotation in progress(annotations, len(samples), "annotate")]
+    rows = [asdict(one) for one in progress(annotations, len(samples), "annotate")]
     table = samples.select("sample_id", "task", "dataset", "split").with_columns(
         instruction=pl.col("task").replace_strict({name: task.instruction for name, task in tasks.TASKS.items()})
     )

@@ -126,11 +126,27 @@ class Download(Section):
     allow_missing: tuple[str, ...]
 
 
+class Endpoint(Section):
+    """A server that speaks the OpenAI chat protocol; `max_requests` and `max_tokens` are the budget of a run."""
+
+    url: str
+    concurrency: Count
+    timeout: Positive
+    retries: Steps
+    backoff: NotNegative
+    temperature: NotNegative
+    max_requests: Count | None
+    max_tokens: Count | None
+
+
 class Annotate(Section):
     """Output-to-reasoning: from the ground truth to the annotated response."""
 
-    annotator: Literal["offline"]
+    annotator: Literal["offline", "openai", "local"]
     variety: Share
+    model: str
+    answer_tokens: Count
+    endpoint: Endpoint
     threshold: Share
     attempts: Count
     splits: Annotated[tuple[Split, ...], Field(min_length=1)]

@@ -10,6 +10,7 @@ from saliency_r1 import cot, tasks
 from saliency_r1.annotation import OfflineAnnotator, annotate
 from saliency_r1.annotation.agreement import agreement
 from saliency_r1.annotation.attributes import measure
+from saliency_r1.annotation.interface import Subject, Try
 from saliency_r1.data.samples import read_masks
 from saliency_r1.segmenter import Segment
 
@@ -86,9 +87,10 @@ def test_an_expression_that_prefers_another_instance_counts_nothing():
 def test_plain_wording_has_no_synonyms(samples):
     _, rows = samples
     objects = json.loads(rows[0]["meta"])["objects"]
+    subject = Subject("a", "sod", [], tasks.get("sod").truth([np.ones((2, 2), np.uint8) * 255]), objects)
     for seed in range(20):
-        _, expressions = OfflineAnnotator(0.0).write("sod", objects, np.random.default_rng(seed))
-        for item, expression in zip([o for o in objects[0] if o["salient"]], expressions):
+        (said,) = OfflineAnnotator(0.0).write([Try(subject, 0, 1, (seed,))])
+        for item, expression in zip([o for o in objects[0] if o["salient"]], said.expressions):
             assert f"{item['colour']} {item['shape']}" in expression.text
 
 

@@ -1,6 +1,31 @@
 """Output-to-reasoning: from the ground truth to expressions, and from there to a reasoning that leads to them."""
 
-from saliency_r1.annotation.agreement import Annotation, annotate
-from saliency_r1.annotation.offline import OfflineAnnotator
+from __future__ import annotations
 
-__all__ = ["Annotation", "OfflineAnnotator", "annotate"]
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1.annotation.agreement import Annotation, annotate
+from saliency_r1.annotation.interface import AnnotationError, Annotator
+from saliency_r1.annotation.offline import OfflineAnnotator
+from saliency_r1.params import Annotate
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Annotation", "AnnotationError", "Annotator", "OfflineAnnotator", "annotate", "load"]
+
+
+def load(options: Annotate, cache: Path, device: torch.device, dtype: torch.dtype) -> Annotator:
+    """The annotator that `annotate.annotator` names; `cache` is where an endpoint's answers are kept."""
+    match options.annotator:
+        case "offline":
+            return OfflineAnnotator(options.variety)
+        case "openai":
+            from saliency_r1.annotation.endpoint import EndpointAnnotator
+
+            return EndpointAnnotator(options.model, options.answer_tokens, options.endpoint, cache)
+        case "local":
+            from saliency_r1.annotation.local import LocalAnnotator
+
+            return LocalAnnotator(options.model, options.answer_tokens, device, dtype)

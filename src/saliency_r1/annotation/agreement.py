@@ -8,7 +8,7 @@ sample is set aside (`kept = False`), counted and gated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -19,7 +19,7 @@ from PIL import Image
 
 from saliency_r1 import cot, tasks
 from saliency_r1.annotation.attributes import objects_of
-from saliency_r1.annotation.offline import OfflineAnnotator
+from saliency_r1.annotation.interface import Annotator, Proposal, Subject, Try
 from saliency_r1.data.samples import read_images, read_masks
 from saliency_r1.segmenter import Encoded, Segment, Segmenter
 from saliency_r1.tasks.instances import pairwise_iou
@@ -39,19 +39,18 @@ class Annotation:
 
 @dataclass
 class _Draft:
-    """A sample on its way: what is known about it and the best version so far."""
+    """A sample on its way: what is known about it, the best version so far, what was wrong with the last one."""
 
-    row: Mapping[str, Any]
-    truth: tasks.Truth
-    objects: list[list[dict[str, Any]]]
+    subject: Subject
     encoded: list[Encoded]
-    best: Annotation | None = None
+    best: Annotation
+    feedback: str = ""
 
 
 def annotate(
     rows: Sequence[Mapping[str, Any]],
     folder: Path,
-    annotator: OfflineAnnotator,
+    annotator: Annotator,
     segmenter: Segmenter,
     threshold: float,
     attempts: int,
@@ -60,20 +59,19 @@ def annotate(
 ) -> Iterator[Annotation]:
     """Annotate rows of the sample table (paths relative to `folder`), `batch_size` samples at a time, in order.
 
-    A sample's wording depends on (seed, its id, the attempt) alone, so neither order nor batch size changes it.
+    The seed of a sample's wording depends on (seed, its id, the attempt) alone, so neither order nor batch size
+    changes it. Raises what the annotator raises when it cannot go on.
     """
     for start in range(0, len(rows), batch_size):
         drafts = _prepare(rows[start : start + batch_size], folder, segmenter)
         for attempt in range(attempts):
-            open_drafts = [draft for draft in drafts if draft.best is None or draft.best.consistency < threshold]
-            if not open_drafts:
-                break
-            variety = annotator.variety * (1 - attempt / attempts)
-            _attempt(open_drafts, annotator, segmenter, variety, attempt, seed)
+            unsettled = [draft for draft in drafts if not draft.best.response or draft.best.consistency < threshold]
+            tries = [_try(draft, attempt, attempts, seed) for draft in unsettled]
+            if tries:
+                _consider(unsettled, annotator.write(tries), segmenter, threshold)
         for draft in drafts:
-            assert draft.best is not None
-            kept = draft.best.consistency >= threshold
-            yield Annotation(**{**vars(draft.best), "kept": kept})
+            kept = bool(draft.best.response) and draft.best.consistency >= threshold
+            yield replace(draft.best, kept=kept)
 
 
 def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segmenter) -> list[_Draft]:
@@ -84,40 +82,52 @@ def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segment
     for row, group in zip(rows, images):
         truth = tasks.get(row["task"]).truth(read_masks(row, folder))
         masks = [truth.masks] if row["task"] == "sis" else [[mask] for mask in truth.masks]
-        drafts.append(_Draft(row, truth, objects_of(row["meta"], group, masks), [next(encoded) for _ in group]))
+        subject = Subject(row["sample_id"], row["task"], group, truth, objects_of(row["meta"], group, masks))
+        nothing = Annotation(row["sample_id"], "", (), 0.0, 0, False)
+        drafts.append(_Draft(subject, [next(encoded) for _ in group], nothing))
     return drafts
 
 
-def _attempt(
-    drafts: Sequence[_Draft],
-    annotator: OfflineAnnotator,
-    segmenter: Segmenter,
-    variety: float,
-    attempt: int,
-    seed: int,
+def _try(draft: _Draft, attempt: int, attempts: int, seed: int) -> Try:
+    own = (seed, crc32(draft.subject.sample_id.encode()), attempt)
+    return Try(draft.subject, attempt, attempts, own, draft.feedback)
+
+
+def _consider(
+    drafts: Sequence[_Draft], proposals: Sequence[Proposal], segmenter: Segmenter, threshold: float
 ) -> None:
-    """Write every draft once, segment all expressions in one call, keep what is better than before."""
-    written = []
-    for draft in drafts:
-        rng = np.random.default_rng((seed, crc32(draft.row["sample_id"].encode()), attempt))
-        written.append(annotator.write(draft.row["task"], draft.objects, rng, variety))
-    encoded = [draft.encoded[e.image] for draft, (_, expressions) in zip(drafts, written) for e in expressions]
-    phrases = [[e.text] for _, expressions in written for e in expressions]
-    segments = iter(found[0] for found in segmenter.segment(encoded, phrases))
-    for draft, (reasoning, expressions) in zip(drafts, written):
-        mine = [next(segments) for _ in expressions]
-        consistency = float(np.mean(agreement(draft.row["task"], draft.objects, expressions, mine, draft.truth)))
-        if draft.best is None or consistency > draft.best.consistency:
-            draft.best = Annotation(
-                draft.row["sample_id"],
-                cot.render(reasoning, expressions),
-                tuple(e.text for e in expressions),
-                consistency,
-                attempt + 1,
-                False,
+    """Segment the expressions of all proposals in one call and keep what is better than before."""
+    encoded = [draft.encoded[e.image] for draft, said in zip(drafts, proposals) for e in said.expressions]
+    phrases = [[e.text] for said in proposals for e in said.expressions]
+    segments = iter([found[0] for found in segmenter.segment(encoded, phrases)] if phrases else [])
+    for draft, said in zip(drafts, proposals):
+        draft.best = replace(draft.best, attempts=draft.best.attempts + 1)
+        if said.fault or not said.expressions:
+            draft.feedback = said.fault or "There was no expression."
+            continue
+        mine = [next(segments) for _ in said.expressions]
+        subject = draft.subject
+        ious = agreement(subject.task, subject.objects, said.expressions, mine, subject.truth)
+        draft.feedback = _feedback(said.expressions, ious, threshold)
+        if not draft.best.response or np.mean(ious) > draft.best.consistency:
+            draft.best = replace(
+                draft.best,
+                response=cot.render(said.reasoning, said.expressions),
+                expressions=tuple(e.text for e in said.expressions),
+                consistency=float(np.mean(ious)),
             )
-        else:
-            draft.best = Annotation(**{**vars(draft.best), "attempts": attempt + 1})
+
+
+def _feedback(expressions: Sequence[cot.Expression], ious: Sequence[float], threshold: float) -> str:
+    """What a segmenter made of expressions that it did not understand, in words for the next attempt.
+
+    Instances have an IoU for each expression, other tasks one for each image.
+    """
+    if len(ious) == len(expressions):
+        weak = [(f"{e.text!r}", iou) for e, iou in zip(expressions, ious) if iou < threshold]
+    else:
+        weak = [("the expressions together", iou) for iou in ious if iou < threshold]
+    return " ".join(f"A segmenter given {what} found a region with an overlap of {iou:.2f} only." for what, iou in weak)
 
 
 def agreement(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_r1.annotation.interface import Proposal, Try
 from saliency_r1.cot import KINDS, Expression
 from saliency_r1.data import wording
 
@@ -33,20 +34,23 @@ class OfflineAnnotator:
     def __init__(self, variety: float) -> None:
         self.variety = variety
 
-    def write(
-        self, task: str, objects: Sequence[Objects], rng: np.random.Generator, variety: float | None = None
-    ) -> tuple[str, list[Expression]]:
-        """Reasoning and expressions for one sample; `variety` overrides the annotator's own for a plainer retry."""
-        spoken = self.variety if variety is None else variety
-        salient = [[item for item in image if item["salient"]] for image in objects]
-        expressions = [
-            Expression(KINDS[task], index, wording.referring_phrase(item, rng, spoken))
-            for index, items in enumerate(salient)
+    def write(self, tries: Sequence[Try]) -> list[Proposal]:
+        """The same for equal seeds; plainer at every further attempt."""
+        return [self._proposal(one) for one in tries]
+
+    def _proposal(self, one: Try) -> Proposal:
+        subject, rng = one.subject, np.random.default_rng(one.seed)
+        variety = self.variety * (1 - one.number / one.of)
+        expressions = tuple(
+            Expression(KINDS[subject.task], index, wording.referring_phrase(item, rng, variety))
+            for index, items in enumerate(subject.salient)
             for item in items
-        ]
-        if task == "cosod":
-            return self._shared(objects, salient, rng, spoken), expressions
-        return self._standing_out(objects[0], salient[0], rng, spoken), expressions
+        )
+        if subject.task == "cosod":
+            reasoning = self._shared(subject.objects, subject.salient, rng, variety)
+        else:
+            reasoning = self._standing_out(subject.objects[0], subject.salient[0], rng, variety)
+        return Proposal(reasoning, expressions)
 
     def _standing_out(self, objects: Objects, salient: Objects, rng: np.random.Generator, variety: float) -> str:
         """What is there, what does not matter and why, what stands out."""

@@ -1,0 +1,39 @@
+"""The annotator in this process: a vision-language model from a Hugging Face folder or hub name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from saliency_r1.annotation import prompting
+from saliency_r1.annotation.interface import Proposal, Try
+
+
+class LocalAnnotator:
+    """Asks a model with a chat template, one sample at a time, greedily at first and sampling at further attempts."""
+
+    def __init__(self, model: str, answer_tokens: int, device: torch.device, dtype: torch.dtype) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self.processor = AutoProcessor.from_pretrained(model)
+        network: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        self.model = network.to(device).eval()
+        self.answer_tokens = answer_tokens
+
+    def write(self, tries: Sequence[Try]) -> list[Proposal]:
+        """Proposals in order; an answer that is no annotation is a fault."""
+        return [prompting.read(self._answer(one), one.subject) for one in tries]
+
+    @torch.inference_mode()
+    def _answer(self, one: Try) -> str:
+        images = prompting.outlined(one.subject)
+        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompting.prompt(one)}]
+        text = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        inputs = self.processor(text=[text], images=images, return_tensors="pt").to(self.model.device)
+        torch.manual_seed(one.seed[0] + one.number)
+        output = self.model.generate(**inputs, max_new_tokens=self.answer_tokens, do_sample=one.number > 0)
+        return str(self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))

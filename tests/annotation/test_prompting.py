@@ -1,0 +1,85 @@
+"""Prompts and how answers to them are read."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saliency_r1 import tasks
+from saliency_r1.annotation import prompting
+from saliency_r1.annotation.interface import Subject, Try
+from saliency_r1.annotation.local import LocalAnnotator
+
+IDS = np.zeros((40, 60), np.uint16)
+IDS[5:15, 5:15], IDS[20:35, 30:55] = 1, 2
+GREY = Image.new("RGB", (60, 40), (120, 120, 120))
+
+
+def subject(task: str) -> Subject:
+    if task == "sis":
+        objects = [[{"id": 2, "salient": True}, {"id": 1, "salient": True}]]
+        return Subject("s", task, [GREY], tasks.get(task).truth([IDS]), objects)
+    count = 3 if task == "cosod" else 1
+    truth = tasks.get(task).truth([((IDS > 0) * 255).astype(np.uint8)] * count)
+    return Subject("s", task, [GREY] * count, truth, [[{"id": 1, "salient": True}]] * count)
+
+
+def answer(**content: object) -> str:
+    return json.dumps({"reasoning": "It stands out."} | content)
+
+
+@pytest.mark.parametrize(("task", "wanted"), [("sod", "exactly what"), ("sis", "2 strings"), ("cosod", "3 strings")])
+def test_prompts_say_how_many_and_end_with_what_was_wrong(task: str, wanted: str) -> None:
+    first, again = (prompting.prompt(Try(subject(task), 0, 3, (1,), said)) for said in ("", "Too vague."))
+    assert wanted in first
+    assert "{" not in first
+    assert again.startswith(first)
+    assert again.endswith("Too vague.")
+
+
+def test_instances_are_outlined_and_numbered_in_the_order_of_the_objects() -> None:
+    (drawn,) = prompting.outlined(subject("sis"))
+    changed = np.asarray(drawn) != np.asarray(GREY)
+    assert changed[20, 30:55].any()
+    assert changed[5, 5:15].any()
+    assert not changed[-3:].any()
+    assert np.asarray(GREY).min() == 120, "the image itself is left alone"
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "fault"),
+    [
+        ("sod", "the red disc", "not the JSON"),
+        ("sod", answer(expressions=[]), "expressions"),
+        ("sod", answer(expressions=["a"], more=1), "more"),
+        ("sod", answer(expressions=["<rg>a</rg>"]), "expressions.0"),
+        ("sod", answer(expressions=["a"], reasoning="</think>"), "reasoning"),
+        ("sis", answer(expressions=["a"]), "It had 1 expressions, 2 were asked for"),
+        ("cosod", answer(expressions=["a"] * 3), "shared"),
+        ("cosod", answer(expressions=["a"] * 2, shared="a"), "It had 2 expressions, 3"),
+        ("cosod", answer(expressions=["the cup", "a cup", "the mug"], shared="Cup"), "'the mug' does not name"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_said(task: str, text: str, fault: str) -> None:
+    said = prompting.read(text, subject(task))
+    assert fault in said.fault
+    assert not said.expressions
+
+
+def test_good_answers() -> None:
+    fenced = f"Here you are:\n```json\n{answer(expressions=[' the ring ', 'the cup'])}\n```"
+    assert [e.text for e in prompting.read(fenced, subject("sis")).expressions] == ["the ring", "the cup"]
+    group = prompting.read(answer(expressions=["the Cup", "a cup", "the cup left"], shared="cup"), subject("cosod"))
+    assert [(e.kind, e.image) for e in group.expressions] == [("rg", 0), ("rg", 1), ("rg", 2)]
+
+
+def test_a_local_model_is_asked_and_its_answer_read() -> None:
+    """The embedded policy cannot write JSON: what comes back is a fault, and the whole path has run."""
+    import torch
+    from rendered import EMBEDDED
+
+    model = str(EMBEDDED / "models/policy")
+    annotator = LocalAnnotator(model, 12, torch.device("cpu"), torch.float32)
+    said = annotator.write([Try(subject(task), number, 2, (1,)) for number, task in enumerate(("sod", "cosod"))])
+    assert all("not the JSON" in one.fault for one in said)
