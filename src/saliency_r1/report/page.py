@@ -101,7 +101,8 @@ def _colour(model: str) -> str:
 
 
 def _annotations(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Counts and the mean consistency of the annotations, by task."""
+    """Counts, consistency and wording of the annotations, by task; the wording is that of the kept ones."""
+    words = pl.col("response").filter("kept").str.replace_all(r"<[^>]+>", " ").str.extract_all(r"\w+")
     return (
         table.group_by("task")
         .agg(
@@ -109,6 +110,10 @@ def _annotations(table: pl.DataFrame) -> list[dict[str, Any]]:
             kept=pl.col("kept").mean(),
             consistency=pl.col("consistency").filter("kept").mean(),
             rewritten=(pl.col("attempts") > 1).mean(),
+            expressions=pl.col("expressions").filter("kept").list.len().mean(),
+            words=words.list.len().mean(),
+            vocabulary=words.explode().str.to_lowercase().n_unique(),
+            repeated=1 - pl.col("response").filter("kept").n_unique() / pl.col("kept").sum(),
         )
         .sort(pl.col("task").replace_strict({task: place for place, task in enumerate(TASKS)}, default=len(TASKS)))
         .to_dicts()
