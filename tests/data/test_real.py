@@ -1,6 +1,8 @@
 """Real photographs, imported where they lie by the importers of the public layouts."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +10,43 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from saliency_r1 import cot, tasks
+from saliency_r1.annotation import Annotation, OfflineAnnotator, annotate
 from saliency_r1.data.images import thumbnail
 from saliency_r1.data.leaks import find_leaks
+from saliency_r1.data.samples import read_masks
+from saliency_r1.segmenter import Segment
 
 from .test_leaks import saved_again
 from .toys import Project
 
 REAL = Path(__file__).parents[3] / "shared/data/real"
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is missing: it holds real images and is not shipped")
+
+
+@dataclass
+class Believing:
+    """A segmenter that finds what the ground truth holds, whatever it is asked: the words alone are on trial."""
+
+    truths: Iterator[np.ndarray]
+
+    def encode(self, images):
+        return list(images)
+
+    def segment(self, encoded, phrases):
+        return [[Segment(np.where(next(self.truths), 9.0, -9.0).astype(np.float32), 1.0)] for _ in encoded]
+
+
+def annotated(table: pl.DataFrame, folder: Path) -> list[Annotation]:
+    """Offline annotations of photographs that carry no attributes; all of them must parse and be kept."""
+    rows = table.to_dicts()
+    truths = (mask for row in rows for mask in tasks.get(row["task"]).truth(read_masks(row, folder)).masks)
+    made = list(annotate(rows, folder, OfflineAnnotator(0.4), Believing(truths), 0.7, 1, 0, 1))
+    for row, said in zip(rows, made):
+        parsed = cot.parse(said.response, row["task"], len(row["images"]))
+        assert parsed.ok, (said.response, parsed.errors)
+        assert said.kept
+    return made
 
 
 def test_ecssd_pairs(project: Project) -> None:
@@ -27,6 +58,8 @@ def test_ecssd_pairs(project: Project) -> None:
             assert image.size == truth.size == (row["width"][0], row["height"][0])
             assert set(np.unique(np.asarray(truth))) == {0, 255}
     assert not project.report()["imports"]["ECSSD-60/test"]["missing"]
+    different = {said.expressions for said in annotated(table, project.out)}
+    assert len(different) >= 20, "photographs differ, so do words"
 
 
 def test_voc_groups(project: Project) -> None:
@@ -39,6 +72,8 @@ def test_voc_groups(project: Project) -> None:
     assert table["group"].value_counts(sort=True)["count"].to_list() == [3, 3, 3, 3]
     assert sum(len(names) for names in table["names"]) == 32
     assert all(len(names) in (2, 3) for names in table["names"])
+    for row, said in zip(table.to_dicts(), annotated(table, project.out)):
+        assert len(said.expressions) == len(row["images"])
 
 
 def test_coco_instances(project: Project, tmp_path: Path) -> None:
@@ -62,6 +97,9 @@ def test_coco_instances(project: Project, tmp_path: Path) -> None:
         "splits": {"test": {"folder": str(source), "annotations": "train.json", "count": 24}},
     }
     table = project.run(allow_missing=("COCO-24/*",))
+    for row, said in zip(table.to_dicts(), annotated(table, project.out)):
+        instances = len(np.unique(np.asarray(Image.open(project.out / row["masks"][0])))) - 1
+        assert len(said.expressions) == instances
     missing = project.report()["imports"]["COCO-24/test"]["missing"]
     assert len(table) + len(missing) == 24
     assert all("hidden behind others" in problem["reason"] for problem in missing)
