@@ -171,6 +171,7 @@ class Sft(Section):
     warmup: Steps
     weight_decay: NotNegative
     max_grad_norm: Positive
+    average: Annotated[float, Field(ge=0, lt=1)]
     lora: Lora | None
     checkpoint_every: Count
     evaluate_samples: Count
@@ -238,6 +239,7 @@ class Cgpo(Section):
     warmup: Steps
     weight_decay: NotNegative
     max_grad_norm: Positive
+    average: Annotated[float, Field(ge=0, lt=1)]
     checkpoint_every: Count
 
 

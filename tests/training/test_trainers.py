@@ -10,18 +10,19 @@ from saliency_r1.annotation import OfflineAnnotator, annotate
 from saliency_r1.params import Cgpo, Isr, Lora, Sft
 from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, checkpoints, sft
-from saliency_r1.training.adapter import TrainingError, save_adapter, wrap
+from saliency_r1.training.adapter import Optimiser, TrainingError, save_adapter, wrap
 from saliency_r1.training.rollouts import Environment
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$")
 SFT = Sft(
-    lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, lora=LORA,
-    checkpoint_every=2, evaluate_samples=2,
+    lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, average=0.5,
+    lora=LORA, checkpoint_every=2, evaluate_samples=2,
 )  # fmt: skip
 CGPO = Cgpo(
     algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
     temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0,
-    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, max_grad_norm=1.0, checkpoint_every=1,
+    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, max_grad_norm=1.0, average=0.5,
+    checkpoint_every=1,
 )  # fmt: skip
 WEIGHTS = {
     "sod": {"s_measure": 0.6, "iou": 0.3, "format": 0.1},
@@ -157,6 +158,28 @@ def moved(one, other):
     """The distance between two policies' trainable weights."""
     pairs = zip(one.model.parameters(), other.model.parameters())
     return sum((a - b).square().sum().item() for a, b in pairs if a.requires_grad) ** 0.5
+
+
+def test_the_average_of_the_weights_is_what_is_kept():
+    policy = fresh()
+    options = SFT.model_copy(update={"average": 0.75})
+    optimiser = Optimiser(policy, options, 4)
+    (first, *_) = optimiser.parameters
+    seen = []
+    for value in (1.0, 2.0, 3.0):
+        with torch.no_grad():
+            first.fill_(value)
+        optimiser.advance()
+        seen.append(optimiser.average[0].flatten()[0].item())
+    # The past weighs 1/10, 2/11 and 3/12: the start is soon forgotten.
+    assert seen[1] == pytest.approx(seen[0] * 2 / 11 + 2 * 9 / 11)
+    assert seen[2] == pytest.approx(seen[1] * 3 / 12 + 3 * 9 / 12)
+    optimiser.settle()
+    assert first.flatten()[0].item() == pytest.approx(seen[2])
+    last = Optimiser(policy, SFT.model_copy(update={"average": 0.0}), 4)
+    last.advance()
+    last.settle()
+    assert first.flatten()[0].item() == pytest.approx(seen[2]), "without an average the last weights stay"
 
 
 def test_gradient_checkpointing_changes_no_gradient(environment, examples):

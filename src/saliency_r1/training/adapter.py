@@ -36,6 +36,7 @@ class Optimisation(Protocol):
     warmup: int
     weight_decay: float
     max_grad_norm: float
+    average: float
 
 
 def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
@@ -63,13 +64,18 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
 
 
 class Optimiser:
-    """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy."""
+    """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy.
+
+    `options.average` is the weight of the past in a running average of the weights (0: none is kept). Small batches
+    make the last weights a matter of chance, their average much less so; `settle` puts it in their place.
+    """
 
     def __init__(self, policy: Policy, options: Optimisation, steps: int) -> None:
         self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         self.options = options
         self.steps = steps
         self.done = 0  # steps of the schedule, which moves on even when a gradient is dropped
+        self.average = [parameter.detach().clone() for parameter in self.parameters] if options.average else []
         self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, weight_decay=options.weight_decay)
 
     @property
@@ -98,8 +104,18 @@ class Optimiser:
         return norm
 
     def advance(self) -> None:
-        """Move the schedule on by one step."""
+        """Move the schedule and the running average on by one step."""
         self.done += 1
+        # At first the average reaches back over a part of the run only, or it would keep the start in mind.
+        past = min(self.options.average, self.done / (self.done + 9))
+        for mean, parameter in zip(self.average, self.parameters):
+            mean.lerp_(parameter.detach(), 1 - past)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """End the training: the running average, if one is kept, becomes the policy."""
+        for mean, parameter in zip(self.average, self.parameters):
+            parameter.copy_(mean)
 
 
 class Snapshot:
@@ -130,6 +146,7 @@ def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
         "weights": weights,
         "optimiser": optimiser.adamw.state_dict(),
         "done": optimiser.done,
+        "average": optimiser.average,
     }
 
 
@@ -143,6 +160,8 @@ def restore(policy: Policy, optimiser: Optimiser, state: dict[str, Any]) -> None
         parameter.copy_(state["weights"][name])
     optimiser.adamw.load_state_dict(state["optimiser"])
     optimiser.done = state["done"]
+    for mean, value in zip(optimiser.average, state["average"], strict=True):
+        mean.copy_(value)
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:

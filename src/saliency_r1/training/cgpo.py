@@ -81,6 +81,7 @@ def train(
             state = state_of(policy, trainer.optimiser)
             checkpoints.save(runs, number + 1, {**state, "updates": [vars(update) for update in done]})
         yield update
+    trainer.optimiser.settle()
     policy.model.eval()
 
 

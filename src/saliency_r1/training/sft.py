@@ -81,6 +81,7 @@ def train(
         if (step + 1) % options.checkpoint_every == 0 and processes.is_main():
             checkpoints.save(runs, step + 1, {**state_of(policy, optimiser), "curves": curves})
         yield row
+    optimiser.settle()
     policy.model.eval()
 
 
