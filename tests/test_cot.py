@@ -18,7 +18,7 @@ def test_parse_reads_what_render_writes():
 
 
 def test_cosod_expressions_belong_to_the_images_in_order():
-    text = "<think> shared </think> <answer> <rg> the cat </rg> <rg> the cat at the left </rg> </answer>"
+    text = "<think>shared</think><answer><rg>the cat</rg><rg>the cat at the left</rg></answer>"
     assert [item.image for item in parse(text, "cosod", 2).expressions] == [0, 1]
 
 
@@ -61,5 +61,5 @@ def test_round_trip(reasoning, phrases):
 
 def test_answer_start_splits_reasoning_from_answer():
     text = render("because", [Expression("rg", 0, "a")])
-    assert text[: answer_start(text)] == "<think> because </think> "
+    assert text[: answer_start(text)] == "<think>because</think>"
     assert answer_start("no answer") == len("no answer")

@@ -1,9 +1,6 @@
 """The textual interface of the policy: render and parse `<think>`, `<answer>`, `<rg>` and `<ins>`.
 
-    <think> reasoning </think> <answer> <rg> the red circle at the left </rg> </answer>
-
-It is written with a space around each tag, and read with any white space or none. Qwen's tokenizer joins a sign to
-the letters after it: without the space `>The` is a token of its own, which a pretrained model has hardly seen.
+    <think>reasoning</think><answer><rg>the red circle at the left</rg></answer>
 
 Regions (`rg`) answer SOD and CoSOD, instances (`ins`) answer SIS. Source: arXiv 2511.00396 for the tags; the grammar
 around them is this project's.
@@ -46,8 +43,8 @@ class Parsed:
 
 def render(reasoning: str, expressions: Sequence[Expression]) -> str:
     """The response that says `expressions` after `reasoning`; the inverse of `parse` for well-formed content."""
-    answer = " ".join(f"<{item.kind}> {item.text} </{item.kind}>" for item in expressions)
-    return f"<think> {reasoning} </think> <answer> {answer} </answer>"
+    answer = "".join(f"<{item.kind}>{item.text}</{item.kind}>" for item in expressions)
+    return f"<think>{reasoning}</think><answer>{answer}</answer>"
 
 
 def parse(text: str, task: str, images: int = 1) -> Parsed:

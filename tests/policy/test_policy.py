@@ -121,18 +121,18 @@ def test_entropy_and_confidence(policy, prompts):
 
 
 def test_parts_of_a_response(policy):
-    text = "<think> a red circle </think> <answer> <rg> the red circle </rg> </answer>"
+    text = "<think>a red circle</think><answer><rg>the red circle</rg></answer>"
     ids = tuple(policy.response_ids(text))
     parts = confidence.parts(policy, Response(text, ids, True))
 
     def said(part):
-        return policy.tokenizer.decode([i for i, inside in zip(ids, parts[part]) if inside]).split()
+        return policy.tokenizer.decode([i for i, inside in zip(ids, parts[part]) if inside]).replace(" ", "")
 
     assert (parts["reasoning"] ^ parts["answer"]).all()
-    # A token belongs where it begins: a space and what follows it are one.
-    assert " ".join(said("reasoning")) == "<think> a red circle </think> <"
-    assert " ".join(said("expressions")) == "the red circle"
-    assert "".join(said("tags")).replace("<|im_end|>", "").count(">") == 6
+    # This vocabulary has tokens like `><` and `>the`; they belong where they begin.
+    assert said("reasoning") == "<think>aredcircle</think><"
+    assert said("tags") == "<think>a</think><answer><rg>the</rg></answer>"
+    assert said("expressions") == "redcircle"
     assert not parts["expressions"][-1], "the end token is no expression"
 
 

@@ -14,7 +14,7 @@ from saliency_r1.training.batches import buckets
 
 PARTS = ("reasoning", "answer", "tags", "expressions")
 _TAG = re.compile(r"</?(?:think|answer|rg|ins)>")
-_EXPRESSION = re.compile(r"(?<=>)[^<>]*[^<>\s](?=\s*</(?:rg|ins)>)")
+_EXPRESSION = re.compile(r"(?<=>)[^<>]+(?=</(?:rg|ins)>)")
 
 
 def parts(policy: Policy, response: Response) -> dict[str, Tensor]:
