@@ -153,12 +153,17 @@ class Annotate(Section):
 
 
 class Lora(Section):
-    """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it."""
+    """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it.
+
+    `whole` names modules that are trained as they are, such as `embed_tokens` where the text has words that the base
+    has never learnt.
+    """
 
     r: Count
     alpha: Count
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: str
+    whole: tuple[str, ...]
 
 
 class Sft(Section):

@@ -13,7 +13,7 @@ from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.adapter import Optimiser, TrainingError, save_adapter, wrap
 from saliency_r1.training.rollouts import Environment
 
-LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$")
+LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$", whole=())
 SFT = Sft(
     lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, average=0.5,
     lora=LORA, checkpoint_every=2, evaluate_samples=2,
@@ -195,6 +195,28 @@ def test_gradient_checkpointing_changes_no_gradient(environment, examples):
         found.append([p.grad for p in policy.model.parameters() if p.grad is not None])
     assert len(found[0]) == len(found[1]) > 0
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*found))
+
+
+def test_an_embedding_trained_whole_stays_the_output_layer_too(environment, examples, tmp_path):
+    """The base shares one matrix between both; after training and after loading they still are the same."""
+    base = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
+    policy = wrap(base, LORA.model_copy(update={"whole": ("embed_tokens",)}), seed=1)
+    before = policy.model.get_output_embeddings().weight.clone()
+    options = SFT.model_copy(update={"lr": 1e-3, "steps": 3, "checkpoint_every": 2})
+    for _ in sft.train(policy, environment, examples, options, 0, tmp_path / "runs"):
+        pass
+    save_adapter(policy, tmp_path / "adapter")
+    again = Policy.load(EMBEDDED / "models/policy", tmp_path / "adapter", min_pixels=1024, max_pixels=25600)
+    prompts = environment.prompts(policy, examples.rows)
+    batch = policy.collate(prompts, [policy.response_ids(response) for response in examples.responses])
+    with torch.no_grad():
+        (trained, _), (loaded, _) = policy.logprobs(batch), again.logprobs(batch)
+    assert torch.equal(trained, loaded)
+    for one in (policy, again):
+        learnt = one.model.get_output_embeddings()
+        weight = getattr(learnt, "modules_to_save", {"default": learnt})["default"].weight
+        assert not torch.equal(weight, before)
+        assert torch.equal(weight, one.model.get_input_embeddings().modules_to_save["default"].weight)
 
 
 def test_full_fine_tuning_trains_the_language_model_and_is_stored_whole(environment, examples, tmp_path):

@@ -52,7 +52,14 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
 
     torch.manual_seed(seed)
     config = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        modules_to_save=list(lora.whole) or None,
+        # An output layer that shares its weights with the embedding goes on sharing them.
+        ensure_weight_tying=bool(lora.whole) and policy.model.config.get_text_config().tie_word_embeddings,
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(policy.model, config)
     touched = [name for name, parameter in model.named_parameters() if parameter.requires_grad and "visual" in name]
