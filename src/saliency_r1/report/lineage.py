@@ -15,7 +15,7 @@ PACKAGES = (
     "faster-coco-eval", "dvc", "great-expectations", "matplotlib",
 )  # fmt: skip
 # What decides a result. A commit of anything else, the results among it, leaves the page as it is.
-_SOURCES = ("src", "stages", "embedded", "dvc.yaml", "params.yaml", "requirements.lock")
+_SOURCES = ("src", "stages", "embedded", "params.yaml", "requirements.lock")
 
 
 def lineage(root: Path) -> dict[str, Any]:
