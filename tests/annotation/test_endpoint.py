@@ -3,15 +3,20 @@
 import base64
 import io
 import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rendered import EMBEDDED
 
 from saliency_r1 import cot, tasks
 from saliency_r1.annotation import AnnotationError, annotate
@@ -201,3 +206,26 @@ def test_bad_answers_are_set_aside_and_good_ones_kept(server, annotator, samples
     server.replies = [lambda _: completion("[]")]
     (never,) = annotate([rows[1]], folder, annotator(), segmenter, 0.0, 2, 0, 1)
     assert (never.attempts, never.kept, never.response, never.consistency) == (2, False, "", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openai") is None, reason="`transformers serve` needs transformers[serving]")
+def test_a_real_server_with_the_embedded_policy(tmp_path):
+    """The tiny policy cannot write JSON: the fault is its own, everything on the way to it has worked."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve = [sys.executable, "-m", "transformers.cli.transformers", "serve"]
+    command = [*serve, "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            options = Endpoint(
+                url=f"http://127.0.0.1:{port}/v1", concurrency=2, timeout=60.0, retries=8, backoff=1.0, temperature=0.0,
+                max_requests=None, max_tokens=None,
+            )  # fmt: skip
+            annotator = EndpointAnnotator(str(EMBEDDED / "models/policy"), 16, options, tmp_path)
+            said = annotator.write([once(0), once(1)])
+        finally:
+            process.kill()
+    assert all("not the JSON" in one.fault for one in said)
+    assert annotator.tokens > 0
