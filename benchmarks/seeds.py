@@ -52,7 +52,7 @@ def greedy_rewards(environment: Environment, policy: Policy, rows: list[dict[str
         parts = [environment.greedy(policy, own[start : start + 100]) for start in range(0, len(own), 100)]
         return [rollout.reward.value for part in parts for rollout in part]
 
-    return np.array(processes.spread(rows, [len(row["images"]) for row in rows], rewards))
+    return np.array(processes.spread(rows, rewards))
 
 
 def take_away(control: str) -> None:

@@ -29,7 +29,6 @@ def main(params: Params) -> None:
     options = params.masks
     table = pl.read_parquet(DOWNLOAD / "table.parquet")
     samples: list[Row] = list(table.filter(split=options.split).to_dicts())
-    sizes = [len(sample["images"]) for sample in samples]
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     with processes.shared_folder("artifacts/masks") as folder:
         written: list[Written] = []
@@ -44,7 +43,7 @@ def main(params: Params) -> None:
                 for answer in progress(answers, len(own), f"masks of {model}"):
                     yield write_prediction(folder, model, answer, options.score)
 
-            written += processes.spread(samples, sizes, predict)
+            written += processes.spread(samples, predict)
         if processes.is_main():
             write_instances(folder, written)
             pl.DataFrame([one.row for one in written], infer_schema_length=None).write_parquet(folder / "table.parquet")

@@ -40,9 +40,7 @@ def main(params: Params) -> None:
     curves = list(progress(steps, options.steps, "sft"))
     validation = samples.filter(pl.col("split") == "val").sample(fraction=1, shuffle=True, seed=params.seed)
     rows = validation.head(options.evaluate_samples).to_dicts()
-    answers = processes.spread(
-        rows, [len(row["images"]) for row in rows], lambda own: (r.record() for r in environment.greedy(policy, own))
-    )
+    answers = processes.spread(rows, lambda own: (answer.record() for answer in environment.greedy(policy, own)))
     if not processes.is_main():
         return
     table = pl.DataFrame(answers)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saliency_r1.files import atomic_folder
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, device
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Mapping[str, Any])
 R = TypeVar("R")
 
 
@@ -55,9 +56,12 @@ def wait() -> None:
         torch.distributed.barrier()
 
 
-def share(sizes: Sequence[int]) -> list[int]:
-    """The positions of a batch that fall to this process: dealt out in turn from the smallest to the largest."""
-    order = sorted(range(len(sizes)), key=lambda position: (sizes[position], position))
+def share(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The positions of a batch that fall to this process: dealt out in turn, from the fewest images to the most.
+
+    `rows` are rows of the sample table; images decide how much work a row is.
+    """
+    order = sorted(range(len(rows)), key=lambda position: (len(rows[position]["images"]), position))
     return sorted(order[index() :: count()])
 
 
@@ -72,10 +76,10 @@ def gather(items: Sequence[T]) -> list[T]:
     return [item for part in parts for item in part]
 
 
-def spread(items: Sequence[T], sizes: Sequence[int], work: Callable[[list[T]], Iterable[R]]) -> list[R]:
-    """`work` on this process's share of the items; returns the results of all, one an item, in the items' order."""
-    mine = share(sizes)
-    results = list(work([items[position] for position in mine]))
+def spread(rows: Sequence[Row], work: Callable[[list[Row]], Iterable[R]]) -> list[R]:
+    """`work` on this process's share of the rows; returns the results of all, one a row, in the rows' order."""
+    mine = share(rows)
+    results = list(work([rows[position] for position in mine]))
     together = sorted(gather(list(zip(mine, results, strict=True))), key=lambda pair: pair[0])
     return [result for _, result in together]
 

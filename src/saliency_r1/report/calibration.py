@@ -43,13 +43,14 @@ def response_types(table: pl.DataFrame) -> list[dict[str, Any]]:
     A row has `type`, `responses`, means of `reward`, `confidence` and `advantage`, and as `example` the rollout that
     lies deepest in its corner (None where a corner is empty). Ties at a boundary belong to both sides of it.
     """
+    ranked = pl.col("reward", "confidence")
+    low = table.select(ranked.quantile(SHARE, "lower")).to_dicts()[0]
+    high = table.select(ranked.quantile(1 - SHARE, "higher")).to_dicts()[0]
     rows = []
     for (reward, confidence), label in TYPES.items():
         corner, depth = table, pl.lit(0.0)
         for name, side in (("reward", reward), ("confidence", confidence)):
-            low = table.select(pl.col(name).quantile(SHARE, "lower")).item()
-            high = table.select(pl.col(name).quantile(1 - SHARE, "higher")).item()
-            corner = corner.filter(pl.col(name) >= high if side == "high" else pl.col(name) <= low)
+            corner = corner.filter(pl.col(name) >= high[name] if side == "high" else pl.col(name) <= low[name])
             depth = depth + (pl.col(name) if side == "high" else -pl.col(name))
         means = corner.select(pl.mean("reward", "confidence", "advantage")).to_dicts()[0]
         deepest = corner.sort(depth, "rollout_id", descending=[True, False]).head(1).to_dicts()

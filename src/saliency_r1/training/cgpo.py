@@ -141,7 +141,7 @@ class Trainer:
         options = self.options
         positions = epoch_batch(len(self.examples), options.batch_size // options.group_size, number, self.seed)
         everything = [self.examples.rows[position] for position in positions for _ in range(options.group_size)]
-        places = processes.share([len(row["images"]) for row in everything])
+        places = processes.share(everything)
         rows = [everything[place] for place in places]
         prompts = self.environment.prompts(self.policy, rows)
         seeds = [response_seed(self.seed, number, place) for place in places]

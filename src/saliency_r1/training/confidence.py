@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saliency_r1.cot import answer_start
 from saliency_r1.policy import Policy, Prompt, Response
-from saliency_r1.training.batches import buckets
+from saliency_r1.training.objective import passes
 
 PARTS = ("reasoning", "answer", "tags", "expressions")
 _TAG = re.compile(r"</?(?:think|answer|rg|ins)>")
@@ -59,8 +59,6 @@ def response_confidence(
 ) -> list[float]:
     """The confidence of each response as a whole, outside of training; rows of like length share a forward pass."""
     found: dict[int, float] = {}
-    lengths = [len(prompt.input_ids) + len(response.ids) for prompt, response in zip(prompts, responses)]
-    for positions in buckets(lengths, batch_size):
-        batch = policy.collate([prompts[p] for p in positions], [responses[p].ids for p in positions])
-        found.update(zip(positions, mean_probability(*policy.logprobs(batch)).tolist()))
+    for one in passes(policy, prompts, responses, batch_size, temperature=1.0):
+        found.update(zip(one.positions, mean_probability(one.logprobs, one.mask).tolist()))
     return [found[position] for position in range(len(prompts))]

@@ -44,10 +44,11 @@ def backward(policy: Policy, environment: Environment, examples: Examples, micro
 
     Each process takes a share of the examples; the gradients are summed by the optimiser's step.
     """
-    tokens = sum(len(policy.response_ids(response)) for response in examples.responses)
-    own = examples.pick(processes.share([len(row["images"]) for row in examples.rows]))
-    prompts = environment.prompts(policy, own.rows)
-    answers = [policy.response_ids(response) for response in own.responses]
+    everything = [policy.response_ids(response) for response in examples.responses]
+    tokens = sum(map(len, everything))
+    mine = processes.share(examples.rows)
+    prompts = environment.prompts(policy, [examples.rows[position] for position in mine])
+    answers = [everything[position] for position in mine]
     lengths = [len(prompt.input_ids) + len(answer) for prompt, answer in zip(prompts, answers)]
     total = 0.0
     for positions in buckets(lengths, micro_batch):
