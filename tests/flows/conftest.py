@@ -11,17 +11,17 @@ import pytest
 GRAPH = """
 stages:
   first:
-    cmd: python stage.py first 1
+    cmd: exec python stage.py first 1
     deps: [stage.py, data]
     outs: [artifacts/first/table.txt]
   metrics:
-    cmd: python stage.py metrics 2
+    cmd: exec python stage.py metrics 2
     deps: [stage.py, artifacts/checks/first.json]
     metrics: [artifacts/metrics/metrics.json: {cache: false}]
   check:
     matrix:
       stage: [first]
-    cmd: python stage.py check ${item.stage}
+    cmd: exec python stage.py check ${item.stage}
     deps: [stage.py, "artifacts/${item.stage}/table.txt"]
     outs: ["artifacts/checks/${item.stage}.json"]
 """

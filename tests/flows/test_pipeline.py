@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from processes import alive, read, until
 
@@ -97,9 +98,12 @@ thread.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_killing_the_flow_ends_dvc_and_the_stage(how: int, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a task: the stage is started from a thread of the flow's process."""
+@pytest.mark.parametrize(("how", "shell"), [(signal.SIGKILL, "/bin/sh"), (signal.SIGTERM, "/bin/bash")])
+def test_killing_the_flow_ends_dvc_and_the_stage(
+    how: int, shell: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a task: the stage is started from a thread of the flow's process, by DVC through the user's shell."""
+    monkeypatch.setenv("SHELL", shell)
     reproduce("data.dvc", project, print)
     monkeypatch.setenv("HANG", "first")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -107,7 +111,7 @@ def test_killing_the_flow_ends_dvc_and_the_stage(how: int, project: Path, monkey
     until(lambda: read(project / "pids" / "first"), 60)
     training, dvc = map(int, read(project / "pids" / "first").split())
     assert alive(training)
-    assert alive(dvc)
+    assert psutil.Process(dvc).parent().pid == flow.pid, "a shell stands between DVC and the stage"
     flow.send_signal(how)
     flow.wait(20)
     until(lambda: not alive(training) and not alive(dvc), 60)

@@ -44,7 +44,7 @@ def modules_of(node: ast.AST) -> list[str]:
 def test_a_stage_depends_on_its_script_and_on_all_the_code_it_uses(stage: str) -> None:
     dependencies = GRAPH[stage]["deps"]
     start = "${launch}" if stage in ("sft", "cgpo", "masks") else "python"
-    assert GRAPH[stage]["cmd"] == f"{start} stages/{stage}.py"
+    assert GRAPH[stage]["cmd"] == f"exec {start} stages/{stage}.py"
     assert {f"stages/{stage}.py", "stages"} & set(dependencies)
     used = {path.relative_to(ROOT).as_posix() for path in imported(ROOT / "stages" / f"{stage}.py")}
     used -= PLUMBING
