@@ -85,7 +85,7 @@ def main() -> None:
     take_away(arguments.control)
     device, dtype = prepare_torch(params.runtime, params.seed)
     table = pl.read_parquet(DOWNLOAD / "table.parquet")
-    examples = sft.read_examples(DOWNLOAD, ANNOTATE)
+    prompts, examples = sft.read_rows(DOWNLOAD), sft.read_examples(DOWNLOAD, ANNOTATE)
     test = table.filter(pl.col("split") == "test").group_by("dataset", maintain_order=True).head(arguments.samples)
     tasks = test["task"].to_numpy()
     environment = Environment.load(params, DOWNLOAD, device, dtype)
@@ -106,7 +106,7 @@ def main() -> None:
     for seed in range(1, arguments.seeds + 1):
         began, policy = time.perf_counter(), start(True)
         with tempfile.TemporaryDirectory() as runs:
-            for _ in cgpo.train(policy, environment, examples, params.cgpo, seed, Path(runs)):
+            for _ in cgpo.train(policy, environment, prompts, examples, params.cgpo, seed, Path(runs)):
                 pass
             processes.wait()
         seconds = time.perf_counter() - began

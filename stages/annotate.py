@@ -1,6 +1,6 @@
 """Stage annotate: output-to-reasoning, from the ground truth to a tagged response.
 
-Writes expressions for the ground truth of every training and validation sample, puts each through the segmenter, keeps
+Writes expressions for the ground truth of training and validation samples, puts each through the segmenter, keeps
 the IoU as `consistency`, rewrites what does not find its mask again and sets aside what never does.
 
     python stages/annotate.py
@@ -8,12 +8,12 @@ the IoU as `consistency`, rewrites what does not find its mask again and sets as
 Reads artifacts/download/ and the section `annotate` of params.yaml; writes artifacts/annotate/.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 
-from saliency_r1 import annotation, segmenter, tasks
+from saliency_r1 import annotation, segmenter
+from saliency_r1.data.table import subset
 from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.stage import prepare_torch, progress, run_stage
@@ -25,7 +25,7 @@ def main(params: Params) -> None:
     """Annotate the splits that the parameters name."""
     device, dtype = prepare_torch(params.runtime, params.seed)
     options = params.annotate
-    samples = pl.read_parquet(DOWNLOAD / "table.parquet").filter(pl.col("split").is_in(options.splits))
+    samples = subset(pl.read_parquet(DOWNLOAD / "table.parquet"), options.splits, options.limit)
     annotations = annotation.annotate(
         samples.to_dicts(),
         DOWNLOAD,
@@ -36,16 +36,11 @@ def main(params: Params) -> None:
         params.seed,
         params.segmenter.batch_images,
     )
-    rows = [asdict(one) for one in progress(annotations, len(samples), "annotate")]
-    table = samples.select("sample_id", "task", "dataset", "split").with_columns(
-        instruction=pl.col("task").replace_strict({name: task.instruction for name, task in tasks.TASKS.items()})
-    )
-    table = table.join(pl.DataFrame(rows), on="sample_id", how="left", maintain_order="left", validate="1:1")
+    table = annotation.tabulate(samples, progress(annotations, len(samples), "annotate"))
     with atomic_folder("artifacts/annotate") as folder:
         table.write_parquet(folder / "table.parquet")
-    kept = int(table["kept"].sum())
-    print(f"{kept} of {len(table)} annotations kept, {len(table) - kept} set aside; ", end="")
-    print(f"mean consistency {rows and sum(row['consistency'] for row in rows) / len(rows):.3f}")
+    kept, consistency = table.select(pl.sum("kept"), pl.mean("consistency")).row(0)
+    print(f"{kept} of {len(table)} annotations kept, {len(table) - kept} set aside; mean consistency {consistency:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Stage cgpo: confidence-guided policy optimisation of the SFT adapter.
 
-One sampled response a prompt, a reward from its masks, A = r - c, and an SFT step now and then. Resumes exactly from
-runs/cgpo/ when it was killed.
+One sampled response a prompt, a reward from its masks, A = r - c, and an SFT step now and then. The prompts are all
+training samples, annotated or not; the SFT steps take the annotated ones. Resumes exactly from runs/cgpo/ when it was
+killed.
 
     python stages/cgpo.py
 
@@ -29,7 +30,7 @@ ADAPTER = Path("artifacts/sft/adapter")
 def main(params: Params) -> None:
     """Train on from the SFT adapter and keep every rollout."""
     device, dtype = prepare_torch(params.runtime, params.seed)
-    examples = sft.read_examples(DOWNLOAD, ANNOTATE)
+    rows, examples = sft.read_rows(DOWNLOAD), sft.read_examples(DOWNLOAD, ANNOTATE)
     policy = Policy.load(
         DOWNLOAD / "models/policy", ADAPTER, device=device, dtype=dtype, trainable=True, **params.policy.loading
     )
@@ -37,7 +38,7 @@ def main(params: Params) -> None:
     settings = {name: getattr(params, name) for name in ("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")}
     inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
     runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
-    training = cgpo.train(policy, environment, examples, params.cgpo, params.seed, runs)
+    training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
     updates = list(progress(training, params.cgpo.updates, "cgpo"))
     if not processes.is_main():
         return

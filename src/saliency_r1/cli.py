@@ -15,6 +15,27 @@ app.command()(evaluate)
 app.command()(predict)
 
 
+@app.command()
+def annotations(
+    download: Annotated[Path, typer.Option(help="folder of the stage download")] = Path("artifacts/download"),
+    annotate: Annotated[Path, typer.Option(help="folder of the stage annotate")] = Path("artifacts/annotate"),
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("annotations.html"),
+    count: Annotated[int, typer.Option(min=1, help="examples of each task")] = 12,
+) -> None:
+    """Show annotations on their images in a page: what was written, over which ground truth, how well it agrees."""
+    from saliency_r1.report.annotated import write_page
+    from saliency_r1.stage import describe_error, is_user_error
+
+    try:
+        write_page(download, annotate, out, count)
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        typer.echo(describe_error(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(out)
+
+
 @params_app.command("check")
 def check_params(path: Annotated[Path, typer.Argument(help="a params file")] = Path("params.yaml")) -> None:
     """Say whether a params file has every key with a value of the right type, and no other."""

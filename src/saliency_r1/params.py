@@ -131,6 +131,7 @@ class Endpoint(Section):
 
     url: str
     concurrency: Count
+    requests_per_minute: Positive | None
     timeout: Positive
     retries: Steps
     backoff: NotNegative
@@ -150,6 +151,7 @@ class Annotate(Section):
     threshold: Share
     attempts: Count
     splits: Annotated[tuple[Split, ...], Field(min_length=1)]
+    limit: Count | None
 
 
 class Lora(Section):

@@ -91,8 +91,8 @@ def server(monkeypatch) -> Iterator[Server]:
 def annotator(server: Server, tmp_path):
     def make(**changes: Any) -> EndpointAnnotator:
         options = Endpoint(
-            url=server.url, concurrency=4, timeout=1.0, retries=3, backoff=0.01, temperature=0.0, max_requests=None,
-            max_tokens=None,
+            url=server.url, concurrency=4, requests_per_minute=None, timeout=1.0, retries=3, backoff=0.01,
+            temperature=0.0, max_requests=None, max_tokens=None,
         ).model_copy(update=changes)  # fmt: skip
         return EndpointAnnotator("some-model", 200, options, tmp_path / "answers")
 
@@ -194,6 +194,13 @@ def test_requests_run_at_once_but_not_too_many(server, annotator):
     server.replies = [lambda _: time.sleep(0.1) or completion(GOOD)]
     annotator(concurrency=3).write([once(number) for number in range(9)])
     assert server.busiest == 3
+
+
+def test_requests_keep_the_pace_that_a_server_allows(server, annotator):
+    starts: list[float] = []
+    server.replies = [lambda _: starts.append(time.monotonic()) or completion(GOOD)]
+    annotator(requests_per_minute=600).write([once(number) for number in range(6)])
+    assert starts[-1] - starts[0] >= 0.9 * 5 * 0.1, "600 a minute are a tenth of a second apart"
 
 
 def test_bad_answers_are_set_aside_and_good_ones_kept(server, annotator, samples, segmenter):

@@ -11,16 +11,20 @@ import pytest
 from PIL import Image
 
 from saliency_r1 import cot, tasks
-from saliency_r1.annotation import Annotation, OfflineAnnotator, annotate
+from saliency_r1.annotation import Annotation, OfflineAnnotator, annotate, tabulate
 from saliency_r1.data.images import thumbnail
 from saliency_r1.data.leaks import find_leaks
 from saliency_r1.data.samples import read_masks
+from saliency_r1.params import load_params
+from saliency_r1.quality import check
+from saliency_r1.report.annotated import write_page
 from saliency_r1.segmenter import Segment
 
 from .test_leaks import saved_again
 from .toys import Project
 
-REAL = Path(__file__).parents[3] / "shared/data/real"
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared/data/real"
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is missing: it holds real images and is not shipped")
 
 
@@ -37,15 +41,28 @@ class Believing:
         return [[Segment(np.where(next(self.truths), 9.0, -9.0).astype(np.float32), 1.0)] for _ in encoded]
 
 
-def annotated(table: pl.DataFrame, folder: Path) -> list[Annotation]:
-    """Offline annotations of photographs that carry no attributes; all of them must parse and be kept."""
+def annotated(table: pl.DataFrame, project: Project) -> list[Annotation]:
+    """Offline annotations of photographs that carry no attributes, through both gates, on a page."""
     rows = table.to_dicts()
-    truths = (mask for row in rows for mask in tasks.get(row["task"]).truth(read_masks(row, folder)).masks)
-    made = list(annotate(rows, folder, OfflineAnnotator(0.4), Believing(truths), 0.7, 1, 0, 1))
+    truths = (mask for row in rows for mask in tasks.get(row["task"]).truth(read_masks(row, project.out)).masks)
+    made = list(annotate(rows, project.out, OfflineAnnotator(0.4), Believing(truths), 0.7, 1, 0, 1))
+    artifacts = project.out.parent
+    (artifacts / "annotate").mkdir()
+    tabulate(table, made).write_parquet(artifacts / "annotate/table.parquet")
+    params = load_params(ROOT / "params.yaml")
+    chosen = params.download.model_copy(update={"datasets": tuple(table["dataset"].unique())})
+    shown = params.annotate.model_copy(update={"splits": ("test",)})
+    params = params.model_copy(update={"download": chosen, "annotate": shown})
+    for stage in ("download", "annotate"):
+        assert check(stage, params, artifacts)["rows"] == len(table)
+    write_page(project.out, artifacts / "annotate", artifacts / "annotations.html", len(table))
+    page = (artifacts / "annotations.html").read_text(encoding="utf-8")
+    assert page.count("<article") == len(table)
     for row, said in zip(rows, made):
         parsed = cot.parse(said.response, row["task"], len(row["images"]))
         assert parsed.ok, (said.response, parsed.errors)
         assert said.kept
+        assert all(expression in page for expression in said.expressions)
     return made
 
 
@@ -58,7 +75,7 @@ def test_ecssd_pairs(project: Project) -> None:
             assert image.size == truth.size == (row["width"][0], row["height"][0])
             assert set(np.unique(np.asarray(truth))) == {0, 255}
     assert not project.report()["imports"]["ECSSD-60/test"]["missing"]
-    different = {said.expressions for said in annotated(table, project.out)}
+    different = {said.expressions for said in annotated(table, project)}
     assert len(different) >= 20, "photographs differ, so do words"
 
 
@@ -72,7 +89,7 @@ def test_voc_groups(project: Project) -> None:
     assert table["group"].value_counts(sort=True)["count"].to_list() == [3, 3, 3, 3]
     assert sum(len(names) for names in table["names"]) == 32
     assert all(len(names) in (2, 3) for names in table["names"])
-    for row, said in zip(table.to_dicts(), annotated(table, project.out)):
+    for row, said in zip(table.to_dicts(), annotated(table, project)):
         assert len(said.expressions) == len(row["images"])
 
 
@@ -97,7 +114,7 @@ def test_coco_instances(project: Project, tmp_path: Path) -> None:
         "splits": {"test": {"folder": str(source), "annotations": "train.json", "count": 24}},
     }
     table = project.run(allow_missing=("COCO-24/*",))
-    for row, said in zip(table.to_dicts(), annotated(table, project.out)):
+    for row, said in zip(table.to_dicts(), annotated(table, project)):
         instances = len(np.unique(np.asarray(Image.open(project.out / row["masks"][0])))) - 1
         assert len(said.expressions) == instances
     missing = project.report()["imports"]["COCO-24/test"]["missing"]

@@ -94,7 +94,7 @@ def test_samples_are_chosen_by_rule() -> None:
 
 
 def test_the_best_value_knows_its_direction(artifacts: Path) -> None:
-    table = results(Artifacts(artifacts, "test"))[0]
+    table = results(Artifacts(artifacts))[0]
     mae = [measure.key for measure in table.measures].index("MAE")
     for block in table.blocks:
         cells = [row.cells[mae] for row in block.rows]
@@ -104,7 +104,7 @@ def test_the_best_value_knows_its_direction(artifacts: Path) -> None:
 
 
 def test_training_plots_show_every_number_and_take_their_colours_from_the_page(artifacts: Path) -> None:
-    panels = plots.training(Artifacts(artifacts, "test").training_curves("cgpo"), "cgpo")
+    panels = plots.training(Artifacts(artifacts).training_curves("cgpo"), "cgpo")
     joined = "".join(panels)
     for title in ("Reward and confidence", "Entropy of a token, nats", "Loss of the interleaved SFT steps"):
         assert title in joined

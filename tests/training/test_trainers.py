@@ -96,7 +96,7 @@ def test_sft_resumes_to_the_very_same_weights(environment, examples, tmp_path):
 
 def run_cgpo(environment, examples, runs, stop=None, options=CGPO):
     policy, updates = fresh(), []
-    for update in cgpo.train(policy, environment, examples, options, 0, runs):
+    for update in cgpo.train(policy, environment, examples.rows, examples, options, 0, runs):
         updates.append(update)
         if update.curve["update"] == stop:
             break
@@ -230,7 +230,8 @@ def test_full_fine_tuning_trains_the_language_model_and_is_stored_whole(environm
     save_adapter(policy, tmp_path / "whole")
     again = Policy.load(EMBEDDED / "models/policy", tmp_path / "whole", min_pixels=1024, max_pixels=25600)
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(policy).items())
-    list(cgpo.train(again, environment, examples, CGPO.model_copy(update={"updates": 1}), 0, tmp_path / "cgpo"))
+    once = CGPO.model_copy(update={"updates": 1})
+    list(cgpo.train(again, environment, examples.rows, examples, once, 0, tmp_path / "cgpo"))
     assert moved(policy, again) > 0
 
 
@@ -291,6 +292,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_ru
             cgpo.train(
                 policy,
                 poisoned,
+                examples.rows,
                 examples,
                 CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1)}),
                 0,

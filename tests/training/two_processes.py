@@ -32,7 +32,7 @@ if trainer == "sft":
     table = list(sft.train(policy, environment, examples, options, 0, folder / "runs"))
 else:
     changed = CGPO.model_copy(update={"updates": 10, "batch_size": 5})
-    updates = list(cgpo.train(policy, environment, examples, changed, 0, folder / "runs"))
+    updates = list(cgpo.train(policy, environment, rows, examples, changed, 0, folder / "runs"))
     table = [{**update.curve, "rollouts": update.rollouts} for update in updates]
 if processes.is_main():
     torch.save({name: value for name, value in weights(policy).items() if "lora" in name}, folder / "weights.pt")

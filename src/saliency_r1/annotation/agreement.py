@@ -7,13 +7,14 @@ sample is set aside (`kept = False`), counted and gated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -72,6 +73,15 @@ def annotate(
         for draft in drafts:
             kept = bool(draft.best.response) and draft.best.consistency >= threshold
             yield replace(draft.best, kept=kept)
+
+
+def tabulate(samples: pl.DataFrame, annotations: Iterable[Annotation]) -> pl.DataFrame:
+    """The annotations table: one row for each sample, which must have one annotation."""
+    identity = samples.select("sample_id", "task", "dataset", "split").with_columns(
+        instruction=pl.col("task").replace_strict({name: task.instruction for name, task in tasks.TASKS.items()})
+    )
+    written = pl.DataFrame([asdict(one) for one in annotations])
+    return identity.join(written, on="sample_id", how="left", maintain_order="left", validate="1:1")
 
 
 def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segmenter) -> list[_Draft]:

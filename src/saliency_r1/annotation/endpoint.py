@@ -33,7 +33,7 @@ _LONGEST_WAIT = 60.0  # seconds
 
 
 class EndpointAnnotator:
-    """Asks an endpoint, several samples at a time, within a budget of requests and of tokens."""
+    """Asks an endpoint, several samples at a time, at a given pace, within a budget of requests and of tokens."""
 
     def __init__(self, model: str, answer_tokens: int, options: Endpoint, cache: Path) -> None:
         self.model = model
@@ -43,6 +43,7 @@ class EndpointAnnotator:
         self.requests = 0
         self.tokens = 0
         self._lock = threading.Lock()
+        self._free_at = 0.0  # when the next request may start, in seconds of the monotonic clock
         key = os.environ.get(KEY)
         self._client = httpx.Client(
             base_url=options.url.rstrip("/") + "/",
@@ -91,6 +92,7 @@ class EndpointAnnotator:
         """Ask until there is an answer, wait longer each time; what cannot go away by itself ends the stage."""
         for attempt in range(self.options.retries + 1):
             self._spend()
+            self._keep_pace()
             try:
                 response = self._client.post("chat/completions", json=body)
                 if response.status_code == httpx.codes.OK:
@@ -121,6 +123,15 @@ class EndpointAnnotator:
                         "tokens); answers so far are kept: raise it and run again to go on"
                     )
             self.requests += 1
+
+    def _keep_pace(self) -> None:
+        """Wait for this request's turn; turns are `60 / requests_per_minute` seconds apart, so none come in a burst."""
+        if self.options.requests_per_minute is None:
+            return
+        with self._lock:
+            turn = max(self._free_at, time.monotonic())
+            self._free_at = turn + 60 / self.options.requests_per_minute
+        time.sleep(max(0.0, turn - time.monotonic()))
 
     def _reply(self, response: httpx.Response) -> dict[str, Any]:
         try:

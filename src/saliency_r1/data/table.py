@@ -5,7 +5,7 @@ folder, in POSIX form; `meta` is JSON, `{"objects": [[{...}, ...] for each image
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,12 @@ def spread(table: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     if limit is None or len(table) <= limit:
         return table
     return table[np.linspace(0, len(table) - 1, limit).round().astype(int).tolist()]
+
+
+def subset(table: pl.DataFrame, splits: Sequence[str], limit: int | None) -> pl.DataFrame:
+    """The rows of some splits, of each data set and split at most `limit`."""
+    parts = table.filter(pl.col("split").is_in(splits)).partition_by("dataset", "split", maintain_order=True)
+    return pl.concat([table.clear(), *(spread(part, limit) for part in parts)])
 
 
 def _chunks(index: pl.DataFrame, task: str, chunk: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -9,6 +9,7 @@ from typing import get_args
 import polars as pl
 
 from saliency_r1 import cot
+from saliency_r1.data.table import subset
 from saliency_r1.params import Params, Split
 from saliency_r1.quality.expectations import Expectation, Suite, between, covers, not_null, one_of, true, unique
 
@@ -58,8 +59,8 @@ def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
 
 
 def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
-    """Every sample of the annotated splits stands once; what is kept parses and agrees with its ground truth."""
-    wanted = samples.filter(pl.col("split").is_in(params.annotate.splits))
+    """Every sample that was to be annotated stands once; what is kept parses and agrees with its ground truth."""
+    wanted = subset(samples, params.annotate.splits, params.annotate.limit)
     images = samples.select("sample_id", images=pl.col("images").list.len())
     kept = pl.when("kept")
     rows = (

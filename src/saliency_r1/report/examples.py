@@ -84,7 +84,7 @@ def example(artifacts: Artifacts, sample_id: str, reason: str = "") -> Example:
     sample = artifacts.samples[sample_id]
     download = artifacts.root / "download"
     stored = read_masks(sample, download)
-    truth = [_regions(mask) if sample["task"] == "sis" else [mask > 127] for mask in stored]
+    truth = [regions(mask, sample["task"]) for mask in stored]
     rows = {row["model"]: row for row in artifacts.predictions.filter(sample_id=sample_id).iter_rows(named=True)}
     answers = [
         Answer(model, row["response"], row["parsed"], row["reward"], _predicted(artifacts, sample, model, stored))
@@ -94,8 +94,9 @@ def example(artifacts: Artifacts, sample_id: str, reason: str = "") -> Example:
     return Example(sample, reason, [download / path for path in sample["images"]], truth, answers)
 
 
-def _regions(ids: NDArray[Any]) -> list[NDArray[np.bool_]]:
-    return [ids == value for value in np.unique(ids[ids > 0])]
+def regions(mask: NDArray[Any], task: str) -> list[NDArray[np.bool_]]:
+    """The masks in a stored mask file: one for each instance (SIS), or the one region."""
+    return [mask == value for value in np.unique(mask[mask > 0])] if task == "sis" else [mask > 127]
 
 
 def _predicted(

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saliency_r1.params import Params
-from saliency_r1.report import calibration, plots
+from saliency_r1.report import annotated, calibration, plots
 from saliency_r1.report.examples import REASONS, Example, columns, examples
 from saliency_r1.report.lineage import lineage
 from saliency_r1.report.overview import write_overview
-from saliency_r1.report.read import LABELS, TASKS, Artifacts
+from saliency_r1.report.read import LABELS, Artifacts
 from saliency_r1.report.response import highlight
 from saliency_r1.report.tables import Table, cards, markdown, results
 
@@ -27,7 +26,7 @@ def build(artifacts: Path, folder: Path, params: Params, root: Path = Path()) ->
 
     `root` is where params.yaml, dvc.lock and the git repository are looked for. Equal inputs give equal files.
     """
-    source = Artifacts(artifacts, params.masks.split)
+    source = Artifacts(artifacts)
     shown = {task: examples(source, task, params.report.examples) for task in source.datasets}
     tables = results(source)
     (folder / "index.html").write_text(render(source, tables, shown, params, root), encoding="utf-8")
@@ -39,15 +38,9 @@ def render(
     source: Artifacts, tables: Sequence[Table], shown: dict[str, list[Example]], params: Params, root: Path
 ) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("saliency_r1.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        style=Markup(style),
+    return annotated.templates().get_template("page.html").render(
+        style=annotated.style(),
         labels=LABELS,
-        tasks=TASKS,
         params=params,
         models=source.models,
         tables=tables,
@@ -61,8 +54,7 @@ def render(
             for task, found in shown.items()
         },
         reasons=REASONS,
-        annotations=_annotations(source.annotations),
-        consistency=plots.consistency(source.annotations),
+        **annotated.section(source.annotations, source.samples, source.root / "download", params.report.examples),
         checks=source.checks,
         lineage=lineage(root),
     )
@@ -98,26 +90,6 @@ def _comparison(source: Artifacts) -> list[dict[str, Any]]:
 
 def _colour(model: str) -> str:
     return model if model in plots.STAND_IN else "accent"
-
-
-def _annotations(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Counts, consistency and wording of the annotations, by task; the wording is that of the kept ones."""
-    words = pl.col("response").filter("kept").str.replace_all(r"<[^>]+>", " ").str.extract_all(r"\w+")
-    return (
-        table.group_by("task")
-        .agg(
-            samples=pl.len(),
-            kept=pl.col("kept").mean(),
-            consistency=pl.col("consistency").filter("kept").mean(),
-            rewritten=(pl.col("attempts") > 1).mean(),
-            expressions=pl.col("expressions").filter("kept").list.len().mean(),
-            words=words.list.len().mean(),
-            vocabulary=words.explode().str.to_lowercase().n_unique(),
-            repeated=1 - pl.col("response").filter("kept").n_unique() / pl.col("kept").sum(),
-        )
-        .sort(pl.col("task").replace_strict({task: place for place, task in enumerate(TASKS)}, default=len(TASKS)))
-        .to_dicts()
-    )
 
 
 def _unique(table: pl.DataFrame, column: str) -> list[str]:

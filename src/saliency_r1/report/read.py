@@ -24,12 +24,11 @@ class Artifacts:
     """The folders of the stages, with the parts of them that more than one section of the page needs."""
 
     root: Path
-    split: str
 
     @cached_property
     def samples(self) -> dict[str, dict[str, Any]]:
-        """Rows of the sample table that were evaluated, by sample id."""
-        table = pl.read_parquet(self.root / "download" / "table.parquet").filter(split=self.split)
+        """Rows of the sample table, by sample id."""
+        table = pl.read_parquet(self.root / "download" / "table.parquet")
         return {row["sample_id"]: row for row in table.iter_rows(named=True)}
 
     @cached_property

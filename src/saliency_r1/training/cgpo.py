@@ -49,7 +49,7 @@ def check(options: Cgpo, rows: Sequence[Row]) -> None:
     """Refuse what cannot work before the first update."""
     grouped = options.algorithm in ("grpo", "rloo")
     if not rows:
-        raise TrainingError("there is no training sample; look at the checks of the stage annotate")
+        raise TrainingError("there is no training sample; look at download.datasets and at the checks of download")
     if grouped and (options.group_size < 2 or options.batch_size % options.group_size):
         raise TrainingError(
             f"cgpo.group_size = {options.group_size} with batch_size = {options.batch_size}: {options.algorithm} needs "
@@ -62,11 +62,20 @@ def check(options: Cgpo, rows: Sequence[Row]) -> None:
 
 
 def train(
-    policy: Policy, environment: Environment, examples: sft.Examples, options: Cgpo, seed: int, runs: Path
+    policy: Policy,
+    environment: Environment,
+    rows: Sequence[Row],
+    examples: sft.Examples,
+    options: Cgpo,
+    seed: int,
+    runs: Path,
 ) -> Iterator[Update]:
-    """Train the policy's adapter in place on the samples of `examples`; yields every update, resumed ones included."""
-    check(options, examples.rows)
-    trainer = Trainer(policy, environment, examples, options, seed)
+    """Train the policy's adapter in place; yields every update, resumed ones included.
+
+    The prompts are those of `rows`, samples with ground truth; only the ISR steps need `examples`, annotated ones.
+    """
+    check(options, rows)
+    trainer = Trainer(policy, environment, rows, examples, options, seed)
     done: list[Update] = []
     if state := checkpoints.load(runs):
         restore(policy, trainer.optimiser, state)
@@ -100,10 +109,17 @@ class Trainer:
     """What stays from update to update."""
 
     def __init__(
-        self, policy: Policy, environment: Environment, examples: sft.Examples, options: Cgpo, seed: int
+        self,
+        policy: Policy,
+        environment: Environment,
+        rows: Sequence[Row],
+        examples: sft.Examples,
+        options: Cgpo,
+        seed: int,
     ) -> None:
         self.policy = policy
         self.environment = environment
+        self.rows = rows
         self.examples = examples
         self.options = options
         self.seed = seed
@@ -139,8 +155,8 @@ class Trainer:
     def _respond(self, number: int) -> Batch:
         """Sample and score this process's share of the responses."""
         options = self.options
-        positions = epoch_batch(len(self.examples), options.batch_size // options.group_size, number, self.seed)
-        everything = [self.examples.rows[position] for position in positions for _ in range(options.group_size)]
+        positions = epoch_batch(len(self.rows), options.batch_size // options.group_size, number, self.seed)
+        everything = [self.rows[position] for position in positions for _ in range(options.group_size)]
         places = processes.share(everything)
         rows = [everything[place] for place in places]
         prompts = self.environment.prompts(self.policy, rows)

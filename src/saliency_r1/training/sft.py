@@ -86,8 +86,13 @@ def train(
     policy.model.eval()
 
 
+def read_rows(download: Path) -> Sequence[Row]:
+    """The samples of the training split, from the folder of the stage download."""
+    return pl.read_parquet(download / "table.parquet").filter(split="train").to_dicts()
+
+
 def read_examples(download: Path, annotate: Path) -> Examples:
     """The kept annotations of the training split with their samples, from the folders of the two stages."""
-    samples = {row["sample_id"]: row for row in pl.read_parquet(download / "table.parquet").to_dicts()}
+    samples = {row["sample_id"]: row for row in read_rows(download)}
     annotations = pl.read_parquet(annotate / "table.parquet").filter(pl.col("kept"), split="train")
     return Examples([samples[sample_id] for sample_id in annotations["sample_id"]], annotations["response"].to_list())
