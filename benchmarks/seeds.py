@@ -1,4 +1,4 @@
-"""Is CGPO better than its SFT start? Several training seeds, greedy test reward, paired over samples.
+"""Is CGPO better than its SFT start? Several training seeds, greedy reward, paired over samples.
 
     python -m saliency_r1.launch --nproc-per-node 2 benchmarks/seeds.py --seeds 5 --out benchmarks/seeds.json
     python benchmarks/seeds.py --set cgpo.normalise=none --out benchmarks/seeds-plain.json
@@ -76,7 +76,8 @@ def main() -> None:
     """Train with every seed and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=1000, help="test samples of each data set at most")
+    parser.add_argument("--split", default="test", help="what is answered; settings are chosen on val")
+    parser.add_argument("--samples", type=int, default=1000, help="samples of each data set at most")
     parser.add_argument("--control", choices=["no_reward", "shuffled"])
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/seeds.json"))
@@ -86,7 +87,7 @@ def main() -> None:
     device, dtype = prepare_torch(params.runtime, params.seed)
     table = pl.read_parquet(DOWNLOAD / "table.parquet")
     prompts, examples = sft.read_rows(DOWNLOAD), sft.read_examples(DOWNLOAD, ANNOTATE)
-    test = table.filter(pl.col("split") == "test").group_by("dataset", maintain_order=True).head(arguments.samples)
+    test = table.filter(split=arguments.split).group_by("dataset", maintain_order=True).head(arguments.samples)
     tasks = test["task"].to_numpy()
     environment = Environment.load(params, DOWNLOAD, device, dtype)
 
@@ -101,7 +102,7 @@ def main() -> None:
         )
 
     before = greedy_rewards(environment, start(False), test.to_dicts())
-    say(f"sft: {before.mean():.4f} over {len(before)} test samples")
+    say(f"sft: {before.mean():.4f} over {len(before)} {arguments.split} samples")
     rows = []
     for seed in range(1, arguments.seeds + 1):
         began, policy = time.perf_counter(), start(True)
@@ -118,7 +119,8 @@ def main() -> None:
         say(f"seed {seed}: {after.mean():.4f}, gain {rows[-1]['gain']:+.4f} [{low:+.4f}, {high:+.4f}]")
     say(f"interval above zero with {sum(row['low'] > 0 for row in rows)} of {len(rows)} seeds")
     if processes.is_main():
-        settings = {"control": arguments.control, "cgpo": params.cgpo.model_dump(), "test_samples": len(test)}
+        settings = {"control": arguments.control, "cgpo": params.cgpo.model_dump()}
+        settings |= {"split": arguments.split, "samples": len(test)}
         write_json(arguments.out, settings | {"seeds": rows})
 
 

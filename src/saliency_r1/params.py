@@ -145,6 +145,7 @@ class Annotate(Section):
 
     annotator: Literal["offline", "openai", "local"]
     variety: Share
+    uncommon: Share
     model: str
     answer_tokens: Count
     endpoint: Endpoint

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,7 @@ from .toys import Project
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared/data/real"
+KINDS = {0: "person", 2: "car", 3: "motorcycle", 4: "airplane", 20: "elephant", 22: "zebra", 23: "giraffe", 74: "clock"}
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is missing: it holds real images and is not shipped")
 
 
@@ -91,30 +93,41 @@ def test_voc_groups(project: Project) -> None:
     assert all(len(names) in (2, 3) for names in table["names"])
     for row, said in zip(table.to_dicts(), annotated(table, project)):
         assert len(said.expressions) == len(row["images"])
+        assert all(row["group"].lower() in expression for expression in said.expressions), "named alike, by its group"
 
 
 def test_coco_instances(project: Project, tmp_path: Path) -> None:
     """The labels are YOLO polygons; as COCO json they are what the layout reads."""
     folder = REAL / "coco_instances_24"
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for path in sorted((folder / "images").glob("*.jpg")):
         width, height = Image.open(path).size
         images.append({"id": path.stem, "file_name": path.name, "width": width, "height": height})
         for line in (folder / "labels" / f"{path.stem}.txt").read_text().splitlines():
             polygon = np.array(line.split()[1:], float).reshape(-1, 2) * (width, height)
-            shape = {"segmentation": [polygon.ravel().tolist()], "image_id": path.stem, "id": len(annotations)}
-            annotations.append(shape)
+            outline = [polygon.ravel().tolist()]
+            kind = int(line.split()[0])
+            annotations.append(
+                {"segmentation": outline, "image_id": path.stem, "id": len(annotations), "category_id": kind}
+            )
     source = tmp_path / "coco"
     source.mkdir()
     (source / "images").symlink_to(folder / "images")
-    (source / "train.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    categories = [{"id": kind, "name": name} for kind, name in KINDS.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (source / "train.json").write_text(json.dumps(content))
     project.datasets["COCO-24"] = {
         "task": "sis",
         "layout": "coco",
         "splits": {"test": {"folder": str(source), "annotations": "train.json", "count": 24}},
     }
     table = project.run(allow_missing=("COCO-24/*",))
-    for row, said in zip(table.to_dicts(), annotated(table, project)):
+    made = annotated(table, project)
+    words = " ".join(expression for said in made for expression in said.expressions)
+    assert all(name in words for name in ("person", "giraffe", "elephant", "clock", "region"))
+    for row, said in zip(table.to_dicts(), made):
+        assert len(set(said.expressions)) == len(said.expressions), "instances are told apart"
         instances = len(np.unique(np.asarray(Image.open(project.out / row["masks"][0])))) - 1
         assert len(said.expressions) == instances
     missing = project.report()["imports"]["COCO-24/test"]["missing"]

@@ -7,6 +7,7 @@ sample is set aside (`kept = False`), counted and gated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from saliency_r1.annotation.interface import Annotator, Proposal, Subject, Try
 from saliency_r1.data.samples import read_images, read_masks
 from saliency_r1.segmenter import Encoded, Segment, Segmenter
 from saliency_r1.tasks.instances import pairwise_iou
+
+# Articles, prepositions and places: they say where something is, not what.
+_SMALL_WORDS = {"the", "a", "an", "and", "or", "of", "at", "in", "on", "to", "with", "left", "right", "top", "bottom"}
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,18 @@ def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segment
     drafts = []
     for row, group in zip(rows, images):
         truth = tasks.get(row["task"]).truth(read_masks(row, folder))
-        masks = [truth.masks] if row["task"] == "sis" else [[mask] for mask in truth.masks]
-        subject = Subject(row["sample_id"], row["task"], group, truth, objects_of(row["meta"], group, masks))
+        objects = objects_of(row["meta"], group, _regions(truth), row["group"])
+        subject = Subject(row["sample_id"], row["task"], group, truth, objects)
         nothing = Annotation(row["sample_id"], "", (), 0.0, 0, False)
         drafts.append(_Draft(subject, [next(encoded) for _ in group], nothing))
     return drafts
+
+
+def _regions(truth: tasks.Truth) -> list[dict[int, NDArray[np.bool_]]]:
+    """For each image its regions by id: the instances of an instance map, or the one salient region."""
+    if isinstance(truth, tasks.InstanceTruth):
+        return [dict(zip(truth.numbers, truth.masks))]
+    return [{1: mask} for mask in truth.masks]
 
 
 def _try(draft: _Draft, attempt: int, attempts: int, seed: int) -> Try:
@@ -103,20 +114,18 @@ def _try(draft: _Draft, attempt: int, attempts: int, seed: int) -> Try:
     return Try(draft.subject, attempt, attempts, own, draft.feedback)
 
 
-def _consider(
-    drafts: Sequence[_Draft], proposals: Sequence[Proposal], segmenter: Segmenter, threshold: float
-) -> None:
+def _consider(drafts: Sequence[_Draft], proposals: Sequence[Proposal], segmenter: Segmenter, threshold: float) -> None:
     """Segment the expressions of all proposals in one call and keep what is better than before."""
     encoded = [draft.encoded[e.image] for draft, said in zip(drafts, proposals) for e in said.expressions]
     phrases = [[e.text] for said in proposals for e in said.expressions]
     segments = iter([found[0] for found in segmenter.segment(encoded, phrases)] if phrases else [])
     for draft, said in zip(drafts, proposals):
         draft.best = replace(draft.best, attempts=draft.best.attempts + 1)
-        if said.fault or not said.expressions:
-            draft.feedback = said.fault or "There was no expression."
-            continue
-        mine = [next(segments) for _ in said.expressions]
         subject = draft.subject
+        mine = [next(segments) for _ in said.expressions]
+        if fault := said.fault or _fault(subject, said.expressions):
+            draft.feedback = fault
+            continue
         ious = agreement(subject.task, subject.objects, said.expressions, mine, subject.truth)
         draft.feedback = _feedback(said.expressions, ious, threshold)
         if not draft.best.response or np.mean(ious) > draft.best.consistency:
@@ -126,6 +135,23 @@ def _consider(
                 expressions=tuple(e.text for e in said.expressions),
                 consistency=float(np.mean(ious)),
             )
+
+
+def _fault(subject: Subject, expressions: Sequence[cot.Expression]) -> str:
+    """What makes expressions unusable whatever they find; a shared object that has no name in common, for one."""
+    if not expressions:
+        return "There was no expression."
+    if subject.task == "cosod" and not shared_words(expressions):
+        return "The shared object has another name in each image; call it by the same noun in all of them."
+    return ""
+
+
+def shared_words(expressions: Sequence[cot.Expression]) -> set[str]:
+    """The words that occur for every image that has expressions; articles and prepositions are none."""
+    by_image: dict[int, set[str]] = {}
+    for expression in expressions:
+        by_image.setdefault(expression.image, set()).update(re.findall(r"\w+", expression.text.lower()))
+    return set.intersection(*by_image.values()) - _SMALL_WORDS
 
 
 def _feedback(expressions: Sequence[cot.Expression], ious: Sequence[float], threshold: float) -> str:
@@ -154,7 +180,7 @@ def agreement(
     if isinstance(truth, tasks.InstanceTruth):
         ious = pairwise_iou([segment.mask for segment in segments], truth.masks)
         ids = [item["id"] for item in objects[0] if item["salient"]]
-        order = {int(value): column for column, value in enumerate(np.unique(truth.ids[truth.ids > 0]))}
+        order = {value: column for column, value in enumerate(truth.numbers)}
         columns = [order[value] for value in ids]
         return [float(row[column]) if row.argmax() == column else 0.0 for row, column in zip(ious, columns)]
     united: list[NDArray[np.bool_]] = [np.zeros(size, bool) for size in truth.sizes]

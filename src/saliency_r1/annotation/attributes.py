@@ -1,15 +1,18 @@
 """What can be said about an object: the attributes a data set carries, or those that its mask and pixels give away.
 
 An object is a mapping with `id, colour, shape, size, tone, place, salient`, as the rendered scenes store it. For a
-photograph without attributes the shape is just "region" and the rest is measured.
+photograph without attributes all but the shape is measured, and in place of a shape stands the name of its category, or
+just "region".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,20 +27,20 @@ NAMED_COLOURS = {
 }  # fmt: skip
 LARGE = 0.04  # share of the image's area from which a region is called large
 FAINT = 30.0  # mean sRGB distance to the surroundings below which a region is called faint
+_ID = re.compile(r"n\d{8}|\d*")  # of ImageNet, or a number
+_NO_NAMES = ("group", "set", "class", "category")
 
 
-def measure(image: Image.Image, mask: NDArray[np.bool_], number: int) -> dict[str, Any]:
-    """Attributes of the region `mask` (bool, H x W, not empty) of an RGB image."""
+def measure(image: Image.Image, mask: NDArray[np.bool_], number: int, name: str = "region") -> dict[str, Any]:
+    """Attributes of the region `mask` (bool, H x W, not empty) of an RGB image; `name` is what it is called."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     inside, outside = pixels[mask].mean(0), pixels[~mask].mean(0) if (~mask).any() else np.zeros(3)
-    names = list(NAMED_COLOURS)
-    distances = np.linalg.norm(np.array([NAMED_COLOURS[name] for name in names]) - inside, axis=1)
     rows, columns = np.nonzero(mask)
     third = (int(3 * rows.mean() / mask.shape[0]), int(3 * columns.mean() / mask.shape[1]))
     return {
         "id": number,
-        "colour": names[int(distances.argmin())],
-        "shape": "region",
+        "colour": dominant_colour(pixels[mask]),
+        "shape": name,
         "size": "large" if mask.mean() >= LARGE else "small",
         "tone": "faint" if float(np.linalg.norm(inside - outside)) < FAINT else "vivid",
         "place": PLACES[3 * third[0] + third[1]],
@@ -45,14 +48,43 @@ def measure(image: Image.Image, mask: NDArray[np.bool_], number: int) -> dict[st
     }
 
 
+def dominant_colour(pixels: NDArray[np.float32]) -> str:
+    """The colour name that most pixels (n x 3, sRGB) have; each has the name that is nearest in CIELAB.
+
+    A vote and not a mean: the mean of a red and white sign is pink.
+    """
+    distances = np.linalg.norm(_lab(pixels)[:, None] - _lab(np.array(list(NAMED_COLOURS.values()))), axis=-1)
+    votes = np.bincount(distances.argmin(1), minlength=len(NAMED_COLOURS))
+    return list(NAMED_COLOURS)[int(votes.argmax())]
+
+
+def _lab(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """CIELAB (n x 3) of sRGB values (n x 3)."""
+    scaled = (pixels / 255).astype(np.float32)[:, None]
+    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2LAB)[:, 0], np.float32)
+
+
+def category(group: str | None) -> str:
+    """What a group of images is named after: `Cat-02` -> cat, `n02123394_Persian_cat` -> persian cat; else region."""
+    words = [re.sub(r"(?<=\D)\d+$", "", word) for word in re.split(r"[\W_]+", group or "") if not _ID.fullmatch(word)]
+    return " ".join(word for word in words if word.lower() not in _NO_NAMES).lower() or "region"
+
+
 def objects_of(
-    meta: str, images: Sequence[Image.Image], masks: Sequence[Sequence[NDArray[np.bool_]]]
+    meta: str,
+    images: Sequence[Image.Image],
+    regions: Sequence[Mapping[int, NDArray[np.bool_]]],
+    group: str | None,
 ) -> list[list[dict[str, Any]]]:
-    """For each image its objects: those of the sample's `meta`, else one measured object for each mask."""
+    """For each image its objects: those of the sample's `meta`, else one measured object for each region, by its id.
+
+    Names without attributes in `meta`, and the name of a group, become the objects' shapes.
+    """
     known = json.loads(meta).get("objects")
-    if known:
+    if known and all("colour" in item for objects in known for item in objects):
         return [list(objects) for objects in known]
+    names = {item["id"]: item["name"] for objects in known or () for item in objects}
     return [
-        [measure(image, mask, number) for number, mask in enumerate(regions, start=1) if mask.any()]
-        for image, regions in zip(images, masks)
+        [measure(image, mask, number, names.get(number, category(group))) for number, mask in own.items() if mask.any()]
+        for image, own in zip(images, regions)
     ]

@@ -7,11 +7,12 @@ speaks against the distractors, what is left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from saliency_r1.annotation.interface import Proposal, Try
+from saliency_r1.annotation.interface import Proposal, Subject, Try
 from saliency_r1.cot import KINDS, Expression
 from saliency_r1.data import wording
 
@@ -29,25 +30,36 @@ def _upper(sentence: str) -> str:
 
 
 class OfflineAnnotator:
-    """Writes reasoning and expressions from the objects' attributes, in wording as rich as `variety` in [0, 1] says."""
+    """Writes reasoning and expressions from the objects' attributes.
 
-    def __init__(self, variety: float) -> None:
+    `variety` in [0, 1] is how richly it words things, `uncommon` in [0, 1] how many of the words for colours and shapes
+    it replaces, throughout a response, by one that a segmenter may not know.
+    """
+
+    def __init__(self, variety: float, uncommon: float = 0.0) -> None:
         self.variety = variety
+        self.uncommon = uncommon
 
     def write(self, tries: Sequence[Try]) -> list[Proposal]:
         """The same for equal seeds; plainer at every further attempt."""
         return [self._proposal(one) for one in tries]
 
     def _proposal(self, one: Try) -> Proposal:
-        subject, rng = one.subject, np.random.default_rng(one.seed)
-        variety = self.variety * (1 - one.number / one.of)
+        rng = np.random.default_rng(one.seed)
+        plainness = one.number / one.of
+        variety = self.variety * (1 - plainness)
+        subject = _reworded(one.subject, rng, self.uncommon * (1 - plainness))
+        shared = wording.name(_common(subject.salient), rng, variety) if subject.task == "cosod" else ""
+        phrases = [
+            [wording.referring_phrase(item, rng, variety, shared) for item in items] for items in subject.salient
+        ]
+        if subject.task == "sis":
+            phrases = [_told_apart(phrases[0], subject.salient[0], rng, variety)]
         expressions = tuple(
-            Expression(KINDS[subject.task], index, wording.referring_phrase(item, rng, variety))
-            for index, items in enumerate(subject.salient)
-            for item in items
+            Expression(KINDS[subject.task], index, phrase) for index, own in enumerate(phrases) for phrase in own
         )
         if subject.task == "cosod":
-            reasoning = self._shared(subject.objects, subject.salient, rng, variety)
+            reasoning = self._shared(subject.objects, shared, rng, variety)
         else:
             reasoning = self._standing_out(subject.objects[0], subject.salient[0], rng, variety)
         return Proposal(reasoning, expressions)
@@ -64,17 +76,44 @@ class OfflineAnnotator:
         sentences.append(_upper((singular if len(names) == 1 else plural).format(wording.join(names))))
         return " ".join(sentences)
 
-    def _shared(
-        self, objects: Sequence[Objects], salient: Sequence[Objects], rng: np.random.Generator, variety: float
-    ) -> str:
+    def _shared(self, objects: Sequence[Objects], shared: str, rng: np.random.Generator, variety: float) -> str:
         """What each image shows, by name alone (what is shared is a kind, not a place), and what occurs in all."""
         sentences = []
         for number, image in enumerate(objects, start=1):
-            names = [wording.article(wording.name(item, rng, variety)) for item in image]
-            sentences.append(f"Image {number} shows {wording.join(names)}.")
-        name = self._the(salient[0][0], rng, variety)
-        sentences.append(_upper(str(rng.choice(SHARED)).format(name)))
+            names = [shared if item["salient"] else wording.name(item, rng, variety) for item in image]
+            sentences.append(f"Image {number} shows {wording.join([wording.article(name) for name in names])}.")
+        sentences.append(_upper(str(rng.choice(SHARED)).format(f"the {shared}")))
         return " ".join(sentences)
 
     def _the(self, item: Mapping[str, Any], rng: np.random.Generator, variety: float) -> str:
         return f"the {wording.name(item, rng, variety)}"
+
+
+def _reworded(subject: Subject, rng: np.random.Generator, share: float) -> Subject:
+    """The sample with a share of the words for its colours and shapes replaced by uncommon ones."""
+    words = {usual: uncommon for usual, uncommon in wording.UNCOMMON.items() if rng.random() < share}
+    named = [
+        [{**item, **{key: words.get(item[key], item[key]) for key in ("colour", "shape")}} for item in image]
+        for image in subject.objects
+    ]
+    return replace(subject, objects=named)
+
+
+def _common(salient: Sequence[Objects]) -> dict[str, str]:
+    """What gives all objects of a group their name; a colour that differs is left out."""
+    items = [item for image in salient for item in image]
+    colours, shapes = ({item[key] for item in items} for key in ("colour", "shape"))
+    return {
+        "colour": items[0]["colour"] if len(colours) == 1 else "",
+        "shape": items[0]["shape"] if len(shapes) == 1 else "object",
+    }
+
+
+def _told_apart(phrases: list[str], items: Objects, rng: np.random.Generator, variety: float) -> list[str]:
+    """The phrases of one image's instances; where two are the same, looks and place are added to them."""
+    return [
+        f"the {wording.name(item, rng, variety, ('tone', 'size'))} {wording.at(item['place'], rng, variety)}"
+        if phrases.count(phrase) > 1
+        else phrase
+        for phrase, item in zip(phrases, items)
+    ]

@@ -6,7 +6,7 @@ checking and storing a pair is the same for all of them: `store.import_item`.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,11 +40,15 @@ class Problem:
 
 @dataclass
 class Found:
-    """What a layout found. `unlisted` counts images of the folder that the annotations or the list do not mention."""
+    """What a layout found. `unlisted` counts images of the folder that the annotations or the list do not mention.
+
+    `objects` is what the annotations tell about the instances of an image, by its name: `[{"id": 1, "name": "cat"}]`.
+    """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unlisted: int = 0
+    objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class Layout(Protocol):
@@ -128,7 +132,7 @@ class Coco:
     """Images with COCO instance annotations. Instance k of an image is its k-th annotation in order of `id`.
 
     Crowds (`iscrowd: 1`) and annotations with `"salient": false` keep their number and stay out of the map; where two
-    instances overlap, the smaller one is in front.
+    instances overlap, the smaller one is in front. Where there are several categories, their names are kept.
     """
 
     def find(self, folder: Path, split: Split) -> Found:
@@ -140,6 +144,7 @@ class Coco:
             for annotation in sorted(content["annotations"], key=lambda entry: entry["id"]):
                 of_image[annotation["image_id"]].append(annotation)
             listed = [(image["file_name"], image["id"], image["height"], image["width"]) for image in content["images"]]
+            categories = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{split.annotations}: expected COCO instances (images, annotations), missing {error}"
@@ -160,6 +165,11 @@ class Coco:
                 taken.add(name.casefold())
                 size = {"height": height, "width": width}
                 found.items.append(Item(name, path, ({"size": size}, *of_image[image_id])))
+                if len(categories) > 1:  # a single one is "object" or "salient" and tells nothing
+                    found.objects[name] = [
+                        {"id": number, "name": categories.get(annotation.get("category_id"), "region")}
+                        for number, annotation in self._shown(of_image[image_id])
+                    ]
         found.unlisted = len(files) - len(found.items)
         return found
 
@@ -167,10 +177,7 @@ class Coco:
         """The annotations drawn into one map, large ones first."""
         size, *annotations = truth
         height, width = size["size"]["height"], size["size"]["width"]
-        drawn = []
-        for number, annotation in enumerate(annotations, 1):
-            if annotation.get("salient", True) and not annotation.get("iscrowd", 0):
-                drawn.append((number, _decode(annotation, height, width)))
+        drawn = [(number, _decode(annotation, height, width)) for number, annotation in self._shown(annotations)]
         ids = np.zeros((height, width), np.uint16)
         for number, region in sorted(drawn, key=lambda pair: -int(pair[1].sum())):
             ids[region] = number
@@ -178,6 +185,12 @@ class Coco:
         if hidden:
             raise Refused(f"instances {sorted(hidden)} are empty or hidden behind others")
         return ids
+
+    def _shown(self, annotations: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The annotations that belong into the map, with their numbers."""
+        for number, annotation in enumerate(annotations, 1):
+            if annotation.get("salient", True) and not annotation.get("iscrowd", 0):
+                yield number, annotation
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -296,4 +309,4 @@ def keep_listed(found: Found, names: Iterable[str]) -> Found:
         for name in sorted(stems)
         if name.casefold() not in known | reported
     ]
-    return Found(items, problems, found.unlisted + len(found.items) - len(items))
+    return Found(items, problems, found.unlisted + len(found.items) - len(items), found.objects)

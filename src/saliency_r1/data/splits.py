@@ -137,7 +137,7 @@ class Importer:
         work = partial(
             import_item, layout=LAYOUTS[part.dataset.layout], rule=part.dataset.mask, target=target, place=place
         )
-        objects = _attributes(part, source)
+        objects = _attributes(part, source) or found.objects or None
         rows, problems, dropped = [], list(found.problems), []
         for result in progress(_in_order(work, found.items), len(found.items), str(part)):
             if isinstance(result, Imported) and (fault := _disagreement(part, result, objects)):

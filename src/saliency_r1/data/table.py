@@ -1,7 +1,8 @@
 """The sample table: one row a sample, the contract between the download stage and all that follows.
 
 A sample is one prompt: one image (SOD, SIS), or a chunk of a group of images (CoSOD). Paths are relative to the table's
-folder, in POSIX form; `meta` is JSON, `{"objects": [[{...}, ...] for each image]}` where the data set has attributes.
+folder, in POSIX form; `meta` is JSON, `{"objects": [[{...}, ...] for each image]}` where the data set has attributes,
+or at least the names of its instances (`[{"id": 1, "name": "cat"}]`).
 """
 
 import json

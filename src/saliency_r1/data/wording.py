@@ -37,6 +37,21 @@ SYNONYMS: dict[str, tuple[str, str]] = {
     "bottom right": ("lower right", "bottom right corner"),
 }
 
+# Words that a large language model knows, and neither of the embedded bases has ever read.
+UNCOMMON: dict[str, str] = {
+    "red": "vermilion",
+    "green": "viridian",
+    "blue": "cobalt",
+    "yellow": "saffron",
+    "purple": "mauve",
+    "orange": "apricot",
+    "circle": "roundel",
+    "square": "quadrate",
+    "triangle": "trigon",
+    "star": "pentacle",
+    "ring": "annulus",
+}
+
 
 def word(canonical: str, rng: np.random.Generator, variety: float) -> str:
     """The canonical word or one of its synonyms, (usual, rare); unknown words stay as they are."""
@@ -56,7 +71,7 @@ def name(item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0
         words.append(word("faint", rng, variety))
     if "size" in detail:
         words.append(word(item["size"], rng, variety))
-    words += [word(item["colour"], rng, variety), word(item["shape"], rng, variety)]
+    words += [word(item[key], rng, variety) for key in ("colour", "shape") if item[key]]
     return " ".join(words)
 
 
@@ -83,9 +98,16 @@ def describe(objects: Sequence[Mapping[str, str]], rng: np.random.Generator, var
     return join(parts)
 
 
-def referring_phrase(item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0) -> str:
-    """One of the ways in which people point at an object: by name, by name and looks, by name and place."""
+def referring_phrase(
+    item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0, called: str = ""
+) -> str:
+    """One of the ways in which people point at an object: by name, by name and looks, by name and place.
+
+    `called` is a name that is settled already, such as that of what several images share.
+    """
     style = rng.random()
     detail = ("tone", "size") if style < 0.25 else ()
-    phrase = f"the {name(item, rng, variety, detail)}"
+    if called:
+        item = {**item, "colour": "", "shape": ""}
+    phrase = " ".join(["the", *filter(None, (name(item, rng, variety, detail), called))])
     return f"{phrase} {at(item['place'], rng, variety)}" if style > 0.6 else phrase

@@ -47,9 +47,14 @@ class InstanceTruth:
     ids: NDArray[np.uint16]
 
     @property
+    def numbers(self) -> list[int]:
+        """The ids, ascending."""
+        return [int(value) for value in np.unique(self.ids) if value]
+
+    @property
     def masks(self) -> tuple[NDArray[np.bool_], ...]:
         """One mask for each id, in order of the ids."""
-        return tuple(self.ids == value for value in np.unique(self.ids) if value)
+        return tuple(self.ids == number for number in self.numbers)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
