@@ -1,15 +1,17 @@
 """Output-to-reasoning: what is written parses, and agreement is measured and acted upon."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from saliency_r1 import cot, tasks
 from saliency_r1.annotation import OfflineAnnotator, annotate
 from saliency_r1.annotation.agreement import agreement
-from saliency_r1.annotation.attributes import measure
+from saliency_r1.annotation.attributes import category, dominant_colour, measure, objects_of
 from saliency_r1.annotation.interface import Subject, Try
 from saliency_r1.data.samples import read_masks
 from saliency_r1.segmenter import Segment
@@ -95,11 +97,82 @@ def test_plain_wording_has_no_synonyms(samples):
 
 
 def test_a_photograph_without_attributes_is_measured():
-    from PIL import Image
-
     pixels = np.full((60, 90, 3), 200, np.uint8)
     pixels[5:20, 65:85] = (200, 40, 40)
     mask = np.zeros((60, 90), bool)
     mask[5:20, 65:85] = True
     seen = measure(Image.fromarray(pixels), mask, 1)
     assert (seen["colour"], seen["place"], seen["tone"], seen["size"]) == ("red", "top right", "vivid", "large")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("Cat-02", "cat"), ("n02123394_Persian_cat", "persian cat"), ("motorbike", "motorbike"), ("007", "region"),
+        ("group12", "region"), (None, "region"), ("aeroplane3", "aeroplane"),
+    ],
+)  # fmt: skip
+def test_a_group_gives_its_images_their_name(group, name):
+    assert category(group) == name
+
+
+def test_the_colour_of_most_pixels_counts_and_not_their_mean():
+    sign = np.array([(205, 30, 30)] * 60 + [(250, 250, 250)] * 40, np.float32)
+    assert dominant_colour(sign) == "red"
+    assert dominant_colour(np.array([(112, 104, 98)], np.float32)) == "grey", "hardly any hue"
+
+
+def test_measured_objects_carry_the_names_and_ids_of_the_annotations():
+    mask = np.zeros((2, 30, 30), bool)
+    mask[0, :10], mask[1, 20:] = True, True
+    meta = json.dumps({"objects": [[{"id": 1, "name": "cat"}, {"id": 4, "phrase": "The wet dog"}]]})
+    (found,) = objects_of(meta, [Image.new("RGB", (30, 30), "red")], [{1: mask[0], 4: mask[1]}], None)
+    assert [(item["id"], item["place"]) for item in found] == [(1, "top"), (4, "bottom")]
+    assert [(item["colour"], item["shape"]) for item in found] == [("red", "cat"), ("", "wet dog")]
+
+
+def thing(number, place="left", **changes):
+    return {"id": number, "colour": "red", "shape": "circle", "size": "large", "tone": "vivid", "place": place,
+            "salient": True, **changes}  # fmt: skip
+
+
+def proposals(task, objects, **settings):
+    subject = Subject("a", task, [], tasks.get("sod").truth([np.ones((2, 2), np.uint8) * 255]), objects)
+    annotator = OfflineAnnotator(**settings)
+    return [annotator.write([Try(subject, 0, 3, (seed,))])[0] for seed in range(30)]
+
+
+def shared_words(said):
+    """The words that the expressions of all images have in common."""
+    return set.intersection(*(set(expression.text.split()) for expression in said.expressions))
+
+
+def test_instances_that_look_alike_are_told_apart_by_place():
+    for said in proposals("sis", [[thing(1), thing(2, "right")]], variety=0.0):
+        first, second = (expression.text for expression in said.expressions)
+        assert first != second
+
+
+def test_a_shared_object_is_named_alike_in_every_image_and_a_distractor_is_not():
+    objects = [[thing(1, place), thing(2, "top", shape="ring", salient=False)] for place in ("left", "right", "bottom")]
+    seen = set()
+    for said in proposals("cosod", objects, variety=0.7, uncommon=0.4):
+        shared = shared_words(said) & set(re.findall(r"\w+", said.reasoning))
+        assert len(shared) >= 2, "its colour and its shape"
+        seen.add(frozenset(shared))
+    assert len(seen) > 5, "but not in the same words in every group"
+
+
+def test_a_colour_that_differs_is_no_part_of_a_shared_name():
+    objects = [[thing(1, colour=colour, shape="cat")] for colour in ("black", "white")]
+    for said in proposals("cosod", objects, variety=0.0):
+        assert shared_words(said) >= {"cat"}
+        assert not {"black", "white"} & set(said.reasoning.split())
+
+
+def test_uncommon_words_are_kept_to_throughout_a_response():
+    assert "red circle" in proposals("sod", [[thing(1)]], variety=0.0)[0].reasoning
+    for said in proposals("sod", [[thing(1)]], variety=0.0, uncommon=1.0):
+        assert "vermilion roundel" in said.reasoning
+        assert "vermilion roundel" in said.expressions[0].text
+        assert "red" not in said.reasoning.split()

@@ -108,10 +108,16 @@ def test_colours_are_numbered(tmp_path: Path) -> None:
         LAYOUTS["colour_map"].mask(tmp_path / "photo.png", MaskRule(rule="ids"))
 
 
-def coco(folder: Path, annotations: list[dict[str, object]], **image: object) -> Found:
+def coco(
+    folder: Path,
+    annotations: list[dict[str, object]],
+    categories: list[dict[str, object]] | None = None,
+    **image: object,
+) -> Found:
     picture(1).save(folder / "a.jpg")
     entry = {"id": 1, "file_name": "sub/a.jpg", "height": 30, "width": 40} | image
     content = {"images": [entry], "annotations": [{"id": n, "image_id": 1} | a for n, a in enumerate(annotations)]}
+    content["categories"] = categories or []
     (folder / "train.json").write_text(json.dumps(content))
     return LAYOUTS["coco"].find(folder, split(images=".", annotations="train.json"))
 
@@ -127,6 +133,18 @@ def test_coco_polygons_and_run_lengths(tmp_path: Path) -> None:
     ids = LAYOUTS["coco"].mask(found.items[0].truth, MaskRule(rule="ids"))
     assert (ids[0, 9], ids[0, 10]) == (1, 0)
     assert (ids[4, 4], ids[22, 22]) == (2, 2), "the smaller one is in front"
+
+
+def test_coco_names_its_instances_where_there_are_several_categories(tmp_path: Path) -> None:
+    square = [[0, 0, 4, 0, 4, 4, 0, 4]]
+    annotations: list[dict[str, object]] = [
+        {"segmentation": square, "category_id": 7},
+        {"segmentation": square, "category_id": 9, "iscrowd": 1},
+        {"segmentation": square, "category_id": 9},
+    ]
+    kinds: list[dict[str, object]] = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
+    assert coco(tmp_path, annotations, kinds).objects == {"a": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]}
+    assert coco(tmp_path, annotations, kinds[:1]).objects == {}, "one category alone says nothing"
 
 
 @pytest.mark.parametrize(

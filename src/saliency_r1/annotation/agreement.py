@@ -7,7 +7,6 @@ sample is set aside (`kept = False`), counted and gated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,9 +24,6 @@ from saliency_r1.annotation.interface import Annotator, Proposal, Subject, Try
 from saliency_r1.data.samples import read_images, read_masks
 from saliency_r1.segmenter import Encoded, Segment, Segmenter
 from saliency_r1.tasks.instances import pairwise_iou
-
-# Articles, prepositions and places: they say where something is, not what.
-_SMALL_WORDS = {"the", "a", "an", "and", "or", "of", "at", "in", "on", "to", "with", "left", "right", "top", "bottom"}
 
 
 @dataclass(frozen=True)
@@ -121,11 +117,11 @@ def _consider(drafts: Sequence[_Draft], proposals: Sequence[Proposal], segmenter
     segments = iter([found[0] for found in segmenter.segment(encoded, phrases)] if phrases else [])
     for draft, said in zip(drafts, proposals):
         draft.best = replace(draft.best, attempts=draft.best.attempts + 1)
-        subject = draft.subject
-        mine = [next(segments) for _ in said.expressions]
-        if fault := said.fault or _fault(subject, said.expressions):
-            draft.feedback = fault
+        if said.fault or not said.expressions:
+            draft.feedback = said.fault or "There was no expression."
             continue
+        mine = [next(segments) for _ in said.expressions]
+        subject = draft.subject
         ious = agreement(subject.task, subject.objects, said.expressions, mine, subject.truth)
         draft.feedback = _feedback(said.expressions, ious, threshold)
         if not draft.best.response or np.mean(ious) > draft.best.consistency:
@@ -135,23 +131,6 @@ def _consider(drafts: Sequence[_Draft], proposals: Sequence[Proposal], segmenter
                 expressions=tuple(e.text for e in said.expressions),
                 consistency=float(np.mean(ious)),
             )
-
-
-def _fault(subject: Subject, expressions: Sequence[cot.Expression]) -> str:
-    """What makes expressions unusable whatever they find; a shared object that has no name in common, for one."""
-    if not expressions:
-        return "There was no expression."
-    if subject.task == "cosod" and not shared_words(expressions):
-        return "The shared object has another name in each image; call it by the same noun in all of them."
-    return ""
-
-
-def shared_words(expressions: Sequence[cot.Expression]) -> set[str]:
-    """The words that occur for every image that has expressions; articles and prepositions are none."""
-    by_image: dict[int, set[str]] = {}
-    for expression in expressions:
-        by_image.setdefault(expression.image, set()).update(re.findall(r"\w+", expression.text.lower()))
-    return set.intersection(*by_image.values()) - _SMALL_WORDS
 
 
 def _feedback(expressions: Sequence[cot.Expression], ious: Sequence[float], threshold: float) -> str:

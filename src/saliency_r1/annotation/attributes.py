@@ -31,8 +31,8 @@ _ID = re.compile(r"n\d{8}|\d*")  # of ImageNet, or a number
 _NO_NAMES = ("group", "set", "class", "category")
 
 
-def measure(image: Image.Image, mask: NDArray[np.bool_], number: int, name: str = "region") -> dict[str, Any]:
-    """Attributes of the region `mask` (bool, H x W, not empty) of an RGB image; `name` is what it is called."""
+def measure(image: Image.Image, mask: NDArray[np.bool_], number: int) -> dict[str, Any]:
+    """Attributes of the region `mask` (bool, H x W, not empty) of an RGB image."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     inside, outside = pixels[mask].mean(0), pixels[~mask].mean(0) if (~mask).any() else np.zeros(3)
     rows, columns = np.nonzero(mask)
@@ -40,7 +40,7 @@ def measure(image: Image.Image, mask: NDArray[np.bool_], number: int, name: str 
     return {
         "id": number,
         "colour": dominant_colour(pixels[mask]),
-        "shape": name,
+        "shape": "region",
         "size": "large" if mask.mean() >= LARGE else "small",
         "tone": "faint" if float(np.linalg.norm(inside - outside)) < FAINT else "vivid",
         "place": PLACES[3 * third[0] + third[1]],
@@ -78,13 +78,24 @@ def objects_of(
 ) -> list[list[dict[str, Any]]]:
     """For each image its objects: those of the sample's `meta`, else one measured object for each region, by its id.
 
-    Names without attributes in `meta`, and the name of a group, become the objects' shapes.
+    What is not measured is the shape. In its place stands what `meta` has for the object, a `name` ("kayak") or a
+    `phrase` that says all there is to say ("the red kayak"); else what the group is named after.
     """
-    known = json.loads(meta).get("objects")
-    if known and all("colour" in item for objects in known for item in objects):
+    known = json.loads(meta).get("objects") or [[] for _ in images]
+    if all(known) and all("colour" in item for objects in known for item in objects):
         return [list(objects) for objects in known]
-    names = {item["id"]: item["name"] for objects in known or () for item in objects}
     return [
-        [measure(image, mask, number, names.get(number, category(group))) for number, mask in own.items() if mask.any()]
-        for image, own in zip(images, regions)
+        [
+            _called(measure(image, mask, number), {item["id"]: item for item in told}.get(number, {}), group)
+            for number, mask in own.items()
+            if mask.any()
+        ]
+        for image, own, told in zip(images, regions, known)
     ]
+
+
+def _called(item: dict[str, Any], told: Mapping[str, Any], group: str | None) -> dict[str, Any]:
+    """A measured object with its name in place of a shape; a phrase needs no colour beside it."""
+    if phrase := told.get("phrase"):
+        return {**item, "colour": "", "shape": re.sub(r"^(the|an?) ", "", phrase.strip(), flags=re.IGNORECASE)}
+    return {**item, "shape": told.get("name") or category(group)}
