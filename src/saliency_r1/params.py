@@ -145,7 +145,7 @@ class Annotate(Section):
 
     annotator: Literal["offline", "openai", "local"]
     variety: Share
-    uncommon: Share
+    vagueness: Share
     model: str
     answer_tokens: Count
     endpoint: Endpoint

@@ -20,7 +20,7 @@ def load(options: Annotate, cache: Path, device: torch.device, dtype: torch.dtyp
     """The annotator that `annotate.annotator` names; `cache` is where an endpoint's answers are kept."""
     match options.annotator:
         case "offline":
-            return OfflineAnnotator(options.variety, options.uncommon)
+            return OfflineAnnotator(options.variety, options.vagueness)
         case "openai":
             from saliency_r1.annotation.endpoint import EndpointAnnotator
 

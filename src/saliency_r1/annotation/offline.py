@@ -7,12 +7,11 @@ speaks against the distractors, what is left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from saliency_r1.annotation.interface import Proposal, Subject, Try
+from saliency_r1.annotation.interface import Proposal, Try
 from saliency_r1.cot import KINDS, Expression
 from saliency_r1.data import wording
 
@@ -32,26 +31,29 @@ def _upper(sentence: str) -> str:
 class OfflineAnnotator:
     """Writes reasoning and expressions from the objects' attributes.
 
-    `variety` in [0, 1] is how richly it words things, `uncommon` in [0, 1] how many of the words for colours and shapes
-    it replaces, throughout a response, by one that a segmenter may not know.
+    `variety` in [0, 1] is how richly it words things, `vagueness` in [0, 1] how many of its expressions leave open what
+    the object is.
     """
 
-    def __init__(self, variety: float, uncommon: float = 0.0) -> None:
+    def __init__(self, variety: float, vagueness: float = 0.0) -> None:
         self.variety = variety
-        self.uncommon = uncommon
+        self.vagueness = vagueness
 
     def write(self, tries: Sequence[Try]) -> list[Proposal]:
         """The same for equal seeds; plainer at every further attempt."""
         return [self._proposal(one) for one in tries]
 
     def _proposal(self, one: Try) -> Proposal:
-        rng = np.random.default_rng(one.seed)
-        plainness = one.number / one.of
-        variety = self.variety * (1 - plainness)
-        subject = _reworded(one.subject, rng, self.uncommon * (1 - plainness))
-        shared = wording.name(_common(subject.salient), rng, variety) if subject.task == "cosod" else ""
+        subject, rng = one.subject, np.random.default_rng(one.seed)
+        variety, vagueness = (share * (1 - one.number / one.of) for share in (self.variety, self.vagueness))
+        shared = called = ""
+        if subject.task == "cosod":
+            kind = _common(subject.salient)
+            shared = wording.name(kind, rng, variety)
+            called = wording.name(_vaguely(kind, rng, vagueness), rng, variety)
         phrases = [
-            [wording.referring_phrase(item, rng, variety, shared) for item in items] for items in subject.salient
+            [wording.referring_phrase(_vaguely(item, rng, vagueness), rng, variety, called) for item in items]
+            for items in subject.salient
         ]
         if subject.task == "sis":
             phrases = [_told_apart(phrases[0], subject.salient[0], rng, variety)]
@@ -89,14 +91,9 @@ class OfflineAnnotator:
         return f"the {wording.name(item, rng, variety)}"
 
 
-def _reworded(subject: Subject, rng: np.random.Generator, share: float) -> Subject:
-    """The sample with a share of the words for its colours and shapes replaced by uncommon ones."""
-    words = {usual: uncommon for usual, uncommon in wording.UNCOMMON.items() if rng.random() < share}
-    named = [
-        [{**item, **{key: words.get(item[key], item[key]) for key in ("colour", "shape")}} for item in image]
-        for image in subject.objects
-    ]
-    return replace(subject, objects=named)
+def _vaguely(item: Mapping[str, Any], rng: np.random.Generator, share: float) -> Mapping[str, Any]:
+    """The object, in a share of the cases without saying what it is: "the red object"."""
+    return {**item, "shape": "object"} if item["colour"] and rng.random() < share else item
 
 
 def _common(salient: Sequence[Objects]) -> dict[str, str]:

@@ -37,21 +37,6 @@ SYNONYMS: dict[str, tuple[str, str]] = {
     "bottom right": ("lower right", "bottom right corner"),
 }
 
-# Words that a large language model knows, and neither of the embedded bases has ever read.
-UNCOMMON: dict[str, str] = {
-    "red": "vermilion",
-    "green": "viridian",
-    "blue": "cobalt",
-    "yellow": "saffron",
-    "purple": "mauve",
-    "orange": "apricot",
-    "circle": "roundel",
-    "square": "quadrate",
-    "triangle": "trigon",
-    "star": "pentacle",
-    "ring": "annulus",
-}
-
 
 def word(canonical: str, rng: np.random.Generator, variety: float) -> str:
     """The canonical word or one of its synonyms, (usual, rare); unknown words stay as they are."""
