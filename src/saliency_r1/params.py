@@ -243,6 +243,7 @@ class Cgpo(Section):
     epochs: Count
     clip: Annotated[float, Field(gt=0, lt=1)]
     kl: NotNegative
+    drift_every: Steps
     isr: Isr
     warmup: Steps
     weight_decay: NotNegative

@@ -20,7 +20,7 @@ SFT = Sft(
 )  # fmt: skip
 CGPO = Cgpo(
     algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
-    temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0,
+    temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0, drift_every=0,
     isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, max_grad_norm=1.0, average=0.5,
     checkpoint_every=1,
 )  # fmt: skip
@@ -129,6 +129,16 @@ def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tm
     )
     assert updates[0].rollouts == again[0].rollouts
     assert moved(once, twice) > 0
+
+
+def test_the_drift_from_the_sft_policy_is_looked_at_now_and_then(environment, examples, tmp_path):
+    options = CGPO.model_copy(update={"drift_every": 2, "updates": 4, "lr": 1e-3})
+    policy, updates = run_cgpo(environment, examples, tmp_path / "looking", options=options)
+    assert [update.curve["kl_to_sft"] is None for update in updates] == [True, False, True, False]
+    assert 0 < updates[1].curve["kl_to_sft"] < updates[3].curve["kl_to_sft"]
+    blind = options.model_copy(update={"drift_every": 0})
+    unseen, _ = run_cgpo(environment, examples, tmp_path / "blind", options=blind)
+    assert moved(policy, unseen) == 0, "looking changes nothing"
 
 
 def test_the_kl_holds_the_policy_back(environment, examples, tmp_path):

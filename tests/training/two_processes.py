@@ -28,7 +28,7 @@ annotations = annotate(rows, images, OfflineAnnotator(0.5), environment.segmente
 examples = sft.Examples(rows, [annotation.response for annotation in annotations])
 policy = fresh()
 if trainer == "sft":
-    options = SFT.model_copy(update={"steps": 10, "batch_size": 5})
+    options = SFT.model_copy(update={"steps": 10, "batch_size": 5, "lr": 2e-3})  # as shipped
     table = list(sft.train(policy, environment, examples, options, 0, folder / "runs"))
 else:
     changed = CGPO.model_copy(update={"updates": 10, "batch_size": 5})

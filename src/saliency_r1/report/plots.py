@@ -66,6 +66,7 @@ PANELS: Mapping[tuple[str, ...], str] = {
     ("truncated",): "Share of responses that were cut off",
     ("entropy",): "Entropy of a token, nats",
     ("entropy_reasoning", "entropy_tags", "entropy_expressions"): "Entropy by part, nats",
+    ("kl_to_sft",): "KL to the SFT policy, nats a token",
     ("repetition",): "Share of repeated runs of four tokens",
     ("isr_loss",): "Loss of the interleaved SFT steps",
     ("grad_norm", "isr_grad_norm"): "Norm of the gradient",

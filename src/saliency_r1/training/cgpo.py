@@ -32,7 +32,7 @@ from saliency_r1.training import advantages, checkpoints, confidence, sft
 from saliency_r1.training.adapter import Optimiser, Snapshot, TrainingError, check_finite, restore, state_of
 from saliency_r1.training.batches import epoch_batch
 from saliency_r1.training.diagnostics import repetition, summarise
-from saliency_r1.training.objective import Pass, loss, passes
+from saliency_r1.training.objective import Pass, divergence, loss, passes
 from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
 
 
@@ -124,7 +124,7 @@ class Trainer:
         self.options = options
         self.seed = seed
         self.optimiser = Optimiser(policy, options, options.updates)
-        self.reference = Snapshot(policy) if options.kl else None
+        self.reference = Snapshot(policy) if options.kl or options.drift_every else None
 
     def update(self, number: int) -> Update:
         """Update `number` (from 0): rollouts, advantage, RL step, and an ISR step when it is due.
@@ -138,13 +138,15 @@ class Trainer:
         self.policy.model.train()
         # All graphs are kept until the advantage is known: it may depend on the confidence of every response.
         first = list(self._passes(batch))
-        table = sorted(processes.gather(self._records(number, batch, first)), key=lambda row: int(row["rollout_id"]))
+        anchors = self._anchors(number, batch, first)
+        records = self._records(number, batch, first, anchors)
+        table = sorted(processes.gather(records), key=lambda row: int(row["rollout_id"]))
         advantage = _advantage(table, self.options)
         for record, value in zip(table, advantage.tolist()):
             record["advantage"] = value
         curve: dict[str, Any] = {"update": number + 1, "lr": self.optimiser.lr}
         tokens = sum(record["tokens"] for record in table)
-        curve["grad_norm"] = self._reinforce(batch, first, advantage[batch.places], tokens)
+        curve["grad_norm"] = self._reinforce(batch, first, anchors, advantage[batch.places], tokens)
         if self.options.isr.every and (number + 1) % self.options.isr.every == 0:
             curve |= self._regularise((number + 1) // self.options.isr.every - 1)
         self.optimiser.advance()
@@ -170,29 +172,39 @@ class Trainer:
         options = self.options
         return passes(self.policy, batch.prompts, batch.responses, options.micro_batch, options.temperature)
 
-    def _records(self, number: int, batch: Batch, first: Sequence[Pass]) -> list[dict[str, Any]]:
+    def _anchors(self, number: int, batch: Batch, first: Sequence[Pass]) -> list[Tensor | None]:
+        """Log-probabilities of the responses under the SFT policy, where the loss or a look at the drift needs them."""
+        drift = self.options.drift_every and (number + 1) % self.options.drift_every == 0
+        if self.reference is None or not (self.options.kl or drift):
+            return [None for _ in first]
+        with torch.no_grad(), self.reference.in_place():
+            return [one.logprobs for one in self._passes(batch)]
+
+    def _records(
+        self, number: int, batch: Batch, first: Sequence[Pass], anchors: Sequence[Tensor | None]
+    ) -> list[dict[str, Any]]:
         """This process's rows of the rollouts table, but for the advantage."""
         records: list[dict[str, Any]] = [{} for _ in batch.places]
-        for one in first:
+        for one, anchor in zip(first, anchors):
+            distance = None if anchor is None else divergence(one.logprobs.detach(), anchor)
             for row, own in enumerate(one.positions):
                 rollout_id = number * self.options.batch_size + batch.places[own]
                 records[own] = {"rollout_id": rollout_id, "update": number + 1}
                 records[own] |= _record(self.policy, batch.rollouts[own], one, row, self.options)
+                records[own]["kl_to_sft"] = None if distance is None else one.own(row, distance).mean().item()
         for record, reward in zip(records, batch.greedy_rewards):
             record["greedy_reward"] = reward
         return records
 
-    def _reinforce(self, batch: Batch, first: Sequence[Pass], advantage: Tensor, tokens: int) -> float:
+    def _reinforce(
+        self, batch: Batch, first: Sequence[Pass], anchors: Sequence[Tensor | None], advantage: Tensor, tokens: int
+    ) -> float:
         """Step on the objective `epochs` times; returns the norm of the last gradient."""
         options = self.options
         old = [one.logprobs.detach() for one in first]
-        references: list[Tensor | None] = [None for _ in first]
-        if self.reference is not None:
-            with torch.no_grad(), self.reference.in_place():
-                references = [one.logprobs for one in self._passes(batch)]
         norm = 0.0
         for epoch in range(options.epochs):
-            for one, sampled, anchor in zip(self._passes(batch) if epoch else first, old, references):
+            for one, sampled, anchor in zip(self._passes(batch) if epoch else first, old, anchors):
                 (loss(one, sampled, advantage, options.clip, anchor, options.kl) / tokens).backward()
             norm = self.optimiser.step()
         return norm

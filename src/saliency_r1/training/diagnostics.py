@@ -44,6 +44,7 @@ def summarise(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
         "brier": ((r - c) ** 2).mean(),
         "rank_correlation": spearman(c, r),
         **{name: mean(name) for name in ("entropy", "entropy_reasoning", "entropy_tags", "entropy_expressions")},
+        "kl_to_sft": mean("kl_to_sft"),
         "parse_failures": 1 - column("parsed").mean(),
         "truncated": 1 - column("ended").mean(),
         "tokens": column("tokens").mean(),

@@ -47,6 +47,12 @@ def passes(
         yield Pass(positions, *policy.logprobs_and_entropy(batch, temperature))
 
 
+def divergence(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """KL(policy || reference) at each token, as estimated from tokens that the policy sampled: never negative."""
+    distance = reference - logprobs
+    return distance.exp() - distance - 1
+
+
 def loss(one: Pass, old: Tensor, advantage: Tensor, clip: float, reference: Tensor | None, kl: float) -> Tensor:
     """Minus the sum of the objective over the tokens of a pass.
 
@@ -56,7 +62,6 @@ def loss(one: Pass, old: Tensor, advantage: Tensor, clip: float, reference: Tens
     gain = advantage[one.positions].to(one.logprobs)[:, None]
     ratio = (one.logprobs - old).exp()
     value = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
-    if reference is not None:
-        distance = reference - one.logprobs
-        value = value - kl * (distance.exp() - distance - 1)
+    if reference is not None and kl:
+        value = value - kl * divergence(one.logprobs, reference)
     return -(value * one.mask).sum()

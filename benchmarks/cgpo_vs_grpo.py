@@ -1,0 +1,275 @@
+"""CGPO beside the other algorithms and beside controls, at equal generated responses, over several seeds.
+
+    python -m saliency_r1.launch --nproc-per-node 2 benchmarks/cgpo_vs_grpo.py             # everything, five seeds
+    python -m saliency_r1.launch --nproc-per-node 2 benchmarks/cgpo_vs_grpo.py --arms cgpo # does CGPO beat its start?
+    python benchmarks/cgpo_vs_grpo.py --show                       # the table and docs/cgpo-vs-grpo.png once more
+
+Needs artifacts/download, annotate and sft (`dvc repro sft`). Every run starts from the same SFT adapter; a seed decides
+the order of prompts and what is sampled. An update samples as many responses in every arm. What is judged are greedy
+answers to the test samples, paired with those of the start. Runs are written down one by one; a further call goes on
+where the last one stopped.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import polars as pl
+import torch
+
+from saliency_r1 import processes
+from saliency_r1.files import write_json
+from saliency_r1.params import Cgpo, Params, load_yaml, parse_params
+from saliency_r1.policy import Policy
+from saliency_r1.report.calibration import expected_calibration_error, last_rollouts, reliability
+from saliency_r1.stage import prepare_torch
+from saliency_r1.training import cgpo, sft
+from saliency_r1.training.rollouts import Environment
+
+DOWNLOAD, ANNOTATE, ADAPTER = Path("artifacts/download"), Path("artifacts/annotate"), Path("artifacts/sft/adapter")
+MEANS = ("reward", "parse_failures", "sampled_reward", "confidence", "calibration_error", "entropy", "tokens",
+         "seconds")  # fmt: skip
+Table = list[dict[str, Any]]
+Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], torch.Tensor]
+
+honest = cgpo._advantage
+
+
+def with_column(name: str, change: Callable[[list[float]], list[float]]) -> Advantage:
+    """The algorithm's advantage of a table in which one column was changed."""
+
+    def advantage(table: Sequence[dict[str, Any]], options: Cgpo) -> torch.Tensor:
+        changed = change([row[name] for row in table])
+        return honest([{**row, name: value} for row, value in zip(table, changed)], options)
+
+    return advantage
+
+
+# What an arm changes in params.yaml, and how its advantage comes about where that is a control.
+ARMS: dict[str, tuple[dict[str, Any], Advantage]] = {
+    "cgpo": ({}, honest),
+    "cgpo-plain": ({"normalise": "none"}, honest),
+    "cgpo-leave-one-out": ({"normalise": "leave_one_out"}, honest),
+    "cgpo-batch": ({"normalise": "batch"}, honest),
+    "reinforce++": ({"algorithm": "reinforce_pp"}, honest),
+    "rloo": ({"algorithm": "rloo", "group_size": 8}, honest),
+    "grpo": ({"algorithm": "grpo", "group_size": 8}, honest),
+    "grpo-kl-0.04": ({"algorithm": "grpo", "group_size": 8, "kl": 0.04}, honest),
+    "remax": ({"algorithm": "remax", "batch_size": 0.5}, honest),  # its greedy answers are the other half
+    "control-no-reward": ({}, lambda table, options: torch.zeros(len(table))),
+    "control-constant-reward": ({}, with_column("reward", lambda values: [0.9] * len(values))),
+    "control-shuffled-advantage": ({}, lambda table, options: honest(table, options).roll(1)),
+    "control-shuffled-confidence": ({}, with_column("confidence", lambda values: values[1:] + values[:1])),
+    "control-compressed-reward": ({}, with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
+    "isr-off": ({"isr": {"every": 0}}, honest),
+    "isr-twice-as-often": ({"isr": {"every": 0.5}}, honest),
+    "isr-half-as-often": ({"isr": {"every": 2.0}}, honest),
+    "isr-weight-0.3": ({"isr": {"weight": 0.3}}, honest),
+}
+
+
+def parameters(overrides: Sequence[str], change: dict[str, Any]) -> Params:
+    """params.yaml with `section.key=value` overrides and with an arm's change; fractions are of what stands there."""
+    content = load_yaml("params.yaml")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        section[last] = load_yaml(io.StringIO(value))
+    for key, value in change.items():
+        if key == "isr":
+            for name, share in value.items():
+                base = content["cgpo"]["isr"][name]
+                content["cgpo"]["isr"][name] = max(1, int(base * share)) if name == "every" and share else share
+        else:
+            content["cgpo"][key] = int(content["cgpo"][key] * value) if key == "batch_size" else value
+    return parse_params(content)
+
+
+def answers(environment: Environment, policy: Policy, rows: Table) -> pl.DataFrame:
+    """Greedy answers to all rows, in order: reward, its components, whether it parses."""
+
+    def records(own: Table) -> Table:
+        parts = [environment.greedy(policy, own[start : start + 100]) for start in range(0, len(own), 100)]
+        return [
+            {"task": rollout.row["task"], "reward": rollout.reward.value, "parsed": rollout.parsed.ok}
+            | {name: rollout.reward.components.get(name) for name in ("s_measure", "matched_iou")}
+            for part in parts
+            for rollout in part
+        ]
+
+    return pl.DataFrame(processes.spread(rows, records), infer_schema_length=None)
+
+
+def interval(differences: np.ndarray, replicates: int = 10_000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of paired differences (n,)."""
+    rng = np.random.default_rng(0)
+    means = differences[rng.integers(len(differences), size=(replicates, len(differences)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def summary(
+    before: pl.DataFrame, after: pl.DataFrame, updates: Sequence[cgpo.Update], seconds: float
+) -> dict[str, Any]:
+    """What a run is judged by: its answers, and what it sampled in the last half of its updates."""
+    difference = (after["reward"] - before["reward"]).to_numpy()
+    low, high = interval(difference)
+    rollouts = pl.DataFrame([row for update in updates for row in update.rollouts], infer_schema_length=None)
+    late = last_rollouts(rollouts)
+    by_task = after.with_columns(gain=pl.Series(difference)).group_by("task", maintain_order=True)
+    return {
+        "sft": before["reward"].mean(), "reward": after["reward"].mean(),
+        "gain": difference.mean(), "low": low, "high": high,
+        "tasks": by_task.agg(pl.mean("gain", "reward", "s_measure", "matched_iou")).to_dicts(),
+        "parse_failures": (~after["parsed"]).mean(),
+        "sampled_reward": late["reward"].mean(), "confidence": late["confidence"].mean(),
+        "calibration_error": expected_calibration_error(reliability(late)), "entropy": late["entropy"].mean(),
+        "tokens": int(rollouts["tokens"].sum()), "seconds": seconds,
+    }  # fmt: skip
+
+
+class Bench:
+    """What all runs share: data, segmenter, the start and its answers."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.overrides = arguments.set
+        params = parameters(self.overrides, {})
+        self.device, self.dtype = prepare_torch(params.runtime, params.seed)
+        self.environment = Environment.load(params, DOWNLOAD, self.device, self.dtype)
+        self.prompts, self.examples = sft.read_rows(DOWNLOAD), sft.read_examples(DOWNLOAD, ANNOTATE)
+        table = pl.read_parquet(DOWNLOAD / "table.parquet").filter(split=arguments.split)
+        self.rows = table.group_by("dataset", maintain_order=True).head(arguments.samples).to_dicts()
+        self.before = answers(self.environment, self.start(params, False), self.rows)
+        say(f"sft: {self.before.select(pl.mean('reward')).item():.4f} over {len(self.rows)} {arguments.split} samples")
+
+    def start(self, params: Params, trainable: bool) -> Policy:
+        """The policy with the SFT adapter."""
+        loading = params.policy.loading
+        return Policy.load(
+            DOWNLOAD / "models/policy", ADAPTER, device=self.device, dtype=self.dtype, trainable=trainable, **loading
+        )
+
+    def run(self, arm: str, seed: int) -> dict[str, Any]:
+        """Train one arm with one seed and judge it."""
+        change, advantage = ARMS[arm]
+        params = parameters(self.overrides, change)
+        policy = self.start(params, True)
+        began = time.perf_counter()
+        options = params.cgpo.model_copy(update={"checkpoint_every": params.cgpo.updates + 1})
+        with tempfile.TemporaryDirectory() as runs, patch.object(cgpo, "_advantage", advantage):
+            updates = list(
+                cgpo.train(policy, self.environment, self.prompts, self.examples, options, seed, Path(runs))
+            )
+        seconds = time.perf_counter() - began
+        after = answers(self.environment, policy, self.rows)
+        return {"arm": arm, "seed": seed, **summary(self.before, after, updates, seconds)}
+
+
+def over_seeds(runs: Table) -> Table:
+    """Each arm with the mean of its gains and a 95 % interval over seeds (Student's t)."""
+    from scipy.stats import t as student
+
+    rows = []
+    for arm in dict.fromkeys(run["arm"] for run in runs):
+        own = [run for run in runs if run["arm"] == arm]
+        gains = np.array([run["gain"] for run in own])
+        spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else np.nan
+        means = {key: np.mean([run[key] for run in own]) for key in MEANS}
+        tasks = {
+            task: np.mean([entry["gain"] for run in own for entry in run["tasks"] if entry["task"] == task])
+            for task in ("sod", "sis", "cosod")
+        }
+        above = sum(run["low"] > 0 for run in own)
+        own_row = {"arm": arm, "seeds": len(own), "gain": gains.mean(), "spread": spread, "above": above}
+        rows.append({**own_row, "gains": gains, **tasks, **means})
+    return rows
+
+
+def markdown(rows: Table) -> str:
+    """The arms as a Markdown table."""
+    head = ("arm", "seeds", "gain", "95 % over seeds", "seeds above 0", "SOD", "SIS", "CoSOD", "unparsed",
+            "sampled r", "c", "ECE", "entropy", "tokens", "seconds")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        cells = (row["arm"], row["seeds"], f"{row['gain']:+.4f}", f"± {row['spread']:.4f}", row["above"],
+                 *(f"{row[task]:+.3f}" for task in ("sod", "sis", "cosod")), f"{100 * row['parse_failures']:.1f} %",
+                 *(f"{row[key]:.3f}" for key in ("sampled_reward", "confidence", "calibration_error", "entropy")),
+                 f"{row['tokens']:,.0f}", f"{row['seconds']:.0f}")  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def draw(rows: Table, path: Path) -> None:
+    """Gains of all arms: a point a seed, a bar for the interval over seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.6 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(reversed(rows)):
+        kind = row["arm"].partition("-")[0]
+        colour = {"cgpo": "#c2255c", "control": "#868e96", "isr": "#868e96"}.get(kind, "#1971c2")
+        axes.errorbar(row["gain"], place, xerr=row["spread"], fmt="o", color=colour, capsize=3)
+        axes.plot(row["gains"], [place] * len(row["gains"]), "|", color=colour, alpha=0.6, markersize=9)
+    axes.axvline(0, color="#adb5bd", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row["arm"] for row in reversed(rows)])
+    axes.set_xlabel("greedy reward, difference to the SFT start; ticks: seeds, bars: 95 % over seeds")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def say(text: str) -> None:
+    """Print once, however many processes there are."""
+    if processes.is_main():
+        print(text, flush=True)
+
+
+def main() -> None:
+    """Run what is missing, then show everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--split", default="test", help="what is answered; settings are chosen on val")
+    parser.add_argument("--samples", type=int, default=1000, help="samples of each data set at most")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/cgpo-vs-grpo.json"))
+    parser.add_argument("--show", action="store_true", help="run nothing; print the table and draw the picture")
+    arguments = parser.parse_args()
+    # Runs of other settings are not continued: they would stand in one table with these.
+    params = parameters(arguments.set, {}).model_dump()
+    settings = {"split": arguments.split, "samples": arguments.samples, "params": params}
+    found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else None
+    if found and json.loads(json.dumps(settings)) != {key: found[key] for key in settings} and not arguments.show:
+        parser.error(f"{arguments.out} holds runs with other settings; move it away, or choose another --out")
+    runs: Table = found["runs"] if found else []
+    if not arguments.show:
+        bench = Bench(arguments)
+        for seed in range(1, arguments.seeds + 1):
+            for arm in arguments.arms:
+                if any((run["arm"], run["seed"]) == (arm, seed) for run in runs):
+                    continue
+                runs.append(bench.run(arm, seed))
+                done = runs[-1]
+                say(f"{arm}, seed {seed}: {done['gain']:+.4f} [{done['low']:+.4f}, {done['high']:+.4f}], "
+                    f"{100 * done['parse_failures']:.1f} % unparsed, {done['seconds']:.0f} s")  # fmt: skip
+                if processes.is_main():
+                    write_json(arguments.out, settings | {"runs": runs})
+    if processes.is_main():
+        rows = over_seeds(runs)
+        print(markdown(rows))
+        if arguments.out == parser.get_default("out"):
+            draw(rows, Path("docs/cgpo-vs-grpo.png"))
+
+
+if __name__ == "__main__":
+    main()
