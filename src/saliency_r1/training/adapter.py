@@ -70,6 +70,11 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
     return Policy(model, policy.processor, policy.device, policy.autocast)
 
 
+# Of Adam, far below any gradient that means something (about 1e-3) and above those that are rounding alone (1e-9): of
+# these it would otherwise take the sign, and one process would not follow two.
+EPSILON = 1e-6
+
+
 class Optimiser:
     """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy.
 
@@ -83,7 +88,7 @@ class Optimiser:
         self.steps = steps
         self.done = 0  # steps of the schedule, which moves on even when a gradient is dropped
         self.average = [parameter.detach().clone() for parameter in self.parameters] if options.average else []
-        self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, weight_decay=options.weight_decay)
+        self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, eps=EPSILON, weight_decay=options.weight_decay)
 
     @property
     def lr(self) -> float:
