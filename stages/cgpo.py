@@ -19,7 +19,7 @@ from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
 from saliency_r1.stage import prepare_torch, progress, run_stage
-from saliency_r1.training import cgpo, checkpoints, sft
+from saliency_r1.training import cgpo, checkpoints, live, sft
 from saliency_r1.training.adapter import save_adapter
 from saliency_r1.training.rollouts import Environment
 
@@ -39,7 +39,8 @@ def main(params: Params) -> None:
     inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
     runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
-    updates = list(progress(training, params.cgpo.updates, "cgpo"))
+    followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve)
+    updates = list(progress(followed, params.cgpo.updates, "cgpo"))
     if not processes.is_main():
         return
     with atomic_folder("artifacts/cgpo") as folder:

@@ -17,7 +17,7 @@ from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
 from saliency_r1.stage import prepare_torch, progress, run_stage
-from saliency_r1.training import checkpoints, sft
+from saliency_r1.training import checkpoints, live, sft
 from saliency_r1.training.adapter import save_adapter, wrap
 from saliency_r1.training.rollouts import Environment
 
@@ -37,7 +37,7 @@ def main(params: Params) -> None:
     key = checkpoints.run_key(settings, [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models"])
     runs = Path("runs/sft") / key
     steps = sft.train(policy, environment, examples, options, params.seed, runs)
-    curves = list(progress(steps, options.steps, "sft"))
+    curves = list(progress(live.follow(steps, Path("runs/sft/live"), dict), options.steps, "sft"))
     validation = samples.filter(pl.col("split") == "val").sample(fraction=1, shuffle=True, seed=params.seed)
     rows = validation.head(options.evaluate_samples).to_dicts()
     answers = processes.spread(rows, lambda own: (answer.record() for answer in environment.greedy(policy, own)))

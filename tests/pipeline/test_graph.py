@@ -11,8 +11,8 @@ from saliency_r1.params import Params, load_yaml
 ROOT = Path(__file__).parents[2]
 GRAPH: dict[str, Any] = load_yaml(ROOT / "dvc.yaml")["stages"]
 SCRIPTS = [name for name in GRAPH if name not in ("params", "check")]
-# How values reach a stage, processes meet and files are written whole: no result depends on it (see dvc.yaml).
-PLUMBING = {f"src/saliency_r1/{name}.py" for name in ("params", "stage", "files", "processes")}
+# How values reach a stage, processes meet, files are written whole, curves shown: no result depends on it (dvc.yaml).
+PLUMBING = {f"src/saliency_r1/{name}.py" for name in ("params", "stage", "files", "processes", "training/live")}
 GATED = ["download", "annotate", "sft", "cgpo", "masks", "metrics"]
 
 
