@@ -10,6 +10,7 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from saliency_r1 import cot
 from saliency_r1.data.samples import read_masks
 from saliency_r1.files import write_text
 from saliency_r1.report import pictures, plots
@@ -58,7 +59,7 @@ def section(table: pl.DataFrame, samples: dict[str, dict[str, Any]], download: P
     shown = {task: chosen(table, task, count) for task in TASKS if task in set(table["task"])}
     return {
         "tasks": TASKS,
-        "annotations": summary(table),
+        "annotations": summary(table, samples),
         "consistency": plots.consistency(table),
         "annotated": {
             task: [
@@ -71,15 +72,21 @@ def section(table: pl.DataFrame, samples: dict[str, dict[str, Any]], download: P
     }
 
 
-def summary(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Counts, consistency and wording of the annotations, by task; the wording is that of the kept ones."""
+def summary(table: pl.DataFrame, samples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Counts, consistency and wording of the annotations, by task; validity and wording are those of the kept ones."""
+    valid = [
+        cot.parse(row["response"], row["task"], len(samples[row["sample_id"]]["images"])).ok if row["kept"] else None
+        for row in table.iter_rows(named=True)
+    ]
     words = pl.col("response").filter("kept").str.replace_all(r"<[^>]+>", " ").str.extract_all(r"\w+")
     return (
-        table.group_by("task")
+        table.with_columns(valid=pl.Series(valid, dtype=pl.Boolean))
+        .group_by("task")
         .agg(
             samples=pl.len(),
             kept=pl.col("kept").mean(),
             consistency=pl.col("consistency").filter("kept").mean(),
+            valid=pl.col("valid").mean(),
             rewritten=(pl.col("attempts") > 1).mean(),
             expressions=pl.col("expressions").filter("kept").list.len().mean(),
             words=words.list.len().mean(),
