@@ -55,7 +55,7 @@ def weighted_f(levels: NDArray[np.uint8], values: Floats, area: Box, truth: Trut
     area, weight, box, inside, band, nearest = _terms(truth, area)
     false = float(np.vdot(cv2.LUT(np.ascontiguousarray(levels[area]), values), weight))
     error = cv2.LUT(np.ascontiguousarray(levels[box]), 1 - values)
-    error *= inside
+    np.multiply(error, inside, out=error)
     error.ravel()[band] = error.ravel()[nearest]
     smooth = cv2.sepFilter2D(error, cv2.CV_64F, _GAUSS, _GAUSS, borderType=cv2.BORDER_CONSTANT)
     smooth = np.minimum(error, smooth, out=smooth)
