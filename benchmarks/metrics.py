@@ -11,9 +11,12 @@ little; the load is printed beside the figures.
 
 from __future__ import annotations
 
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: one thread means one, for both sides
+
 import argparse
 import json
-import os
 import resource
 import tempfile
 import time
