@@ -46,6 +46,7 @@ def test_an_ended_run_leaves_no_process_behind(how: str, served: str, project: P
     else:
         os.kill(psutil.Process(dvc).ppid(), signal.SIGKILL)  # the process of the flow run
     until(lambda: not alive(training) and not alive(dvc), 90)
+    until(lambda: asyncio.run(ended(run)), 90)  # else it would keep its place, and the next run would wait
 
 
 def deployment_id(name: str) -> str | None:
@@ -68,6 +69,14 @@ async def start(deployment: str, folder: Path) -> Any:
     async with get_client() as client:
         run = await client.create_flow_run_from_deployment(deployment, parameters={"folder": str(folder)})
         return run.id
+
+
+async def ended(run: Any) -> bool:
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        state = (await client.read_flow_run(run)).state
+        return state is not None and state.is_final()
 
 
 async def cancel(run: Any) -> None:

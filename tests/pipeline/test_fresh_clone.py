@@ -134,7 +134,7 @@ def test_a_training_killed_at_any_moment_resumes_to_the_very_same_adapter(
 ) -> None:
     adapter = clone.folder / "artifacts" / stage / "adapter" / "adapter_model.safetensors"
     whole, runs = adapter.read_bytes(), clone.folder / "runs" / stage
-    assert not list(runs.glob("*/*")), "a finished stage left checkpoints, from which a forced run would go on"
+    assert not list(runs.glob("*/*.pt")), "a finished stage left checkpoints, from which a forced run would go on"
     training = subprocess.Popen(
         [sys.executable, f"stages/{stage}.py"], cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL
     )
