@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from saliency_r1.cli_errors import told
 from saliency_r1.cli_evaluate import evaluate
 from saliency_r1.cli_predict import predict
 
@@ -24,15 +25,9 @@ def annotations(
 ) -> None:
     """Show annotations on their images in a page: what was written, over which ground truth, how well it agrees."""
     from saliency_r1.report.annotated import write_page
-    from saliency_r1.stage import describe_error, is_user_error
 
-    try:
+    with told():
         write_page(download, annotate, out, count)
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        typer.echo(describe_error(error), err=True)
-        raise typer.Exit(1) from None
     typer.echo(out)
 
 
@@ -40,15 +35,9 @@ def annotations(
 def check_params(path: Annotated[Path, typer.Argument(help="a params file")] = Path("params.yaml")) -> None:
     """Say whether a params file has every key with a value of the right type, and no other."""
     from saliency_r1.params import describe_params, load_params
-    from saliency_r1.stage import describe_error, is_user_error
 
-    try:
+    with told():
         load_params(path)
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        typer.echo(describe_error(error), err=True)
-        raise typer.Exit(1) from None
     typer.echo(f"{path}: {len(describe_params())} parameters, all as expected")
 
 

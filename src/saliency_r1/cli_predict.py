@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saliency_r1.cli_errors import told
+
 if TYPE_CHECKING:
     from saliency_r1.predict import Result
 
@@ -31,15 +33,8 @@ def predict(
     params: Annotated[Path, typer.Option(help="sizes, device and type, as in the training")] = Path("params.yaml"),
 ) -> None:
     """Say what is salient in pictures and where it is."""
-    from saliency_r1.stage import describe_error, is_user_error
-
-    try:
+    with told():
         run(images, task, out, policy, None if base else adapter, segmenter, params)
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        typer.echo(describe_error(error), err=True)
-        raise typer.Exit(1) from None
 
 
 def run(

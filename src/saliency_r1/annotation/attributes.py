@@ -84,13 +84,14 @@ def objects_of(
     known = json.loads(meta).get("objects") or [[] for _ in images]
     if all(known) and all("colour" in item for objects in known for item in objects):
         return [list(objects) for objects in known]
+    told = [{item["id"]: item for item in objects} for objects in known]
     return [
         [
-            _called(measure(image, mask, number), {item["id"]: item for item in told}.get(number, {}), group)
+            _called(measure(image, mask, number), by_id.get(number, {}), group)
             for number, mask in own.items()
             if mask.any()
         ]
-        for image, own, told in zip(images, regions, known)
+        for image, own, by_id in zip(images, regions, told)
     ]
 
 

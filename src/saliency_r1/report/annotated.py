@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saliency_r1 import cot
@@ -17,6 +16,7 @@ from saliency_r1.report import pictures, plots
 from saliency_r1.report.examples import regions
 from saliency_r1.report.read import TASKS
 from saliency_r1.report.response import highlight
+from saliency_r1.report.template import render
 
 REASONS = {"aside": "set aside", "lowest": "lowest consistency kept", "typical": "typical"}
 
@@ -33,25 +33,11 @@ class Annotated:
     response: Markup
 
 
-def templates() -> Environment:
-    """Templates of this package; everything that is put into them is escaped."""
-    return Environment(
-        loader=PackageLoader("saliency_r1.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-
-
-def style() -> Markup:
-    """The style sheet of the pages."""
-    return Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
-
-
 def write_page(download: Path, annotate: Path, out: Path, count: int) -> None:
     """Write a page of `count` annotations of each task, from the folders of the two stages."""
     samples = {row["sample_id"]: row for row in pl.read_parquet(download / "table.parquet").iter_rows(named=True)}
     table = pl.read_parquet(annotate / "table.parquet")
-    template = templates().get_template("annotations.html")
-    write_text(out, template.render(style=style(), **section(table, samples, download, count)))
+    write_text(out, render("annotations.html", **section(table, samples, download, count)))
 
 
 def section(table: pl.DataFrame, samples: dict[str, dict[str, Any]], download: Path, count: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from saliency_r1 import tasks
 from saliency_r1.data.samples import read_masks
 from saliency_r1.metrics.detections import read_predictions
 from saliency_r1.report import pictures
@@ -96,7 +97,7 @@ def example(artifacts: Artifacts, sample_id: str, reason: str = "") -> Example:
 
 def regions(mask: NDArray[Any], task: str) -> list[NDArray[np.bool_]]:
     """The masks in a stored mask file: one for each instance (SIS), or the one region."""
-    return [mask == value for value in np.unique(mask[mask > 0])] if task == "sis" else [mask > 127]
+    return list(tasks.get(task).truth([mask]).masks)
 
 
 def _predicted(

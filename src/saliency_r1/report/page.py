@@ -10,7 +10,7 @@ import polars as pl
 from markupsafe import Markup
 
 from saliency_r1.params import Params
-from saliency_r1.report import annotated, calibration, plots
+from saliency_r1.report import annotated, calibration, plots, template
 from saliency_r1.report.examples import REASONS, Example, columns, examples
 from saliency_r1.report.lineage import lineage
 from saliency_r1.report.overview import write_overview
@@ -38,8 +38,8 @@ def render(
     source: Artifacts, tables: Sequence[Table], shown: dict[str, list[Example]], params: Params, root: Path
 ) -> str:
     """The page as text."""
-    return annotated.templates().get_template("page.html").render(
-        style=annotated.style(),
+    return template.render(
+        "page.html",
         labels=LABELS,
         params=params,
         models=source.models,
