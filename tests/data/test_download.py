@@ -130,9 +130,12 @@ def test_two_runs_write_the_same_bytes(project: Project, tmp_path: Path) -> None
     assert {path.name: path.read_bytes() for path in project.out.glob("*.*")} == first
 
 
-def test_a_limit_spreads_over_the_split(project: Project, tmp_path: Path) -> None:
+def test_a_limit_spreads_over_the_split_and_keeps_no_other_image(project: Project, tmp_path: Path) -> None:
     project.add("one", pairs(tmp_path / "one", 5))
-    assert project.run(limit=3)["names"].explode().to_list() == ["0000", "0002", "0004"]
+    for limit, names in ((3, ["0000", "0002", "0004"]), (None, ["0000", "0001", "0002", "0003", "0004"])):
+        assert project.run(limit=limit)["names"].explode().to_list() == names
+        for kind in ("images", "masks"):
+            assert sorted(path.stem for path in (project.out / "datasets/one/test" / kind).iterdir()) == names
 
 
 def test_a_folder_becomes_a_data_set_by_two_lines(project: Project, tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     """Import what `settings` names into `out` and return the sample table (`table.SCHEMA`).
 
     `root` is the folder that relative paths of the settings start from; what is fetched is kept in
-    `root/runs/download`. Splits that an earlier `out` already holds unchanged are linked, not imported again. Raises
-    `DataError` for everything a person can mend; `out` then holds what it held before.
+    `root/runs/download`. Splits that an earlier `out` already holds unchanged are linked, not imported again; those
+    that a limit has cut are imported anew. Raises `DataError` for everything a person can mend; `out` then holds what
+    it held before.
     """
     catalogue = Catalogue.load(root / settings.catalogue)
     parts = [Part(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
@@ -55,12 +56,22 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
             table = pl.concat([pl.DataFrame(schema=SCHEMA), *(spread(part, settings.limit) for part in tables)])
             if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
                 raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
+            if settings.limit is not None:
+                _keep_only(table, folder)
             table.write_parquet(folder / "table.parquet")
             report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
             for key, source in bases.items():
                 report["models"][key] = models.provide(source, folder / "models" / key)
             write_json(folder / "report.json", report)
     return table
+
+
+def _keep_only(table: pl.DataFrame, folder: Path) -> None:
+    """Delete the images and masks that no sample of the table has: a trial need not keep the whole of a data set."""
+    kept = {name for column in ("images", "masks") for names in table[column] for name in names}
+    for path in (folder / "datasets").rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in kept:
+            path.unlink()
 
 
 def _without_leaks(indexes: dict[Part, pl.DataFrame]) -> tuple[dict[Part, pl.DataFrame], pl.DataFrame]:
