@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +32,7 @@ from saliency_r1.policy import Policy
 from saliency_r1.report.calibration import expected_calibration_error, last_rollouts, reliability
 from saliency_r1.stage import prepare_torch
 from saliency_r1.training import cgpo, sft
+from saliency_r1.training.adapter import Optimiser
 from saliency_r1.training.rollouts import Environment
 
 DOWNLOAD, ANNOTATE, ADAPTER = Path("artifacts/download"), Path("artifacts/annotate"), Path("artifacts/sft/adapter")
@@ -52,26 +54,51 @@ def with_column(name: str, change: Callable[[list[float]], list[float]]) -> Adva
     return advantage
 
 
-# What an arm changes in params.yaml, and how its advantage comes about where that is a control.
-ARMS: dict[str, tuple[dict[str, Any], Advantage]] = {
-    "cgpo": ({}, honest),
-    "cgpo-plain": ({"normalise": "none"}, honest),
-    "cgpo-leave-one-out": ({"normalise": "leave_one_out"}, honest),
-    "cgpo-batch": ({"normalise": "batch"}, honest),
-    "reinforce++": ({"algorithm": "reinforce_pp"}, honest),
-    "rloo": ({"algorithm": "rloo", "group_size": 8}, honest),
-    "grpo": ({"algorithm": "grpo", "group_size": 8}, honest),
-    "grpo-kl-0.04": ({"algorithm": "grpo", "group_size": 8, "kl": 0.04}, honest),
-    "remax": ({"algorithm": "remax", "batch_size": 0.5}, honest),  # its greedy answers are the other half
-    "control-no-reward": ({}, lambda table, options: torch.zeros(len(table))),
-    "control-constant-reward": ({}, with_column("reward", lambda values: [0.9] * len(values))),
-    "control-shuffled-advantage": ({}, lambda table, options: honest(table, options).roll(1)),
-    "control-shuffled-confidence": ({}, with_column("confidence", lambda values: values[1:] + values[:1])),
-    "control-compressed-reward": ({}, with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
-    "isr-off": ({"isr": {"every": 0}}, honest),
-    "isr-twice-as-often": ({"isr": {"every": 0.5}}, honest),
-    "isr-half-as-often": ({"isr": {"every": 2.0}}, honest),
-    "isr-weight-0.3": ({"isr": {"weight": 0.3}}, honest),
+class OwnMoments(cgpo.Trainer):
+    """ISR steps with first and second moments of their own, instead of those of the RL steps."""
+
+    def __init__(self, policy: Policy, *rest: Any) -> None:
+        super().__init__(policy, *rest)
+        self.other = Optimiser(policy, self.options, self.options.updates)
+
+    def _regularise(self, taken: int) -> dict[str, float]:
+        own = self.optimiser
+        self.optimiser, self.other.done = self.other, own.done
+        try:
+            return super()._regularise(taken)
+        finally:
+            self.optimiser = own
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is changed in params.yaml and, for a control, in the trainer or in how its advantage comes about."""
+
+    change: dict[str, Any] = field(default_factory=dict)
+    advantage: Advantage = honest
+    trainer: type[cgpo.Trainer] = cgpo.Trainer
+
+
+ARMS = {
+    "cgpo": Arm(),
+    "cgpo-plain": Arm({"normalise": "none"}),
+    "cgpo-leave-one-out": Arm({"normalise": "leave_one_out"}),
+    "cgpo-batch": Arm({"normalise": "batch"}),
+    "reinforce++": Arm({"algorithm": "reinforce_pp"}),
+    "rloo": Arm({"algorithm": "rloo", "group_size": 8}),
+    "grpo": Arm({"algorithm": "grpo", "group_size": 8}),
+    "grpo-kl-0.04": Arm({"algorithm": "grpo", "group_size": 8, "kl": 0.04}),
+    "remax": Arm({"algorithm": "remax", "batch_size": 0.5}),  # its greedy answers are the other half
+    "control-no-reward": Arm(advantage=lambda table, options: torch.zeros(len(table))),
+    "control-constant-reward": Arm(advantage=with_column("reward", lambda values: [0.9] * len(values))),
+    "control-shuffled-advantage": Arm(advantage=lambda table, options: honest(table, options).roll(1)),
+    "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
+    "control-compressed-reward": Arm(advantage=with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
+    "isr-own-moments": Arm(trainer=OwnMoments),
+    "isr-off": Arm({"isr": {"every": 0}}),
+    "isr-twice-as-often": Arm({"isr": {"every": 0.5}}),
+    "isr-half-as-often": Arm({"isr": {"every": 2.0}}),
+    "isr-weight-0.3": Arm({"isr": {"weight": 0.3}}),
 }
 
 
@@ -161,12 +188,15 @@ class Bench:
 
     def run(self, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed and judge it."""
-        change, advantage = ARMS[arm]
-        params = parameters(self.overrides, change)
+        params = parameters(self.overrides, ARMS[arm].change)
         policy = self.start(params, True)
         began = time.perf_counter()
         options = params.cgpo.model_copy(update={"checkpoint_every": params.cgpo.updates + 1})
-        with tempfile.TemporaryDirectory() as runs, patch.object(cgpo, "_advantage", advantage):
+        with (
+            tempfile.TemporaryDirectory() as runs,
+            patch.object(cgpo, "_advantage", ARMS[arm].advantage),
+            patch.object(cgpo, "Trainer", ARMS[arm].trainer),
+        ):
             updates = list(
                 cgpo.train(policy, self.environment, self.prompts, self.examples, options, seed, Path(runs))
             )

@@ -14,42 +14,66 @@ from processes import alive, until
 
 HERE = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "saliency_r1.launch", "--nproc-per-node"]
+Trained = tuple[dict[str, torch.Tensor], list[dict]]
 
 pytestmark = pytest.mark.slow
 
 
-def start(count: int, *arguments: str | Path) -> subprocess.Popen[str]:
+def start(count: int, *arguments: str | Path, sharded: bool = False) -> subprocess.Popen[str]:
     launch = [*LAUNCH, str(count)] if count > 1 else [sys.executable]
     paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [*launch, *map(str, arguments)], env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
-    )
+    environment = os.environ | {"PYTHONPATH": paths} | ({"ACCELERATE_USE_FSDP": "true"} if sharded else {})
+    return subprocess.Popen([*launch, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def trained(count: int, trainer: str, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    folder.mkdir()
-    process = start(count, HERE / "two_processes.py", folder, trainer)
+def trained(count: int, trainer: str, folder: Path, batch_size: int = 5, sharded: bool = False) -> Trained:
+    """The weights and the table of a training, which goes on if the folder holds the checkpoints of another."""
+    folder.mkdir(exist_ok=True)
+    process = start(count, HERE / "two_processes.py", folder, trainer, str(batch_size), sharded=sharded)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return torch.load(folder / "weights.pt", weights_only=True), json.loads((folder / "table.json").read_text())
 
 
+def assert_same(one: Trained, two: Trained) -> None:
+    (weights, table), (others, shared) = one, two
+    assert len(table) == len(shared) == 10
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert torch.allclose(value, others[name], atol=1e-5), name
+    for row, other in zip(table, shared):
+        drawn, again = row.get("rollouts", []), other.get("rollouts", [])
+        assert [rollout["response"] for rollout in drawn] == [rollout["response"] for rollout in again]
+        row, other = ({key: value for key, value in r.items() if key != "rollouts"} for r in (row, other))
+        assert row == pytest.approx(other, abs=1e-4)
+
+
 @pytest.mark.parametrize("trainer", ["sft", "cgpo"])
 def test_two_processes_with_their_shares_follow_one_with_the_whole_batch(trainer: str, tmp_path: Path) -> None:
-    one, table = trained(1, trainer, tmp_path / "one")
-    two, shared = trained(2, trainer, tmp_path / "two")
-    assert len(table) == len(shared) == 10
-    for name, value in one.items():
-        assert torch.allclose(value, two[name], atol=1e-5), name
-    for row, other in zip(table, shared):
-        drawn, again = row.pop("rollouts", []), other.pop("rollouts", [])
-        assert [rollout["response"] for rollout in drawn] == [rollout["response"] for rollout in again]
-        assert row == pytest.approx(other, abs=1e-4)
+    assert_same(trained(1, trainer, tmp_path / "one"), trained(2, trainer, tmp_path / "two"))
+
+
+@pytest.mark.parametrize("trainer", ["sft", "full", "cgpo"])
+def test_weights_split_over_two_processes_follow_the_whole_ones(trainer: str, tmp_path: Path) -> None:
+    one = trained(1, trainer, tmp_path / "one", 4)
+    assert_same(one, trained(2, trainer, tmp_path / "split", 4, sharded=True))
+    assert all(held < 0.51 for held in json.loads((tmp_path / "split" / "held.json").read_text()))
+    for folder in ("one", "split"):  # each goes on from the checkpoint before the last in the other's way
+        max((tmp_path / folder / "runs").glob("step-*.pt")).unlink()
+    assert_same(one, trained(1, trainer, tmp_path / "split", 4))
+    assert_same(one, trained(2, trainer, tmp_path / "one", 4, sharded=True))
+
+
+def test_a_batch_that_cannot_be_split_evenly_is_named(tmp_path: Path) -> None:
+    process = start(2, HERE / "two_processes.py", tmp_path, "sft", "5", sharded=True)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode != 0
+    assert "sft.batch_size = 5 with 2 processes: FSDP needs a multiple of their number" in errors
 
 
 @pytest.mark.parametrize("how", ["one of them", "the launcher"])
 def test_a_killed_process_takes_the_others_along(how: str, tmp_path: Path) -> None:
-    launcher = start(2, HERE / "two_processes.py", tmp_path, "cgpo")
+    launcher = start(2, HERE / "two_processes.py", tmp_path, "cgpo", "5")
     until(lambda: len(psutil.Process(launcher.pid).children()) == 2, 60)
     workers = [worker.pid for worker in psutil.Process(launcher.pid).children()]
     until(lambda: (tmp_path / "1").exists(), 60)  # both have met

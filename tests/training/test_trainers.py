@@ -1,16 +1,20 @@
 """SFT and CGPO on a handful of samples: what changes, what does not, and that a killed run goes on exactly."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from rendered import EMBEDDED
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from saliency_r1.annotation import OfflineAnnotator, annotate
 from saliency_r1.params import Cgpo, Isr, Lora, Sft
-from saliency_r1.policy import Policy
+from saliency_r1.policy import Policy, PolicyError
 from saliency_r1.training import cgpo, checkpoints, sft
-from saliency_r1.training.adapter import Optimiser, TrainingError, save_adapter, wrap
+from saliency_r1.training.adapter import Optimiser, save_adapter, wrap
+from saliency_r1.training.errors import TrainingError
 from saliency_r1.training.rollouts import Environment
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$", whole=())
@@ -43,9 +47,9 @@ def examples(samples, segmenter):
     return sft.Examples(rows, [annotation.response for annotation in annotations])
 
 
-def fresh():
+def fresh(lora=LORA):
     base = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
-    return wrap(base, LORA, seed=1)
+    return wrap(base, lora, seed=1)
 
 
 def weights(policy):
@@ -279,16 +283,43 @@ def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
         ({"algorithm": "rloo", "group_size": 3}, "divide the batch"),
         ({"group_size": 2}, "one response a prompt"),
         ({"batch_size": 7}, "larger than the 6 training samples"),
+        ({"isr": Isr(every=1, weight=1.0, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_update(examples, change, message):
     with pytest.raises(TrainingError, match=message):
-        cgpo.check(CGPO.model_copy(update=change), examples.rows)
+        cgpo.check(CGPO.model_copy(update=change), examples.rows, len(examples))
 
 
 def test_no_samples_is_an_error(examples):
     with pytest.raises(TrainingError, match="no training sample"):
-        cgpo.check(CGPO, [])
+        cgpo.check(CGPO, [], 0)
+
+
+def test_samples_whose_images_are_gone_are_named_before_the_first_update(environment, examples, tmp_path):
+    row = {**examples.rows[1], "images": ["gone.png"]}
+    rows = [examples.rows[0], row, *examples.rows[2:]]
+    with pytest.raises(TrainingError, match=rf"1 files .*{row['sample_id']} \(gone.png\)"):
+        next(cgpo.train(fresh(), environment, rows, examples, CGPO, 0, tmp_path))
+    with pytest.raises(TrainingError, match=row["sample_id"]):
+        next(sft.train(fresh(), environment, sft.Examples(rows, examples.responses), SFT, 0, tmp_path))
+
+
+def test_an_sft_batch_larger_than_the_data_is_named(environment, examples, tmp_path):
+    with pytest.raises(TrainingError, match=r"sft\.batch_size = 7 is larger than the 6 annotations"):
+        next(sft.train(fresh(), environment, examples, SFT.model_copy(update={"batch_size": 7}), 0, tmp_path))
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 64, "intermediate_size": 64}, {"num_hidden_layers": 3}])
+def test_an_adapter_of_another_base_is_named(change, tmp_path):
+    save_adapter(fresh(), tmp_path / "adapter")
+    shutil.copytree(EMBEDDED / "models/policy", tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    config["text_config"] |= change | {"layer_types": ["full_attention"] * change.get("num_hidden_layers", 4)}
+    config["vision_config"]["out_hidden_size"] = config["text_config"]["hidden_size"]
+    Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**config)).save_pretrained(tmp_path / "other")
+    with pytest.raises(PolicyError, match=r"adapter is not an adapter of .*other"):
+        Policy.load(tmp_path / "other", tmp_path / "adapter")
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_run(environment, examples, tmp_path):

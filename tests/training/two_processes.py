@@ -1,6 +1,6 @@
 """Train in as many processes as there are, and write down what came out: the script of test_processes.py.
 
-    python -m saliency_r1.launch --nproc-per-node 2 two_processes.py <folder> <sft or cgpo>
+    python -m saliency_r1.launch --nproc-per-node 2 two_processes.py <folder> <sft, full or cgpo> <batch size>
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from rendered import write_samples
-from test_trainers import CGPO, EMBEDDED, SFT, WEIGHTS, fresh, weights
+from test_trainers import CGPO, EMBEDDED, LORA, SFT, WEIGHTS, fresh, weights
 
 from saliency_r1 import processes
 from saliency_r1.annotation import OfflineAnnotator, annotate
@@ -17,23 +17,32 @@ from saliency_r1.segmenter import load
 from saliency_r1.training import cgpo, sft
 from saliency_r1.training.rollouts import Environment
 
-folder, trainer = Path(sys.argv[1]), sys.argv[2]
+folder, trainer, batch_size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
 processes.join(torch.device("cpu"))
 images = folder / str(processes.index())
-images.mkdir()
+images.mkdir(exist_ok=True)
 rows = write_samples(images, each=3)
 environment = Environment(load(EMBEDDED / "models/segmenter"), images, WEIGHTS, max_new_tokens=24, batch_size=8)
 annotations = annotate(rows, images, OfflineAnnotator(0.5), environment.segmenter, 0.0, 1, 0, 4)
 examples = sft.Examples(rows, [annotation.response for annotation in annotations])
-policy = fresh()
-if trainer == "sft":
-    options = SFT.model_copy(update={"steps": 10, "batch_size": 5, "lr": 2e-3})  # as shipped
-    table = list(sft.train(policy, environment, examples, options, 0, folder / "runs"))
+policy = fresh(None if trainer == "full" else LORA)
+
+
+def held() -> int:
+    """How many of the policy's numbers this process holds."""
+    return sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in policy.model.parameters())
+
+
+before = held()
+if trainer != "cgpo":
+    options = SFT.model_copy(update={"steps": 10, "batch_size": batch_size, "lr": 2e-3})  # as shipped
+    table = [{**row, "held": held()} for row in sft.train(policy, environment, examples, options, 0, folder / "runs")]
 else:
-    changed = CGPO.model_copy(update={"updates": 10, "batch_size": 5})
-    updates = list(cgpo.train(policy, environment, rows, examples, changed, 0, folder / "runs"))
-    table = [{**update.curve, "rollouts": update.rollouts} for update in updates]
+    changed = CGPO.model_copy(update={"updates": 10, "batch_size": batch_size, "drift_every": 2})
+    updates = cgpo.train(policy, environment, rows, examples, changed, 0, folder / "runs")
+    table = [{**update.curve, "rollouts": update.rollouts, "held": held()} for update in updates]
 if processes.is_main():
-    torch.save({name: value for name, value in weights(policy).items() if "lora" in name}, folder / "weights.pt")
+    torch.save(weights(policy), folder / "weights.pt")
+    (folder / "held.json").write_text(json.dumps([row.pop("held") / before for row in table]))
     (folder / "table.json").write_text(json.dumps(table))

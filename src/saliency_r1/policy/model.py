@@ -15,12 +15,17 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoProcessor, LogitsProcessor, LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 
 NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
                  "<|im_start|>", "<|endoftext|>")  # fmt: skip
 IGNORED = -100
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be loaded; the message names the folder."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Policy:
 
         `adapter`: a PEFT folder (loaded, never wrapped again), or after full fine-tuning the folder of a whole model.
         `autocast` computes in bfloat16 whatever the weights are; `gradient_checkpointing` trades time for memory in
-        training.
+        training. Raises `PolicyError` for an adapter of another base.
         """
         processor = AutoProcessor.from_pretrained(folder)
         if min_pixels is not None and max_pixels is not None:
@@ -106,9 +111,7 @@ class Policy:
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         if lora:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, lora, is_trainable=trainable)
+            model = _adapted(model, Path(lora), trainable, Path(folder))
         else:
             freeze_vision(model)
         return cls(model.eval(), processor, device, autocast)
@@ -230,6 +233,21 @@ class Policy:
         logprobs = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, chosen)
         entropy = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, spread)
         return logprobs, mask, entropy
+
+
+def _adapted(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
+    """The model of `folder` with a stored adapter on it; PEFT alone would pass over what fits nowhere."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        model = PeftModel.from_pretrained(model, lora, is_trainable=trainable)
+    except (RuntimeError, ValueError) as error:
+        raise PolicyError(f"{lora} is not an adapter of {folder}: {str(error).strip().splitlines()[-1]}") from error
+    with safe_open(lora / "adapter_model.safetensors", "pt") as file:
+        stray = set(file.keys()) ^ set(get_peft_model_state_dict(model))
+    if stray:
+        raise PolicyError(f"{lora} is not an adapter of {folder}: only one of the two has {min(stray)}")
+    return model
 
 
 def freeze_vision(model: nn.Module) -> None:

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from saliency_r1 import processes
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy
-
-
-class TrainingError(ValueError):
-    """A run that cannot start or go on; the message names what is wrong and where."""
+from saliency_r1.training import sharding
+from saliency_r1.training.errors import TrainingError
 
 
 def check_finite(norms: Sequence[float], sample_ids: Iterable[str]) -> None:
@@ -44,7 +42,7 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
 
     Without `lora` the policy is returned as it is: all of its language model is trained.
 
-    Raises `ValueError` when the expression reaches into the vision tower, which stays frozen.
+    Raises `TrainingError` when the expression reaches into the vision tower, which stays frozen.
     """
     if lora is None:
         return policy
@@ -64,7 +62,7 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
     model = get_peft_model(policy.model, config)
     touched = [name for name, parameter in model.named_parameters() if parameter.requires_grad and "visual" in name]
     if touched:
-        raise ValueError(
+        raise TrainingError(
             f"sft.lora.targets = {lora.targets!r} adapts the vision tower ({touched[0]}); exclude `visual`"
         )
     return Policy(model, policy.processor, policy.device, policy.autocast)
@@ -106,8 +104,9 @@ class Optimiser:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        processes.add_up([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        processes.add_up([gradient for gradient in gradients if not sharding.is_split(gradient)])  # FSDP has done so
+        norm = float(sharding.whole(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)))
         if math.isfinite(norm):
             for group in self.adamw.param_groups:
                 group["lr"] = self.lr
@@ -135,7 +134,7 @@ class Snapshot:
 
     def __init__(self, policy: Policy) -> None:
         self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-        self.values = [parameter.detach().clone() for parameter in self.parameters]
+        self.values = [sharding.own(parameter.detach()).clone() for parameter in self.parameters]
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -147,18 +146,28 @@ class Snapshot:
             self._exchange()
 
     def _exchange(self) -> None:
-        for position, parameter in enumerate(self.parameters):
-            parameter.data, self.values[position] = self.values[position], parameter.data
+        for value, parameter in zip(self.values, self.parameters):
+            place = sharding.own(parameter).data  # unseen by autograd: graphs wait for their backward pass meanwhile
+            now = place.clone()
+            place.copy_(value)
+            value.copy_(now)
 
 
 def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
-    """Everything a resumed run needs to go on exactly: trainable weights, moments, schedule."""
-    weights = {name: p.detach().cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
+    """Everything a resumed run needs to go on exactly: trainable weights, moments, schedule.
+
+    All processes come here together; with however many the run is resumed.
+    """
+    weights = {name: sharding.whole(p.detach()).cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
+    adamw = optimiser.adamw.state_dict()
+    moments = {
+        place: {key: sharding.whole(value) for key, value in own.items()} for place, own in adamw["state"].items()
+    }
     return {
         "weights": weights,
-        "optimiser": optimiser.adamw.state_dict(),
+        "optimiser": {**adamw, "state": moments},
         "done": optimiser.done,
-        "average": optimiser.average,
+        "average": [sharding.whole(mean) for mean in optimiser.average],
     }
 
 
@@ -167,17 +176,23 @@ def restore(policy: Policy, optimiser: Optimiser, state: dict[str, Any]) -> None
     """Put a state of `state_of` back."""
     own: dict[str, Tensor] = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
     if set(own) != set(state["weights"]):
-        raise ValueError("the checkpoint is of another adapter; delete its folder under runs/ to start anew")
+        raise TrainingError("the checkpoint is of another adapter; delete its folder under runs/ to start anew")
     for name, parameter in own.items():
-        parameter.copy_(state["weights"][name])
-    optimiser.adamw.load_state_dict(state["optimiser"])
+        parameter.copy_(sharding.like(state["weights"][name], parameter))
+    moments = {
+        place: {key: sharding.like(value, parameter) if value.ndim else value for key, value in own.items()}
+        for (place, own), parameter in zip(state["optimiser"]["state"].items(), optimiser.parameters)
+    }
+    optimiser.adamw.load_state_dict({**state["optimiser"], "state": moments})
     optimiser.done = state["done"]
     for mean, value in zip(optimiser.average, state["average"], strict=True):
-        mean.copy_(value)
+        mean.copy_(sharding.like(value, mean))
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:
     """Write what was trained: the PEFT folder, or the whole model after full fine-tuning."""
-    policy.model.save_pretrained(folder)
+    # By parameters: asked for its state_dict, FSDP would split again what was gathered.
+    weights = {name: p.detach() for name, p in policy.model.named_parameters(remove_duplicate=False)}
+    policy.model.save_pretrained(folder, state_dict=weights)
     readme = folder / "README.md"
     readme.unlink(missing_ok=True)

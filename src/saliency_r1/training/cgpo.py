@@ -28,10 +28,11 @@ from torch import Tensor
 from saliency_r1 import processes
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy, Prompt, Response
-from saliency_r1.training import advantages, checkpoints, confidence, sft
-from saliency_r1.training.adapter import Optimiser, Snapshot, TrainingError, check_finite, restore, state_of
+from saliency_r1.training import advantages, checkpoints, confidence, sft, sharding
+from saliency_r1.training.adapter import Optimiser, Snapshot, check_finite, restore, state_of
 from saliency_r1.training.batches import epoch_batch
 from saliency_r1.training.diagnostics import repetition, summarise
+from saliency_r1.training.errors import TrainingError
 from saliency_r1.training.objective import Pass, divergence, loss, passes
 from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
 
@@ -45,7 +46,7 @@ class Update:
     seconds: dict[str, Any]
 
 
-def check(options: Cgpo, rows: Sequence[Row]) -> None:
+def check(options: Cgpo, rows: Sequence[Row], examples: int) -> None:
     """Refuse what cannot work before the first update."""
     grouped = options.algorithm in ("grpo", "rloo")
     if not rows:
@@ -59,6 +60,8 @@ def check(options: Cgpo, rows: Sequence[Row]) -> None:
         raise TrainingError(f"cgpo.group_size = {options.group_size}: CGPO samples one response a prompt, set it to 1")
     if options.batch_size // options.group_size > len(rows):
         raise TrainingError(f"cgpo.batch_size = {options.batch_size} is larger than the {len(rows)} training samples")
+    if options.isr.every and options.isr.batch_size > examples:
+        raise TrainingError(f"cgpo.isr.batch_size = {options.isr.batch_size} is larger than the {examples} annotations")
 
 
 def train(
@@ -74,7 +77,9 @@ def train(
 
     The prompts are those of `rows`, samples with ground truth; only the ISR steps need `examples`, annotated ones.
     """
-    check(options, rows)
+    check(options, rows, len(examples))
+    environment.check(rows)
+    sharding.shard(policy, {"cgpo.batch_size": options.batch_size, "cgpo.isr.batch_size": options.isr.batch_size})
     trainer = Trainer(policy, environment, rows, examples, options, seed)
     done: list[Update] = []
     if state := checkpoints.load(runs):
@@ -86,11 +91,12 @@ def train(
         update = trainer.update(number)
         done.append(update)
         check_finite([u.curve["grad_norm"] for u in done[-3:]], (row["sample_id"] for row in update.rollouts))
-        if (number + 1) % options.checkpoint_every == 0 and processes.is_main():
-            state = state_of(policy, trainer.optimiser)
-            checkpoints.save(runs, number + 1, {**state, "updates": [vars(update) for update in done]})
+        if (number + 1) % options.checkpoint_every == 0:
+            state = {**state_of(policy, trainer.optimiser), "updates": [vars(update) for update in done]}
+            checkpoints.save(runs, number + 1, state)
         yield update
     trainer.optimiser.settle()
+    sharding.gather(policy)
     policy.model.eval()
 
 
@@ -163,9 +169,10 @@ class Trainer:
         rows = [everything[place] for place in places]
         prompts = self.environment.prompts(self.policy, rows)
         seeds = [response_seed(self.seed, number, place) for place in places]
-        responses = self.environment.respond(self.policy, prompts, seeds, options.temperature)
+        with sharding.gathered(self.policy):
+            responses = self.environment.respond(self.policy, prompts, seeds, options.temperature)
+            greedy = self.environment.greedy(self.policy, rows) if options.algorithm == "remax" else []
         rollouts = self.environment.score(rows, responses)
-        greedy = self.environment.greedy(self.policy, rows) if options.algorithm == "remax" else []
         return Batch(places, prompts, responses, rollouts, [rollout.reward.value for rollout in greedy])
 
     def _passes(self, batch: Batch) -> Iterator[Pass]:

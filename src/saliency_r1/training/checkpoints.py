@@ -39,8 +39,10 @@ def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) as the checkpoint of `step`; drop all but the newest two.
 
-    The file appears under its name only when it is complete.
+    The file appears under its name only when it is complete. Of several processes the first writes it.
     """
+    if not processes.is_main():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:07d}.pt"
     partial = path.with_suffix(".partial")

@@ -17,6 +17,7 @@ from saliency_r1.policy import Policy, Prompt, Response
 from saliency_r1.segmenter import Segmenter
 from saliency_r1.segmenter import load as load_segmenter
 from saliency_r1.training.batches import buckets
+from saliency_r1.training.errors import TrainingError
 
 Row = Mapping[str, Any]
 PROMPT_CACHE = 1 << 30  # bytes of encoded prompts kept in memory; what does not fit is encoded again
@@ -74,6 +75,17 @@ class Environment:
             params.policy.max_new_tokens,
             params.policy.batch_size,
         )
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise `TrainingError` for samples whose images or masks are gone, before any work is spent on the others."""
+        gone = [(row["sample_id"], name) for row in rows for name in (*row["images"], *row["masks"])
+                if not (self.folder / name).is_file()]  # fmt: skip
+        if gone:
+            names = ", ".join(f"{sample_id} ({name})" for sample_id, name in gone[:10])
+            raise TrainingError(
+                f"{len(gone)} files of the training samples are not in {self.folder}: {names}. "
+                "`dvc checkout` puts them back, `dvc repro -f download` imports them again"
+            )
 
     def prompts(self, policy: Policy, rows: Sequence[Row]) -> list[Prompt]:
         """The encoded prompts of rows of the sample table; all policies of a run share one processor."""

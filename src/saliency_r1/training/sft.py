@@ -18,9 +18,10 @@ from torch import Tensor
 from saliency_r1 import processes
 from saliency_r1.params import Sft
 from saliency_r1.policy import Policy
-from saliency_r1.training import checkpoints
+from saliency_r1.training import checkpoints, sharding
 from saliency_r1.training.adapter import Optimiser, check_finite, restore, state_of
 from saliency_r1.training.batches import buckets, epoch_batch
+from saliency_r1.training.errors import TrainingError
 from saliency_r1.training.rollouts import Environment, Row
 
 
@@ -64,6 +65,10 @@ def train(
     policy: Policy, environment: Environment, examples: Examples, options: Sft, seed: int, runs: Path
 ) -> Iterator[dict[str, Any]]:
     """Train the policy's adapter in place; yields one row of the curves a step, those of a resumed run included."""
+    if options.batch_size > len(examples):
+        raise TrainingError(f"sft.batch_size = {options.batch_size} is larger than the {len(examples)} annotations")
+    environment.check(examples.rows)
+    sharding.shard(policy, {"sft.batch_size": options.batch_size})
     optimiser = Optimiser(policy, options, options.steps)
     curves: list[dict[str, Any]] = []
     if state := checkpoints.load(runs):
@@ -79,10 +84,11 @@ def train(
         optimiser.advance()
         curves.append(row)
         check_finite([row["grad_norm"] for row in curves[-3:]], (row["sample_id"] for row in chosen.rows))
-        if (step + 1) % options.checkpoint_every == 0 and processes.is_main():
+        if (step + 1) % options.checkpoint_every == 0:
             checkpoints.save(runs, step + 1, {**state_of(policy, optimiser), "curves": curves})
         yield row
     optimiser.settle()
+    sharding.gather(policy)
     policy.model.eval()
 
 

@@ -1,0 +1,142 @@
+"""An update at the paper's size: CGPO and GRPO with 8 generations on a Qwen2.5-VL of true shape and random weights.
+
+    python benchmarks/paper_size.py                                # 3B, bfloat16, LoRA, as profiles/paper-3b.yaml says
+    python benchmarks/paper_size.py --size 7b --prompts 16
+    python benchmarks/paper_size.py --layers 2 --prompts 1 --tokens 8 --pixels 12544 --updates 2     # on a CPU
+
+Shapes decide time and memory, weights do not, but for one thing: a policy of random weights never ends its answer, so
+every response has `--tokens` tokens. Needs artifacts/download and annotate (`dvc repro annotate`), whose pictures are
+scaled to `--pixels`; the segmenter is the embedded one. The first update of each is left out of the means.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from saliency_r1.files import write_json
+
+GENERATIONS = 8
+DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
+PATCH = 14
+VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": PATCH,
+          "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}  # fmt: skip
+# https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/config.json, and -7B-
+TEXT = {
+    "3b": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+           "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True},
+    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+           "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False},
+}  # fmt: skip
+
+
+def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, checkpointing: bool) -> Any:
+    """A policy of the size's shape; tokens and their ids are those of the embedded policy."""
+    import torch
+    from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from saliency_r1.policy import Policy
+    from saliency_r1.policy.model import freeze_vision
+
+    folder = DOWNLOAD / "models/policy"
+    known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = known["text_config"] | TEXT[size] | {"max_position_embeddings": 32768}
+    vision = known["vision_config"] | VISION | {"out_hidden_size": text["hidden_size"]}
+    if layers:
+        text["num_hidden_layers"], vision["depth"] = layers, layers
+    text["layer_types"] = ["full_attention"] * text["num_hidden_layers"]
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    known |= {"text_config": text, "vision_config": vision, "tie_word_embeddings": text["tie_word_embeddings"]}
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor.patch_size = PATCH
+    processor.image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**known))
+    torch.set_default_dtype(torch.float32)
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    freeze_vision(model)
+    return Policy(model.eval(), processor, device)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Updates of one algorithm: seconds, tokens, memory."""
+    import torch
+
+    from saliency_r1.params import load_params
+    from saliency_r1.stage import prepare_torch
+    from saliency_r1.training import cgpo, sft
+    from saliency_r1.training.adapter import wrap
+    from saliency_r1.training.rollouts import Environment
+
+    params = load_params(f"profiles/paper-{arguments.size}.yaml")
+    runtime = params.runtime.model_copy(update={"device": "auto"})
+    device, dtype = prepare_torch(runtime, params.seed)
+    checkpointing = params.policy.gradient_checkpointing
+    policy = build(arguments.size, arguments.layers, arguments.pixels, device, dtype, checkpointing)
+    policy = wrap(policy, params.sft.lora, params.seed)
+    environment = Environment.load(params, DOWNLOAD, device, torch.float32)
+    environment.max_new_tokens = arguments.tokens
+    rows = [row for row in sft.read_rows(DOWNLOAD) if len(row["images"]) == 1]
+    generations = GENERATIONS if arguments.algorithm == "grpo" else 1
+    options = params.cgpo.model_copy(
+        update={"algorithm": arguments.algorithm, "updates": arguments.updates, "group_size": generations,
+                "batch_size": arguments.prompts * generations, "drift_every": 0, "checkpoint_every": 10**6}
+    )  # fmt: skip
+    examples = sft.read_examples(DOWNLOAD, ANNOTATE)
+    clock, seconds, generating, tokens = time.perf_counter(), [], [], []
+    with tempfile.TemporaryDirectory() as runs:
+        for update in cgpo.train(policy, environment, rows, examples, options, 1, Path(runs)):
+            seconds.append(time.perf_counter() - clock)
+            generating.append(update.seconds["generate"])
+            tokens.append(sum(row["tokens"] for row in update.rollouts))
+            clock = time.perf_counter()
+    count = len(seconds) - 1
+    spent, sampling, said = (sum(values[1:]) / count for values in (seconds, generating, tokens))
+    cuda = device.type == "cuda"
+    return {
+        "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
+        "hardware": torch.cuda.get_device_name(device) if cuda else device.type,
+        "seconds": spent, "generating": sampling / spent, "tokens": said, "tokens_per_second": said / sampling,
+        "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure both algorithms, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=TEXT, default="3b")
+    parser.add_argument("--layers", type=int, help="of text and vision, instead of all")
+    parser.add_argument("--prompts", type=int, default=32, help="of an update; GRPO answers each of them 8 times")
+    parser.add_argument("--tokens", type=int, default=256, help="of a response")
+    parser.add_argument("--pixels", type=int, default=200704, help="of an image: 784 make a token")
+    parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--algorithm", choices=("cgpo", "grpo"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/paper-size.json"))
+    arguments = parser.parse_args()
+    if arguments.algorithm:
+        print(json.dumps(measure(arguments)))
+        return
+    found = {}
+    for algorithm in ("cgpo", "grpo"):
+        command = [sys.executable, *sys.argv, "--algorithm", algorithm]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[algorithm] = json.loads(done.stdout.splitlines()[-1])
+    first = found["cgpo"]
+    print(f"{first['parameters'] / 1e9:.2f} billion parameters, {first['hardware']}\n")
+    print("| | s an update | of them generating | tokens | tokens/s | peak GB |\n|---|---:|---:|---:|---:|---:|")
+    for algorithm, row in found.items():
+        memory = f"{row['peak_gb']:.1f}" if row["peak_gb"] is not None else "-"
+        print(f"| {algorithm} | {row['seconds']:.2f} | {row['generating']:.0%} | {row['tokens']:.0f} | "
+              f"{row['tokens_per_second']:.0f} | {memory} |")  # fmt: skip
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("algorithm", "out")}
+    write_json(arguments.out, settings | found)
+
+
+if __name__ == "__main__":
+    main()
