@@ -14,9 +14,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from rl_step import clocked
 
 from saliency_r1.files import write_json
 
@@ -89,13 +90,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 "batch_size": arguments.prompts * generations, "drift_every": 0, "checkpoint_every": 10**6}
     )  # fmt: skip
     examples = sft.read_examples(DOWNLOAD, ANNOTATE)
-    clock, seconds, generating, tokens = time.perf_counter(), [], [], []
     with tempfile.TemporaryDirectory() as runs:
-        for update in cgpo.train(policy, environment, rows, examples, options, 1, Path(runs)):
-            seconds.append(time.perf_counter() - clock)
-            generating.append(update.seconds["generate"])
-            tokens.append(sum(row["tokens"] for row in update.rollouts))
-            clock = time.perf_counter()
+        seconds, generating, tokens = clocked(
+            cgpo.train(policy, environment, rows, examples, options, 1, Path(runs))
+        )
     count = len(seconds) - 1
     spent, sampling, said = (sum(values[1:]) / count for values in (seconds, generating, tokens))
     cuda = device.type == "cuda"

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,20 @@ def measure_cgpo(updates: int) -> dict[str, Any]:
     options = params.cgpo.model_copy(
         update={"updates": updates, "checkpoint_every": updates + 1, "batch_size": PROMPTS, "drift_every": 0}
     )
-    seconds, start, generating, tokens = [], time.perf_counter(), [], []
     with tempfile.TemporaryDirectory() as runs:
-        for update in cgpo.train(policy, environment, rows, examples, options, 1, Path(runs)):
-            seconds.append(time.perf_counter() - start)
-            generating.append(update.seconds["generate"])
-            tokens.append(sum(row["tokens"] for row in update.rollouts))
-            start = time.perf_counter()
-    return result(seconds, generating, tokens)
+        return result(*clocked(cgpo.train(policy, environment, rows, examples, options, 1, Path(runs))))
+
+
+def clocked(updates: Iterable[Any]) -> tuple[list[float], list[float], list[int]]:
+    """Of each update of CGPO its seconds, those of them spent generating, and its tokens."""
+    seconds, generating, tokens = [], [], []
+    start = time.perf_counter()
+    for update in updates:
+        seconds.append(time.perf_counter() - start)
+        generating.append(update.seconds["generate"])
+        tokens.append(sum(row["tokens"] for row in update.rollouts))
+        start = time.perf_counter()
+    return seconds, generating, tokens
 
 
 def measure_trl(updates: int, kl: float) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_two_processes_with_their_shares_follow_one_with_the_whole_batch(trainer
     assert_same(trained(1, trainer, tmp_path / "one"), trained(2, trainer, tmp_path / "two"))
 
 
-@pytest.mark.parametrize("trainer", ["sft", "full", "cgpo"])
+@pytest.mark.parametrize("trainer", ["full", "cgpo"])
 def test_weights_split_over_two_processes_follow_the_whole_ones(trainer: str, tmp_path: Path) -> None:
     one = trained(1, trainer, tmp_path / "one", 4)
     assert_same(one, trained(2, trainer, tmp_path / "split", 4, sharded=True))
