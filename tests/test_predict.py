@@ -11,10 +11,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from saliency_r1 import cli_predict
+from saliency_r1 import cli, cli_predict
 from saliency_r1.predict import PredictError, Predictor
 from saliency_r1.segmenter import Segment
 
+ROOT = Path(__file__).parents[1]
 SIZE = (24, 32)  # height, width
 SAID = {
     "sod": "<think>It is red.</think><answer><rg>top</rg><rg>bottom</rg></answer>",
@@ -119,7 +120,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "text.png").write_text("not a picture")
     for folder in ("artifacts/download/models/policy", "artifacts/download/models/segmenter", "artifacts/cgpo/adapter"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.setattr("saliency_r1.stage.prepare_torch", lambda *_: ("cpu", None))
     app = typer.Typer()
     app.command()(cli_predict.predict)
@@ -152,6 +153,16 @@ def test_a_group_is_asked_about_at_once(command: Any) -> None:
     assert command("a.png", "b.png", "--task", "cosod", "--out", "out", said="cosod").exit_code == 0
     (entry,) = json.loads(Path("out/response.json").read_text())["answers"]
     assert [item["image"] for item in entry["expressions"]] == ["a.png", "b.png"]
+
+
+def test_real_models_are_loaded_as_params_yaml_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    picture().save(tmp_path / "a.png")
+    models = ("--policy", "embedded/models/policy", "--segmenter", "embedded/models/segmenter", "--base")
+    done = CliRunner().invoke(cli.app, ["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), *models])
+    assert done.exit_code == 0, done.output
+    assert "the response does not parse" in done.output, "the base describes and knows no tags"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.png", "response.json"]
 
 
 @pytest.mark.parametrize(

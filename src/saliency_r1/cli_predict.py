@@ -44,7 +44,7 @@ def run(
     from saliency_r1.files import write_json
     from saliency_r1.params import load_params
     from saliency_r1.predict import PredictError, Predictor, read_image, task_named
-    from saliency_r1.stage import prepare_torch
+    from saliency_r1.stage import prepare_torch, quiet_libraries
 
     # What is wrong with the request ends here, before a model is loaded.
     task_named(task)
@@ -55,6 +55,9 @@ def run(
         if not folder.is_dir():
             raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
     settings = load_params(params)
+    import transformers  # noqa: F401  a second of importing, which a wrong request is spared
+
+    quiet_libraries()
     device, dtype = prepare_torch(settings.runtime, settings.seed)
     seen = settings.policy
     predictor = Predictor.load(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +90,14 @@ class Predictor:
         segmenter: str | Path,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
-        attention: str = "sdpa",
         max_new_tokens: int = 512,
+        **loading: Any,
     ) -> Predictor:
         """Read the two models from their folders; `adapter=None` is the untrained policy.
 
-        `min_pixels` and `max_pixels` bound the area the policy sees and should be those of the training; `None` keeps
-        what the policy's folder says. `dtype` is float32 unless given.
+        `loading` are further arguments of `policy.Policy.load`: `min_pixels` and `max_pixels` bound the area the policy
+        sees and should be those of the training, or what the policy's folder says holds. `dtype` is float32 unless
+        given.
         """
         import torch
 
@@ -107,7 +106,7 @@ class Predictor:
 
         dtype = dtype or torch.float32
         return cls(
-            Policy.load(policy, adapter, device, dtype, min_pixels, max_pixels, attention),
+            Policy.load(policy, adapter, device, dtype, **loading),
             load(segmenter, device, dtype),
             max_new_tokens,
         )

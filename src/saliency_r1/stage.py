@@ -41,7 +41,7 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
     die_with_parent()
     signal.signal(signal.SIGTERM, _leave)
     _speak_utf8()
-    _quiet_libraries()
+    quiet_libraries()
     name = Path(sys.argv[0]).stem
     try:
         main(load_params(params_path))
@@ -81,8 +81,8 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
 
 
-def _quiet_libraries() -> None:
-    """Keep the progress bars and advice of model libraries out of a stage's log, which has its own."""
+def quiet_libraries() -> None:
+    """Keep the progress bars and advice of model libraries that are loaded out of a log that has its own."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     if "transformers" in sys.modules:
         from transformers.utils import logging
