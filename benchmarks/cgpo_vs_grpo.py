@@ -85,8 +85,8 @@ ARMS = {
     "cgpo-leave-one-out": Arm({"normalise": "leave_one_out"}),
     "cgpo-batch": Arm({"normalise": "batch"}),
     # r lies around c; these two lift it above c, so that every advantage is positive, or below, so that none is.
-    "cgpo-plain-above": Arm({"normalise": "none"}, with_column("reward", lambda values: [0.9 + r / 10 for r in values])),
-    "cgpo-plain-below": Arm({"normalise": "none"}, with_column("reward", lambda values: [r / 2 for r in values])),
+    "cgpo-plain-above": Arm({"normalise": "none"}, with_column("reward", lambda rs: [0.9 + r / 10 for r in rs])),
+    "cgpo-plain-below": Arm({"normalise": "none"}, with_column("reward", lambda rs: [r / 2 for r in rs])),
     "reinforce++": Arm({"algorithm": "reinforce_pp"}),
     "rloo": Arm({"algorithm": "rloo", "group_size": 8}),
     "grpo": Arm({"algorithm": "grpo", "group_size": 8}),
