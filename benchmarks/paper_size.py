@@ -7,6 +7,7 @@
 Shapes decide time and memory, weights do not, but for one thing: a policy of random weights never ends its answer, so
 every response has `--tokens` tokens. Needs artifacts/download and annotate (`dvc repro annotate`), whose pictures are
 scaled to `--pixels`; the segmenter is the embedded one. The first update of each is left out of the means.
+Memory is that of the accelerator, or of the process where there is none.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rl_step import clocked
+from rl_step import clocked, result
 
 from saliency_r1.files import write_json
 
@@ -91,18 +92,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     examples = sft.read_examples(DOWNLOAD, ANNOTATE)
     with tempfile.TemporaryDirectory() as runs:
-        seconds, generating, tokens = clocked(
-            cgpo.train(policy, environment, rows, examples, options, 1, Path(runs))
-        )
-    count = len(seconds) - 1
-    spent, sampling, said = (sum(values[1:]) / count for values in (seconds, generating, tokens))
+        measured = result(*clocked(cgpo.train(policy, environment, rows, examples, options, 1, Path(runs))))
     cuda = device.type == "cuda"
-    return {
+    return measured | {
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
         "hardware": torch.cuda.get_device_name(device) if cuda else device.type,
-        "seconds": spent, "generating": sampling / spent, "tokens": said, "tokens_per_second": said / sampling,
-        "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None,
-    }  # fmt: skip
+        "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else measured["peak_gb"],
+    }
 
 
 def main() -> None:
@@ -129,9 +125,8 @@ def main() -> None:
     print(f"{first['parameters'] / 1e9:.2f} billion parameters, {first['hardware']}\n")
     print("| | s an update | of them generating | tokens | tokens/s | peak GB |\n|---|---:|---:|---:|---:|---:|")
     for algorithm, row in found.items():
-        memory = f"{row['peak_gb']:.1f}" if row["peak_gb"] is not None else "-"
-        print(f"| {algorithm} | {row['seconds']:.2f} | {row['generating']:.0%} | {row['tokens']:.0f} | "
-              f"{row['tokens_per_second']:.0f} | {memory} |")  # fmt: skip
+        print(f"| {algorithm} | {row['seconds']:.2f} | {row['generate'] / row['seconds']:.0%} | {row['tokens']:.0f} | "
+              f"{row['tokens_per_second']:.0f} | {row['peak_gb']:.1f} |")  # fmt: skip
     settings = {key: value for key, value in vars(arguments).items() if key not in ("algorithm", "out")}
     write_json(arguments.out, settings | found)
 
