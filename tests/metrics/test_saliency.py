@@ -54,12 +54,6 @@ def test_distant_errors_are_weighed_exactly():
     check(pred, gt)
 
 
-def test_images_too_large_for_float32_counts(monkeypatch):
-    monkeypatch.setattr("saliency_r1.metrics.saliency._COUNTABLE", 100)
-    rng = np.random.default_rng(5)
-    check(make("noise", rng, 50, 60), truth("blur", rng, 50, 60))
-
-
 # Scores of PySODMetrics that surprise people: an empty map has F .118 (every pixel is at least 0), an empty map on an
 # empty mask adaptive E 0, and stretching makes 0.4 x perfect perfect.
 BLOB = np.zeros((300, 400), bool)

@@ -83,9 +83,7 @@ def describe(objects: Sequence[Mapping[str, str]], rng: np.random.Generator, var
     return join(parts)
 
 
-def referring_phrase(
-    item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0, called: str = ""
-) -> str:
+def referring_phrase(item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0, called: str = "") -> str:
     """One of the ways in which people point at an object: by name, by name and looks, by name and place.
 
     `called` is a name that is settled already, such as that of what several images share.

@@ -16,12 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from saliency_r1.metrics.truth import DEFAULT, EPS, Array, Box, Floats, MeasureError, Protocol, Truth, bounding_box
-from saliency_r1.metrics.weighted import weighted_f
+from saliency_r1.metrics.truth import DEFAULT, EPS, Array, Box, Floats, MeasureError, Protocol, Truth
 
 _LEVELS = np.arange(256) / 255
-# cv2 hands out counts as float32, which hold integers up to here.
-_COUNTABLE = 1 << 24
 
 GroundTruths = Array | Truth | Sequence[Array | Truth]
 
@@ -78,11 +75,6 @@ class Pair:
         return np.clip((_LEVELS - low) / (high - low), 0, 1)
 
     @cached_property
-    def box(self) -> Box:
-        """Bounding box of the levels above 0."""
-        return bounding_box(self.levels)
-
-    @cached_property
     def moments(self) -> list[tuple[Moments, Moments]]:
         """Background and foreground of each quadrant."""
         inside = self.levels * self.truth.bytes
@@ -106,11 +98,9 @@ class Pair:
     @cached_property
     def by_class(self) -> Floats:
         """Histograms of background and foreground, 2 x 256."""
-        inside, outside = np.zeros(256), _histogram(self.levels[self.box])
-        outside[0] += self.truth.size - outside.sum()
-        if self.truth.foreground:
-            inside = _histogram(self.levels[self.truth.box], self.truth.bytes[self.truth.box])
-        return np.stack([outside - inside, inside])
+        from saliency_r1.metrics.loops import histograms  # Numba takes a third of a second; a reward never needs it
+
+        return histograms(self.levels, self.truth.bytes)
 
     @cached_property
     def mean(self) -> float:
@@ -228,7 +218,9 @@ class Pair:
         """Weighted F-measure in [0, 1], beta^2 = 1 (Margolin et al., CVPR 2014)."""
         if self.truth.foreground == 0:
             return float(self.protocol.empty == "agree" and self.empty)
-        return weighted_f(self.levels, self.values, self.box, self.truth)
+        from saliency_r1.metrics.weighted import weighted_f  # Numba, as above
+
+        return weighted_f(self.levels, self.values, self.truth)
 
     def scores(self, weighted: bool = True) -> dict[str, float]:
         """Every measure of this image; `maxFm` and `meanFm` are of its own curve. `weighted=False` leaves out `wFm`."""
@@ -275,14 +267,6 @@ def _sums(levels: NDArray[np.uint8]) -> tuple[int, int]:
     """The sum of levels and of their squares."""
     # OpenCV may square a root here, hence the rounding.
     return round(cv2.sumElems(levels)[0]), round(cv2.norm(levels, cv2.NORM_L2SQR))
-
-
-def _histogram(levels: NDArray[np.uint8], inside: NDArray[np.uint8] | None = None) -> Floats:
-    if levels.size == 0:
-        return np.zeros(256)
-    if levels.size > _COUNTABLE:
-        return np.bincount((levels if inside is None else levels[inside > 0]).ravel(), minlength=256).astype(float)
-    return cv2.calcHist([levels], [0], inside, [256], [0, 256])[:, 0].astype(float)
 
 
 def _enhanced_alignment(true: Floats, false: Floats, truth: Truth) -> Floats:

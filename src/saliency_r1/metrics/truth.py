@@ -56,7 +56,7 @@ class Truth:
     """A ground truth prepared once for many predictions.
 
     `mask`: bool H x W; `foreground` and `size`: pixels. The terms of the weighted F-measure that depend on the ground
-    truth alone are added at first use and take about 8 bytes a pixel.
+    truth alone are added at first use and take 4 bytes a pixel.
 
     Raises MeasureError unless the array has two dimensions and a pixel, and for masks stored as 0/1 integers, which
     every evaluator of the field takes for empty.
@@ -74,7 +74,7 @@ class Truth:
         self.size = gt.size
         self.foreground = int(np.count_nonzero(gt))
         self.shape: tuple[int, int] = gt.shape
-        self.weighted_terms: Any = None
+        self.distances: tuple[NDArray[np.int16], NDArray[np.uint16]] | None = None
 
     @classmethod
     def of(cls, gt: Array | Truth, threshold: int = DEFAULT.gt_threshold) -> Truth:

@@ -66,9 +66,7 @@ class Sampler(LogitsProcessor):
 class Policy:
     """A Qwen2.5-VL model with its processor. `model` is the plain or the PEFT-wrapped network."""
 
-    def __init__(
-        self, model: Any, processor: Any, device: str | torch.device = "cpu", autocast: bool = False
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, device: str | torch.device = "cpu", autocast: bool = False) -> None:
         self.model = model.to(device)
         self.autocast = autocast
         self.processor = processor

@@ -11,9 +11,7 @@ from saliency_r1 import processes
 Step = TypeVar("Step")
 
 
-def follow(
-    steps: Iterable[Step], folder: Path, curve: Callable[[Step], Mapping[str, float | None]]
-) -> Iterator[Step]:
+def follow(steps: Iterable[Step], folder: Path, curve: Callable[[Step], Mapping[str, float | None]]) -> Iterator[Step]:
     """Pass steps on, and write what `curve` says of each to `<folder>/plots/metrics/<name>.tsv`.
 
     A resumed training yields its earlier steps again, so the folder is always that of the whole run. What is kept as a
