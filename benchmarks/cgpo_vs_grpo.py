@@ -70,15 +70,32 @@ class OwnMoments(cgpo.Trainer):
             self.optimiser = own
 
 
+def weighted_by_confidence(table: Sequence[dict[str, Any]], options: Cgpo) -> torch.Tensor:
+    """r standardised within its task, times a weight of .5 to 1.5: by the rank of c in the task, more for right and
+    unsure and for wrong and sure. Another way for c to come in, without what a baseline that knows the response adds.
+    """
+    rewards = honest([{**row, "confidence": 0.0} for row in table], options)
+    frame = pl.DataFrame({"task": [row["task"] for row in table], "c": [row["confidence"] for row in table]})
+    ranks = frame.select((pl.col("c").rank() - 0.5).over("task") / pl.len().over("task")).to_series()
+    sure = torch.tensor(ranks.to_list())
+    return rewards * torch.where(rewards > 0, 1.5 - sure, 0.5 + sure)
+
+
 @dataclass(frozen=True)
 class Arm:
-    """What is changed in params.yaml and, for a control, in the trainer or in how its advantage comes about."""
+    """What is changed in the section `cgpo` and, for a control, in the trainer or in how its advantage comes about.
+
+    A fraction for a whole number multiplies what stands in params.yaml.
+    """
 
     change: dict[str, Any] = field(default_factory=dict)
     advantage: Advantage = honest
     trainer: type[cgpo.Trainer] = cgpo.Trainer
 
 
+GROUPS = {"algorithm": "grpo", "group_size": 8}
+# Twice as many updates with half the responses, and as many ISR steps.
+SHORT = {"batch_size": 0.5, "updates": 2.0, "warmup": 2.0, "isr": {"every": 2.0}}
 ARMS = {
     "cgpo": Arm(),
     "cgpo-plain": Arm({"normalise": "none"}),
@@ -89,10 +106,11 @@ ARMS = {
     "cgpo-plain-below": Arm({"normalise": "none"}, with_column("reward", lambda rs: [r / 2 for r in rs])),
     "reinforce++": Arm({"algorithm": "reinforce_pp"}),
     "rloo": Arm({"algorithm": "rloo", "group_size": 8}),
-    "grpo": Arm({"algorithm": "grpo", "group_size": 8}),
-    "grpo-kl-0.04": Arm({"algorithm": "grpo", "group_size": 8, "kl": 0.04}),
+    "grpo": Arm(GROUPS),
+    "grpo-kl-0.04": Arm(GROUPS | {"kl": 0.04}),
     "remax": Arm({"algorithm": "remax", "batch_size": 0.5}),  # its greedy answers are the other half
     "control-no-reward": Arm(advantage=lambda table, options: torch.zeros(len(table))),
+    "control-no-confidence": Arm(advantage=with_column("confidence", lambda values: [0.0] * len(values))),
     "control-constant-reward": Arm(advantage=with_column("reward", lambda values: [0.9] * len(values))),
     "control-shuffled-advantage": Arm(advantage=lambda table, options: honest(table, options).roll(1)),
     "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
@@ -102,11 +120,18 @@ ARMS = {
     "isr-twice-as-often": Arm({"isr": {"every": 0.5}}),
     "isr-half-as-often": Arm({"isr": {"every": 2.0}}),
     "isr-weight-0.3": Arm({"isr": {"weight": 0.3}}),
+    # The search for a form that beats GRPO; what GRPO can do as well, it does.
+    "cgpo-answer": Arm({"confidence": "answer"}),
+    "cgpo-weighted": Arm(advantage=weighted_by_confidence),
+    "cgpo-two-passes": Arm({"epochs": 2}),
+    "grpo-two-passes": Arm(GROUPS | {"epochs": 2}),
+    "cgpo-short-updates": Arm(SHORT),
+    "grpo-short-updates": Arm(SHORT | GROUPS),
 }
 
 
 def parameters(overrides: Sequence[str], change: dict[str, Any]) -> Params:
-    """params.yaml with `section.key=value` overrides and with an arm's change; fractions are of what stands there."""
+    """params.yaml with `section.key=value` overrides and an arm's change of the section `cgpo`."""
     content = load_yaml("params.yaml")
     for override in overrides:
         key, _, value = override.partition("=")
@@ -115,14 +140,21 @@ def parameters(overrides: Sequence[str], change: dict[str, Any]) -> Params:
         for parent in parents:
             section = section[parent]
         section[last] = load_yaml(io.StringIO(value))
-    for key, value in change.items():
-        if key == "isr":
-            for name, share in value.items():
-                base = content["cgpo"]["isr"][name]
-                content["cgpo"]["isr"][name] = max(1, int(base * share)) if name == "every" and share else share
-        else:
-            content["cgpo"][key] = int(content["cgpo"][key] * value) if key == "batch_size" else value
+    content["cgpo"] = changed(content["cgpo"], change)
     return parse_params(content)
+
+
+def changed(section: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A section with an arm's change."""
+    section = dict(section)
+    for key, value in change.items():
+        if isinstance(value, dict):
+            section[key] = changed(section[key], value)
+        elif isinstance(section[key], int) and isinstance(value, float):
+            section[key] = max(1, int(section[key] * value))
+        else:
+            section[key] = value
+    return section
 
 
 def answers(environment: Environment, policy: Policy, rows: Table) -> pl.DataFrame:
@@ -200,9 +232,7 @@ class Bench:
             patch.object(cgpo, "_advantage", ARMS[arm].advantage),
             patch.object(cgpo, "Trainer", ARMS[arm].trainer),
         ):
-            updates = list(
-                cgpo.train(policy, self.environment, self.prompts, self.examples, options, seed, Path(runs))
-            )
+            updates = list(cgpo.train(policy, self.environment, self.prompts, self.examples, options, seed, Path(runs)))
         seconds = time.perf_counter() - began
         after = answers(self.environment, policy, self.rows)
         return {"arm": arm, "seed": seed, **summary(self.before, after, updates, seconds)}

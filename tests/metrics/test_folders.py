@@ -175,3 +175,22 @@ def test_processes_agree_with_one(tmp_path):
     one, two = (score_folders(tmp_path / "pred", tmp_path / "gt", workers=workers, bootstrap=10) for workers in (1, 2))
     assert one.evaluator.compute() == two.evaluator.compute()
     assert one.evaluator.rows() == two.evaluator.rows()
+
+
+@pytest.mark.slow
+def test_a_folder_of_twenty_thousand_maps(tmp_path):
+    """Nothing grows with the folder but the table, nothing is left out: four images, five thousand times."""
+    rng = np.random.default_rng(2)
+    first = []
+    for k in range(4):
+        first.append(save(tmp_path / "few/pred" / f"{k}.png", rng.integers(0, 256, (20, 30), dtype=np.uint8)))
+        mask = np.where(rng.random((20, 30)) > 0.5, 255, 0).astype(np.uint8)
+        first.append(save(tmp_path / "few/gt" / f"{k}.png", mask))
+    for path in first:
+        folder = tmp_path / "many" / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for k in range(5_000):
+            (folder / f"{path.stem}-{k:04}.png").hardlink_to(path)
+    few, many = (score_folders(tmp_path / kind / "pred", tmp_path / kind / "gt") for kind in ("few", "many"))
+    assert len(many.evaluator.rows()) == 20_000
+    assert many.evaluator.compute() == pytest.approx(few.evaluator.compute(), abs=1e-12)
