@@ -131,6 +131,7 @@ def _distinct(folders: list[Path]) -> list[str]:
 
 
 def _print(console: "Console", results: "list[Result]", comparison: "dict[str, Difference]") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     for result in results:
@@ -139,46 +140,53 @@ def _print(console: "Console", results: "list[Result]", comparison: "dict[str, D
         notes += [f"{result.scored_as_empty} predictions scored as empty maps"] * bool(result.scored_as_empty)
         notes += [f"{result.resized} stretched to the size of the ground truth"] * bool(result.resized)
         console.print(f"{result.name}: {', '.join(notes)}", highlight=False)
-    table = Table()
-    table.add_column("measure")
+    headings = ["measure"]
     for result in results:
-        table.add_column(result.name, justify="right")
-        if result.intervals:
-            table.add_column("95 %", justify="right", style="dim")
-        if result.per_group:
-            table.add_column("by group", justify="right")
-    if comparison:
-        table.add_column("difference", justify="right")
-        table.add_column("95 %", justify="right", style="dim")
-        table.add_column("p", justify="right")
+        headings += [result.name, *["95 %"] * bool(result.intervals), *["by group"] * bool(result.per_group)]
+    headings += ["change", "95 %", "p"] * bool(comparison)
+    # Two results side by side fit into 80 columns; where names are too long, they go on in a second line.
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for place, heading in enumerate(headings):
+        interval = heading == "95 %"
+        style = "dim" if interval else None
+        table.add_column(heading, justify="right" if place else "left", style=style, overflow="fold", no_wrap=interval)
     for key in results[0].measures:
         cells = [key]
         for result in results:
             cells.append(f"{result.measures[key]:.4f}")
             if result.intervals:
-                cells.append("{:.4f}–{:.4f}".format(*result.intervals[key]) if key in result.intervals else "")
+                cells.append(_interval(*result.intervals[key]) if key in result.intervals else "")
             if result.per_group:
                 cells.append(f"{result.per_group[key]:.4f}")
         if comparison:
             change = comparison.get(key)
             cells += (
-                [f"{change.value:+.4f}", f"{change.low:+.4f}–{change.high:+.4f}", f"{change.p:.3f}"]
-                if change
-                else [""] * 3
+                [f"{change.value:+.4f}", _interval(change.low, change.high), f"{change.p:.3f}"] if change else [""] * 3
             )
         table.add_row(*cells)
     console.print(table)
 
 
+def _interval(low: float, high: float) -> str:
+    """An interval in few characters: .899–.950."""
+    return "–".join(f"{value:.3f}".replace("0.", ".", 1) for value in (low, high))
+
+
 def _print_published(console: "Console", rows: "list[Row]") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     keys = list(dict.fromkeys(key for row in rows for key in row.scores if not row.own))
-    table = Table(caption="* scored by another protocol, or by one that the source does not state")
+    sources = list(dict.fromkeys(row.source for row in rows if not row.own))
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for heading in ("method", *keys, "training", "source"):
-        table.add_column(heading, justify="right" if heading in keys else "left")
+        table.add_column(heading, justify="right" if heading in keys else "left", overflow="fold")
     for row in rows:
         scores = [f"{row.scores[key]:.3f}" if key in row.scores else "" for key in keys]
         mark = "" if row.comparable == "yes" else " *"
-        table.add_row(row.method + mark, *scores, row.training, row.source, style="bold" if row.own else None)
+        source = "here" if row.own else str(sources.index(row.source) + 1)
+        table.add_row(row.method + mark, *scores, row.training, source, style="bold" if row.own else None)
     console.print(table)
+    console.print(" * scored by another protocol, or by one that the source does not state", style="dim")
+    for number, source in enumerate(sources, 1):
+        console.print(f" {number} {source}", style="dim", highlight=False)
