@@ -116,6 +116,7 @@ ARMS = {
     "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
     "control-compressed-reward": Arm(advantage=with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
     "isr-own-moments": Arm(trainer=OwnMoments),
+    "isr-own-moments-leave-one-out": Arm({"normalise": "leave_one_out"}, trainer=OwnMoments),
     "isr-off": Arm({"isr": {"every": 0}}),
     "isr-twice-as-often": Arm({"isr": {"every": 0.5}}),
     "isr-half-as-often": Arm({"isr": {"every": 2.0}}),

@@ -172,7 +172,9 @@ def main() -> None:
     records = pl.DataFrame([record for group in groups for record in group], infer_schema_length=None)
     table = judge(records)
     types = by_type(table)
-    with pl.Config(tbl_cols=-1, tbl_rows=-1, tbl_width_chars=120, tbl_formatting="MARKDOWN"):
+    with pl.Config(
+        tbl_cols=-1, tbl_rows=-1, tbl_width_chars=120, tbl_formatting="MARKDOWN", tbl_hide_column_data_types=True
+    ):
         print(types)
         print(kinds_of_c := baselines(records))
     correlation = np.corrcoef(table["reward"].rank(), table["confidence"].rank())[0, 1]
