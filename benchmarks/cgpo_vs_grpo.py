@@ -116,6 +116,7 @@ ARMS = {
     "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
     "control-compressed-reward": Arm(advantage=with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
     "isr-own-moments": Arm(trainer=OwnMoments),
+    "isr-own-moments-plain": Arm({"normalise": "none"}, trainer=OwnMoments),
     "isr-own-moments-leave-one-out": Arm({"normalise": "leave_one_out"}, trainer=OwnMoments),
     "isr-off": Arm({"isr": {"every": 0}}),
     "isr-twice-as-often": Arm({"isr": {"every": 0.5}}),
@@ -244,8 +245,10 @@ def over_seeds(runs: Table) -> Table:
     from scipy.stats import t as student
 
     rows = []
-    for arm in dict.fromkeys(run["arm"] for run in runs):
+    for arm in ARMS:
         own = [run for run in runs if run["arm"] == arm]
+        if not own:
+            continue
         gains = np.array([run["gain"] for run in own])
         spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else np.nan
         means = {key: np.mean([run[key] for run in own]) for key in MEANS}
@@ -265,7 +268,8 @@ def markdown(rows: Table) -> str:
             "sampled r", "c", "ECE", "entropy", "tokens", "seconds")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
-        cells = (row["arm"], row["seeds"], f"{row['gain']:+.4f}", f"± {row['spread']:.4f}", row["above"],
+        spread = f"± {row['spread']:.4f}" if row["seeds"] > 1 else ""
+        cells = (row["arm"], row["seeds"], f"{row['gain']:+.4f}", spread, row["above"],
                  *(f"{row[task]:+.3f}" for task in ("sod", "sis", "cosod")), f"{100 * row['parse_failures']:.1f} %",
                  *(f"{row[key]:.3f}" for key in ("sampled_reward", "confidence", "calibration_error", "entropy")),
                  f"{row['tokens']:,.0f}", f"{row['seconds']:.0f}")  # fmt: skip
