@@ -70,11 +70,14 @@ class OwnMoments(cgpo.Trainer):
             self.optimiser = own
 
 
+without_confidence = with_column("confidence", lambda values: [0.0] * len(values))
+
+
 def weighted_by_confidence(table: Sequence[dict[str, Any]], options: Cgpo) -> torch.Tensor:
     """r standardised within its task, times a weight of .5 to 1.5: by the rank of c in the task, more for right and
     unsure and for wrong and sure. Another way for c to come in, without what a baseline that knows the response adds.
     """
-    rewards = honest([{**row, "confidence": 0.0} for row in table], options)
+    rewards = without_confidence(table, options)
     frame = pl.DataFrame({"task": [row["task"] for row in table], "c": [row["confidence"] for row in table]})
     ranks = frame.select((pl.col("c").rank() - 0.5).over("task") / pl.len().over("task")).to_series()
     sure = torch.tensor(ranks.to_list())
@@ -110,7 +113,7 @@ ARMS = {
     "grpo-kl-0.04": Arm(GROUPS | {"kl": 0.04}),
     "remax": Arm({"algorithm": "remax", "batch_size": 0.5}),  # its greedy answers are the other half
     "control-no-reward": Arm(advantage=lambda table, options: torch.zeros(len(table))),
-    "control-no-confidence": Arm(advantage=with_column("confidence", lambda values: [0.0] * len(values))),
+    "control-no-confidence": Arm(advantage=without_confidence),
     "control-constant-reward": Arm(advantage=with_column("reward", lambda values: [0.9] * len(values))),
     "control-shuffled-advantage": Arm(advantage=lambda table, options: honest(table, options).roll(1)),
     "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
@@ -245,10 +248,8 @@ def over_seeds(runs: Table) -> Table:
     from scipy.stats import t as student
 
     rows = []
-    for arm in ARMS:
+    for arm in sorted({run["arm"] for run in runs}, key=list(ARMS).index):
         own = [run for run in runs if run["arm"] == arm]
-        if not own:
-            continue
         gains = np.array([run["gain"] for run in own])
         spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else np.nan
         means = {key: np.mean([run[key] for run in own]) for key in MEANS}

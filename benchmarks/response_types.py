@@ -80,8 +80,8 @@ def kinds(logprobs: torch.Tensor, entropy: torch.Tensor, parts: dict[str, torch.
 def baselines(table: pl.DataFrame) -> pl.DataFrame:
     """For each kind of confidence its correlation with the mean reward of the prompt, and with what is beyond it.
 
-    Within each task, then the mean of the tasks. The first reduces noise by its square's share of the first row's
-    variance; the second is signal that a baseline takes away.
+    Within each task, then the mean of the tasks. The square of the first is the share of the variance between prompts
+    that such a baseline takes away; the second is signal that it takes away as well.
     """
     names = [name for name in table.columns if name not in ("task", "prompt", "reward")]
     centred = table.with_columns(mean=pl.mean("reward").over("prompt"))
