@@ -135,6 +135,56 @@ def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tm
     assert moved(once, twice) > 0
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_responses_that_no_micro_batch_holds_are_passed_over_twice_to_the_same_end(
+    environment, examples, tmp_path, size
+):
+    whole, updates = run_cgpo(environment, examples, tmp_path / "whole", stop=2)
+    parts, again = run_cgpo(
+        environment, examples, tmp_path / "parts", stop=2, options=CGPO.model_copy(update={"micro_batch": size})
+    )
+    assert moved(whole, parts) < 1e-4 * moved(whole, fresh())
+    for one, other in zip(updates[1].rollouts, again[1].rollouts):
+        assert one["response"] == other["response"]
+        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+
+
+def test_no_more_than_a_micro_batch_of_graphs_waits_for_the_advantage(environment, examples, tmp_path, monkeypatch):
+    waiting = []
+    honest = cgpo.Trainer._measure
+
+    def measure(self, batch):
+        found = honest(self, batch)
+        waiting.append(sum(len(one.positions) for one in found if one.logprobs.requires_grad))
+        return found
+
+    monkeypatch.setattr(cgpo.Trainer, "_measure", measure)
+    for size in (1, 3, 4):
+        options = CGPO.model_copy(update={"micro_batch": size})
+        run_cgpo(environment, examples, tmp_path / str(size), stop=1, options=options)
+    assert waiting == [0, 0, 4]
+
+
+def test_confidence_is_measured_without_dropout_on_what_was_sampled(environment, examples, tmp_path):
+    found = []
+    for dropout in (0.0, 0.5):
+        policy = fresh(LORA.model_copy(update={"dropout": dropout}))
+        scramble(policy)
+        options = CGPO.model_copy(update={"isr": Isr(every=0, weight=0, batch_size=1)})
+        updates = cgpo.train(policy, environment, examples.rows, examples, options, 0, tmp_path / str(dropout))
+        found.append([next(updates).rollouts, next(updates).rollouts])
+    assert found[0] == found[1]
+
+
+def scramble(policy):
+    """Give an adapter, which starts at zero, an effect for dropout to change."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+
+
 def test_the_drift_from_the_sft_policy_is_looked_at_now_and_then(environment, examples, tmp_path):
     options = CGPO.model_copy(update={"drift_every": 2, "updates": 4, "lr": 1e-3})
     policy, updates = run_cgpo(environment, examples, tmp_path / "looking", options=options)

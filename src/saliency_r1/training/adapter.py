@@ -68,6 +68,14 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
     return Policy(model, policy.processor, policy.device, policy.autocast)
 
 
+def train_without_dropout(policy: Policy) -> None:
+    """Training mode, as gradient checkpointing needs it, in which the policy is still the one that was sampled from."""
+    policy.model.train()
+    for module in policy.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+
+
 # Of Adam, far below any gradient that means something (about 1e-3) and above those that are rounding alone (1e-9): of
 # these it would otherwise take the sign, and one process would not follow two.
 EPSILON = 1e-6

@@ -29,7 +29,14 @@ from saliency_r1 import processes
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy, Prompt, Response
 from saliency_r1.training import advantages, checkpoints, confidence, sft, sharding
-from saliency_r1.training.adapter import Optimiser, Snapshot, check_finite, restore, state_of
+from saliency_r1.training.adapter import (
+    Optimiser,
+    Snapshot,
+    check_finite,
+    restore,
+    state_of,
+    train_without_dropout,
+)
 from saliency_r1.training.batches import epoch_batch
 from saliency_r1.training.diagnostics import repetition, summarise
 from saliency_r1.training.errors import TrainingError
@@ -141,9 +148,8 @@ class Trainer:
         self.environment.seconds = Seconds()
         batch = self._respond(number)
         start = time.perf_counter()
-        self.policy.model.train()
-        # All graphs are kept until the advantage is known: it may depend on the confidence of every response.
-        first = list(self._passes(batch))
+        train_without_dropout(self.policy)
+        first = self._measure(batch)
         anchors = self._anchors(number, batch, first)
         records = self._records(number, batch, first, anchors)
         table = sorted(processes.gather(records), key=lambda row: int(row["rollout_id"]))
@@ -179,6 +185,19 @@ class Trainer:
         options = self.options
         return passes(self.policy, batch.prompts, batch.responses, options.micro_batch, options.temperature)
 
+    def _measure(self, batch: Batch) -> list[Pass]:
+        """Passes over all responses, before the step: an advantage may depend on the confidence of every one of them.
+
+        Where one micro-batch holds them all, its graph waits for the step. More of them would fill the memory, so none
+        is kept, and `_reinforce` passes over the responses once more.
+        """
+        with torch.set_grad_enabled(self._fits(batch)):
+            return list(self._passes(batch))
+
+    def _fits(self, batch: Batch) -> bool:
+        """Whether one micro-batch holds all responses of this process."""
+        return len(batch.places) <= self.options.micro_batch
+
     def _anchors(self, number: int, batch: Batch, first: Sequence[Pass]) -> list[Tensor | None]:
         """Log-probabilities of the responses under the SFT policy, where the loss or a look at the drift needs them."""
         drift = self.options.drift_every and (number + 1) % self.options.drift_every == 0
@@ -211,7 +230,8 @@ class Trainer:
         old = [one.logprobs.detach() for one in first]
         norm = 0.0
         for epoch in range(options.epochs):
-            for one, sampled, anchor in zip(self._passes(batch) if epoch else first, old, anchors):
+            stepped = first if epoch == 0 and self._fits(batch) else self._passes(batch)
+            for one, sampled, anchor in zip(stepped, old, anchors):
                 (loss(one, sampled, advantage, options.clip, anchor, options.kl) / tokens).backward()
             norm = self.optimiser.step()
         return norm
@@ -219,6 +239,7 @@ class Trainer:
     def _regularise(self, taken: int) -> dict[str, float]:
         """The ISR step that follows `taken` others."""
         isr = self.options.isr
+        self.policy.model.train()
         chosen = self.examples.pick(epoch_batch(len(self.examples), isr.batch_size, taken, self.seed + 1))
         value = sft.backward(self.policy, self.environment, chosen, self.options.micro_batch, isr.weight)
         return {"isr_loss": value, "isr_grad_norm": self.optimiser.step()}
