@@ -63,7 +63,7 @@ class OwnMoments(cgpo.Trainer):
         super().__init__(policy, *rest)
         self.other = Optimiser(policy, self.options, self.options.updates)
 
-    def _regularise(self, taken: int) -> dict[str, float]:
+    def _regularise(self, taken: int) -> dict[str, float | None]:
         own = self.optimiser
         self.optimiser, self.other.done = self.other, own.done
         try:

@@ -49,7 +49,7 @@ def clocked(updates: Iterable[Any]) -> tuple[list[float], list[float], list[int]
     start = time.perf_counter()
     for update in updates:
         seconds.append(time.perf_counter() - start)
-        generating.append(update.seconds["generate"])
+        generating.append(update.costs["generate"])
         tokens.append(sum(row["tokens"] for row in update.rollouts))
         start = time.perf_counter()
     return seconds, generating, tokens

@@ -39,14 +39,14 @@ def main(params: Params) -> None:
     inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
     runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
-    followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve)
+    followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve | update.costs)
     updates = list(progress(followed, params.cgpo.updates, "cgpo"))
     if not processes.is_main():
         return
     with atomic_folder("artifacts/cgpo") as folder:
         save_adapter(policy, folder / "adapter")
         pl.DataFrame([update.curve for update in updates], infer_schema_length=None).write_csv(folder / "curves.csv")
-        pl.DataFrame([update.seconds for update in updates]).write_csv(folder / "seconds.csv")
+        pl.DataFrame([update.costs for update in updates]).write_csv(folder / "costs.csv")
         rollouts = [row for update in updates for row in update.rollouts]
         pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
     checkpoints.discard(runs)

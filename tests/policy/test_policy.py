@@ -41,6 +41,16 @@ def test_forward_repeats_what_the_sampler_saw(policy, prompts, index, sample):
     assert torch.allclose(logprobs[mask], expected, atol=1e-5)
 
 
+def test_forward_repeats_the_log_probabilities_that_were_drawn_from(policy, prompts):
+    """Together, at the temperature and with the suppressed ids of the training."""
+    responses = policy.generate(prompts, 24, range(len(prompts)), temperature=0.7)
+    with torch.no_grad():
+        logprobs, mask = policy.logprobs(policy.collate(prompts, [response.ids for response in responses]), 0.7)
+    for response, own, kept in zip(responses, logprobs, mask):
+        assert own[kept].tolist() == pytest.approx(response.logprobs, abs=1e-5)
+    assert policy.generate(prompts[:1], 24)[0].logprobs == ()
+
+
 def test_a_checkpoint_s_generation_config_does_not_leak_into_sampling(policy, prompts):
     """Published checkpoints carry temperature 1e-6 and a repetition penalty; neutral values must win."""
     own = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)

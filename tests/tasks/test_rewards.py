@@ -133,3 +133,12 @@ def test_weights_must_fit_the_components():
 def test_unknown_task_names_the_known_ones():
     with pytest.raises(ValueError, match="sod, sis, cosod"):
         tasks.get("cod")
+
+
+def test_what_a_prediction_leaves_empty():
+    parsed = cot.parse("<think>x</think><answer><ins>a</ins><ins>b</ins></answer>", "sis")
+    instances = tasks.get("sis").predict(parsed, [segment(A), segment(EMPTY)], [(SIDE, SIDE)])
+    assert instances.empty == 0.5
+    unparsed = cot.parse("?", "sod")
+    assert tasks.get("sod").predict(unparsed, [], [(SIDE, SIDE)]).empty == 1
+    assert tasks.get("sis").predict(unparsed, [], [(SIDE, SIDE)]).empty == 1

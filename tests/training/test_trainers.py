@@ -124,6 +124,44 @@ def test_cgpo_tables_hold_what_the_contract_says(environment, examples, tmp_path
     assert all(0 <= row["reward"] <= 1 and 0 < row["confidence"] <= 1 for row in rows)
     assert "isr_loss" in updates[1].curve
     assert "isr_loss" not in updates[0].curve
+    assert all(row["sampling_gap"] < 1e-5 for row in rows)
+    assert all(row["objects"] >= 1 and 0 <= row["empty_masks"] <= 1 for row in rows)
+
+
+def test_an_update_tells_what_it_has_cost(environment, examples, tmp_path):
+    _, updates = run_cgpo(environment, examples, tmp_path, stop=2)
+    plain, regularised = (update.costs for update in updates)
+    assert all(plain[name] > 0 for name in ("generate", "segment", "reward", "forward", "backward", "peak_gb"))
+    assert regularised["isr"] > 10 * plain["isr"]
+
+
+def test_the_rl_and_the_isr_gradient_are_compared_where_a_copy_of_the_weights_is_kept(environment, examples, tmp_path):
+    _, blind = run_cgpo(environment, examples, tmp_path / "blind", stop=2)
+    options = CGPO.model_copy(update={"drift_every": 10})
+    _, updates = run_cgpo(environment, examples, tmp_path / "looking", stop=2, options=options)
+    assert blind[1].curve["isr_cosine"] is None
+    assert 0 < abs(updates[1].curve["isr_cosine"]) <= 1
+    assert updates[1].curve["isr_grad_norm"] == blind[1].curve["isr_grad_norm"]
+
+
+def test_the_cosine_of_two_gradients():
+    policy = fresh()
+    optimiser = Optimiser(policy, SFT, 4)
+    first, second = optimiser.parameters[:2]
+    cosines = []
+    for a, b, remember in ((1.0, 0.0, True), (3.0, 4.0, True), (0.0, 0.0, True), (1.0, 1.0, False), (1.0, 1.0, False)):
+        first.grad, second.grad = torch.zeros_like(first), torch.zeros_like(second)
+        first.grad.view(-1)[0], second.grad.view(-1)[0] = a, b
+        optimiser.step(remember)
+        cosines.append(optimiser.cosine)
+    assert cosines == [None, pytest.approx(0.6), None, None, None]
+
+
+def test_another_distribution_than_the_sampled_one_ends_the_run(environment, examples, tmp_path, monkeypatch):
+    honest = Policy.logits
+    monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * 3)
+    with pytest.raises(TrainingError, match="differ by"):
+        run_cgpo(environment, examples, tmp_path, stop=1)
 
 
 def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tmp_path):

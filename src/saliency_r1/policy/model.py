@@ -39,28 +39,38 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Response:
-    """A generated answer: its text, its token ids (the end token included if it was reached) and whether it ended."""
+    """A generated answer: its text, its token ids (the end token included if it was reached) and whether it ended.
+
+    `logprobs`: of a sampled answer, the log-probability of each token as it was drawn; of a greedy one, nothing.
+    """
 
     text: str
     ids: tuple[int, ...]
     ended: bool
+    logprobs: tuple[float, ...] = ()
 
 
 class Sampler(LogitsProcessor):
     """Draws the next token of each row from the row's own stream of random numbers (the Gumbel-max trick).
 
     The largest of logits / temperature + Gumbel noise is a sample of the softmax. With one seed a row, what is sampled
-    does not depend on the batch, its order, or the process it is drawn in.
+    does not depend on the batch, its order, or the process it is drawn in. `logprobs` has a tensor (rows,) a step: the
+    log-probabilities of what was drawn.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
         self.temperature = temperature
         self.streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Perturbed scores (rows, vocabulary); suppressed tokens stay at -inf."""
         waits = [torch.empty_like(scores[0]).exponential_(generator=stream) for stream in self.streams]
-        return scores / self.temperature - torch.stack(waits).log()
+        scaled = scores / self.temperature
+        perturbed = scaled - torch.stack(waits).log()
+        drawn = scaled.gather(-1, perturbed.argmax(-1, keepdim=True)).squeeze(-1)
+        self.logprobs.append(drawn - scaled.logsumexp(-1))
+        return perturbed
 
 
 class Policy:
@@ -174,13 +184,13 @@ class Policy:
         batch = self.collate(prompts)
         training = self.model.training
         self.model.eval()
-        sampler = [] if seeds is None else [Sampler(seeds, temperature, self.device)]
+        samplers = [] if seeds is None else [Sampler(seeds, temperature, self.device)]
         with self._precision():
             output = self.model.generate(
                 **batch,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,  # the sampler has drawn already: the largest of the perturbed logits is the sample
-                logits_processor=LogitsProcessorList(sampler),
+                logits_processor=LogitsProcessorList(samplers),
                 repetition_penalty=1.0,
                 suppress_tokens=self.suppressed,
                 eos_token_id=self.end_id,
@@ -188,18 +198,20 @@ class Policy:
                 use_cache=True,
             )
         self.model.train(training)
-        return [self._response(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        logprobs = torch.stack(samplers[0].logprobs, 1).tolist() if samplers else [[]] * len(rows)
+        return [self._response(ids, own) for ids, own in zip(rows, logprobs)]
 
     def _precision(self) -> torch.autocast:
         """Of generation and of the forward pass alike, so that confidence speaks of what was sampled."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
-    def _response(self, ids: list[int]) -> Response:
+    def _response(self, ids: list[int], logprobs: list[float]) -> Response:
         """Cut a generated row at its end token."""
         ended = self.end_id in ids
         kept = ids[: ids.index(self.end_id) + 1] if ended else ids
         text = self.tokenizer.decode(kept[:-1] if ended else kept)
-        return Response(text, tuple(kept), ended)
+        return Response(text, tuple(kept), ended, tuple(logprobs[: len(kept)]))
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits that predict the responses' tokens (tokens of all rows one after the other, vocabulary) in fp32."""

@@ -72,6 +72,12 @@ class Prediction:
     maps: tuple[NDArray[np.float32], ...] = ()
     instances: tuple[Segmented, ...] = ()
 
+    @property
+    def empty(self) -> float:
+        """The share of its maps or instances without a pixel above one half, in [0, 1]; 1 where there are none."""
+        filled = [bool((one > 0.5).any()) for one in self.maps] + [bool(one.mask.any()) for one in self.instances]
+        return 1 - sum(filled) / len(filled) if filled else 1.0
+
 
 @dataclass(frozen=True)
 class Reward:

@@ -85,13 +85,16 @@ class Optimiser:
     """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy.
 
     `options.average` is the weight of the past in a running average of the weights (0: none is kept). Small batches
-    make the last weights a matter of chance, their average much less so; `settle` puts it in their place.
+    make the last weights a matter of chance, their average much less so; `settle` puts it in their place. `cosine` is
+    that of the last gradient and the one before it, in [-1, 1], where that one was remembered.
     """
 
     def __init__(self, policy: Policy, options: Optimisation, steps: int) -> None:
         self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         self.options = options
         self.steps = steps
+        self.cosine: float | None = None
+        self._remembered: list[Tensor] = []
         self.done = 0  # steps of the schedule, which moves on even when a gradient is dropped
         self.average = [parameter.detach().clone() for parameter in self.parameters] if options.average else []
         self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, eps=EPSILON, weight_decay=options.weight_decay)
@@ -103,17 +106,19 @@ class Optimiser:
         warm = min(1.0, (self.done + 1) / (warmup + 1))
         return self.options.lr * warm * (1.0 - 0.9 * max(0, self.done - warmup) / max(1, self.steps - warmup))
 
-    def step(self) -> float:
+    def step(self, remember: bool = False) -> float:
         """Sum the gradients of all processes, clip, apply and clear them; returns their norm before clipping.
 
         A gradient that is not finite is dropped, and its norm tells. Every process must call this: one without a share
-        of the batch adds nothing.
+        of the batch adds nothing. `remember` keeps a copy until the next step, to compare the two.
         """
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         processes.add_up([gradient for gradient in gradients if not sharding.is_split(gradient)])  # FSDP has done so
+        self.cosine = _cosine(self._remembered, gradients) if self._remembered else None
+        self._remembered = [gradient.clone() for gradient in gradients] if remember else []
         norm = float(sharding.whole(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)))
         if math.isfinite(norm):
             for group in self.adamw.param_groups:
@@ -135,6 +140,16 @@ class Optimiser:
         """End the training: the running average, if one is kept, becomes the policy."""
         for mean, parameter in zip(self.average, self.parameters):
             parameter.copy_(mean)
+
+
+def _cosine(one: Sequence[Tensor], other: Sequence[Tensor]) -> float | None:
+    """Of two lists of tensors taken as vectors; None where one of them is zero or not finite."""
+
+    def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+        return float(sum(sharding.whole((x * y).sum()).double() for x, y in zip(a, b)))
+
+    length = math.sqrt(inner(one, one) * inner(other, other))
+    return inner(one, other) / length if 0 < length < math.inf else None
 
 
 class Snapshot:

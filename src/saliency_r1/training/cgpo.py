@@ -15,7 +15,6 @@ draws the very same responses.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor
 from saliency_r1 import processes
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy, Prompt, Response
-from saliency_r1.training import advantages, checkpoints, confidence, sft, sharding
+from saliency_r1.training import advantages, checkpoints, sft, sharding
 from saliency_r1.training.adapter import (
     Optimiser,
     Snapshot,
@@ -38,7 +37,7 @@ from saliency_r1.training.adapter import (
     train_without_dropout,
 )
 from saliency_r1.training.batches import epoch_batch
-from saliency_r1.training.diagnostics import repetition, summarise
+from saliency_r1.training.diagnostics import Clock, check_sampling, peak_memory, record, summarise
 from saliency_r1.training.errors import TrainingError
 from saliency_r1.training.objective import Pass, divergence, loss, passes
 from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
@@ -46,11 +45,15 @@ from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
 
 @dataclass(frozen=True)
 class Update:
-    """What one update leaves behind: a row of the curves, the rows of the rollouts table, where the time went."""
+    """What one update leaves behind: a row of the curves, the rows of the rollouts table, what it has cost.
+
+    `costs`, of the first process: seconds to generate, to segment, to reward, of the forward passes, of the backward
+    passes and of the ISR step; `peak_gb`, the most memory held so far.
+    """
 
     curve: dict[str, Any]
     rollouts: list[dict[str, Any]]
-    seconds: dict[str, Any]
+    costs: dict[str, Any]
 
 
 def check(options: Cgpo, rows: Sequence[Row], examples: int) -> None:
@@ -147,24 +150,31 @@ class Trainer:
         """
         self.environment.seconds = Seconds()
         batch = self._respond(number)
-        start = time.perf_counter()
+        clock = Clock()
         train_without_dropout(self.policy)
         first = self._measure(batch)
         anchors = self._anchors(number, batch, first)
         records = self._records(number, batch, first, anchors)
         table = sorted(processes.gather(records), key=lambda row: int(row["rollout_id"]))
+        check_sampling(table)
         advantage = _advantage(table, self.options)
-        for record, value in zip(table, advantage.tolist()):
-            record["advantage"] = value
+        for row, value in zip(table, advantage.tolist()):
+            row["advantage"] = value
+        forward = clock.lap()
         curve: dict[str, Any] = {"update": number + 1, "lr": self.optimiser.lr}
-        tokens = sum(record["tokens"] for record in table)
-        curve["grad_norm"] = self._reinforce(batch, first, anchors, advantage[batch.places], tokens)
-        if self.options.isr.every and (number + 1) % self.options.isr.every == 0:
+        tokens = sum(row["tokens"] for row in table)
+        isr = self.options.isr.every and (number + 1) % self.options.isr.every == 0
+        # Beside the gradient of an ISR step, where a copy of the weights is affordable, a copy of a gradient is.
+        remember = bool(isr) and self.reference is not None
+        curve["grad_norm"] = self._reinforce(batch, first, anchors, advantage[batch.places], tokens, remember)
+        backward = clock.lap()
+        if isr:
             curve |= self._regularise((number + 1) // self.options.isr.every - 1)
         self.optimiser.advance()
-        # Apart from the curves: wall time differs between runs that are otherwise the same to the last digit.
-        seconds = {"update": number + 1, **vars(self.environment.seconds), "train": time.perf_counter() - start}
-        return Update(curve | summarise(table), table, seconds)
+        # Apart from the curves: these differ between runs that are otherwise the same to the last digit.
+        costs = {"update": number + 1, **vars(self.environment.seconds), "forward": forward, "backward": backward,
+                 "isr": clock.lap(), "peak_gb": peak_memory(self.policy.device)}  # fmt: skip
+        return Update(curve | summarise(table), table, costs)
 
     def _respond(self, number: int) -> Batch:
         """Sample and score this process's share of the responses."""
@@ -216,16 +226,22 @@ class Trainer:
             for row, own in enumerate(one.positions):
                 rollout_id = number * self.options.batch_size + batch.places[own]
                 records[own] = {"rollout_id": rollout_id, "update": number + 1}
-                records[own] |= _record(self.policy, batch.rollouts[own], one, row, self.options)
+                records[own] |= record(self.policy, batch.rollouts[own], one, row, self.options)
                 records[own]["kl_to_sft"] = None if distance is None else one.own(row, distance).mean().item()
-        for record, reward in zip(records, batch.greedy_rewards):
-            record["greedy_reward"] = reward
+        for own_record, reward in zip(records, batch.greedy_rewards):
+            own_record["greedy_reward"] = reward
         return records
 
     def _reinforce(
-        self, batch: Batch, first: Sequence[Pass], anchors: Sequence[Tensor | None], advantage: Tensor, tokens: int
+        self,
+        batch: Batch,
+        first: Sequence[Pass],
+        anchors: Sequence[Tensor | None],
+        advantage: Tensor,
+        tokens: int,
+        remember: bool,
     ) -> float:
-        """Step on the objective `epochs` times; returns the norm of the last gradient."""
+        """Step on the objective `epochs` times; returns the norm of the last gradient, and remembers it if asked."""
         options = self.options
         old = [one.logprobs.detach() for one in first]
         norm = 0.0
@@ -233,45 +249,22 @@ class Trainer:
             stepped = first if epoch == 0 and self._fits(batch) else self._passes(batch)
             for one, sampled, anchor in zip(stepped, old, anchors):
                 (loss(one, sampled, advantage, options.clip, anchor, options.kl) / tokens).backward()
-            norm = self.optimiser.step()
+            norm = self.optimiser.step(remember)
         return norm
 
-    def _regularise(self, taken: int) -> dict[str, float]:
+    def _regularise(self, taken: int) -> dict[str, float | None]:
         """The ISR step that follows `taken` others."""
         isr = self.options.isr
         self.policy.model.train()
         chosen = self.examples.pick(epoch_batch(len(self.examples), isr.batch_size, taken, self.seed + 1))
         value = sft.backward(self.policy, self.environment, chosen, self.options.micro_batch, isr.weight)
-        return {"isr_loss": value, "isr_grad_norm": self.optimiser.step()}
+        norm = self.optimiser.step()
+        return {"isr_loss": value, "isr_grad_norm": norm, "isr_cosine": self.optimiser.cosine}
 
 
 def response_seed(seed: int, update: int, place: int) -> int:
     """The seed of one response: of the run, the update and the place in its batch, whoever samples it."""
     return int(np.random.SeedSequence((seed, update, place)).generate_state(1)[0])
-
-
-def _record(policy: Policy, rollout: Rollout, one: Pass, row: int, options: Cgpo) -> dict[str, Any]:
-    """The row of the rollouts table, but for its number and its advantage."""
-    response = rollout.response
-    parts = confidence.parts(policy, response)
-    counted = confidence.counted(parts, options.confidence, options.confidence_end_token, response.ended)
-    probability, entropy = one.own(row, one.logprobs.detach()).float().exp().cpu(), one.own(row, one.entropy).cpu()
-
-    def mean(values: Tensor, chosen: Tensor) -> float | None:
-        return values[chosen].mean().item() if chosen.any() else None
-
-    return {
-        **rollout.record(),
-        "confidence": mean(probability, counted),
-        **{f"confidence_{part}": mean(probability, parts[part]) for part in ("reasoning", "answer")},
-        "entropy": entropy.mean().item(),
-        **{f"entropy_{part}": mean(entropy, parts[part]) for part in ("reasoning", "tags", "expressions")},
-        "tokens": len(response.ids),
-        "ended": response.ended,
-        "expressions": len(rollout.parsed.expressions),
-        "repetition": repetition(response.ids),
-        **{f"reward_{name}": value for name, value in rollout.reward.components.items()},
-    }
 
 
 def _advantage(table: Sequence[dict[str, Any]], options: Cgpo) -> Tensor:
