@@ -1,12 +1,12 @@
 """What every stage script shares: how it starts, reports, fails and dies.
 
-def main(params: Params) -> None:
-    device, dtype = prepare_torch(params.runtime, params.seed)
-    with atomic_folder("artifacts/sft") as folder:      # saliency_r1.files
-        ...
+    def main(params: Params) -> None:
+        device, dtype = prepare_torch(params.runtime, params.seed)
+        with atomic_folder("artifacts/sft") as folder:      # saliency_r1.files
+            ...
 
-if __name__ == "__main__":
-    run_stage(main)
+    if __name__ == "__main__":
+        run_stage(main)
 """
 
 import ctypes

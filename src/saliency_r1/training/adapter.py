@@ -179,9 +179,15 @@ class Snapshot:
 def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
     """Everything a resumed run needs to go on exactly: trainable weights, moments, schedule.
 
-    All processes come here together; with however many the run is resumed.
+    All processes come here together, and only the first, which writes the checkpoint, copies the weights; with however
+    many the run is resumed.
     """
-    weights = {name: sharding.whole(p.detach()).cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
+    weights = {}
+    for name, parameter in policy.model.named_parameters():
+        if parameter.requires_grad:
+            value = sharding.whole(parameter.detach())
+            if processes.is_main():
+                weights[name] = value.cpu()
     adamw = optimiser.adamw.state_dict()
     moments = {
         place: {key: sharding.whole(value) for key, value in own.items()} for place, own in adamw["state"].items()
