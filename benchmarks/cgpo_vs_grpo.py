@@ -38,8 +38,7 @@ from saliency_r1.training.rollouts import Environment
 DOWNLOAD, ANNOTATE, ADAPTER = Path("artifacts/download"), Path("artifacts/annotate"), Path("artifacts/sft/adapter")
 MEANS = ("reward", "parse_failures", "sampled_reward", "confidence", "calibration_error", "entropy", "tokens",
          "seconds")  # fmt: skip
-# Parameters that decide how, not what, is computed; runs with others of them stand in one table.
-NO_RESULT: Any = {"launch": True, "runtime": {"threads"}, "report": True, "checks": True, "cgpo": {"micro_batch"}}
+SECTIONS = ("seed", "runtime", "policy", "segmenter", "download", "annotate", "sft", "rewards", "cgpo")
 Table = list[dict[str, Any]]
 Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], torch.Tensor]
 
@@ -317,7 +316,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="run nothing; print the table and draw the picture")
     arguments = parser.parse_args()
     # Runs of other settings are not continued: they would stand in one table with these.
-    params = parameters(arguments.set, {}).model_dump(exclude=NO_RESULT)
+    params = parameters(arguments.set, {}).deciding(*SECTIONS)
     settings = {"split": arguments.split, "samples": arguments.samples, "params": params}
     found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else None
     if found and json.loads(json.dumps(settings)) != {key: found[key] for key in settings} and not arguments.show:

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rl_step import clocked, result
+from rl_step import measured
 
 from saliency_r1.files import write_json
 
@@ -42,7 +42,7 @@ def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, c
     from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     from saliency_r1.policy import Policy
-    from saliency_r1.policy.model import freeze_vision
+    from saliency_r1.policy.model import checkpoint_layers, freeze_vision
 
     folder = DOWNLOAD / "models/policy"
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, c
         model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**known))
     torch.set_default_dtype(torch.float32)
     if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model)
     freeze_vision(model)
     return Policy(model.eval(), processor, device)
 
@@ -72,7 +72,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from saliency_r1.params import load_params
     from saliency_r1.stage import prepare_torch
-    from saliency_r1.training import cgpo, sft
+    from saliency_r1.training import sft
     from saliency_r1.training.adapter import wrap
     from saliency_r1.training.rollouts import Environment
 
@@ -92,12 +92,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     examples = sft.read_examples(DOWNLOAD, ANNOTATE)
     with tempfile.TemporaryDirectory() as runs:
-        measured = result(*clocked(cgpo.train(policy, environment, rows, examples, options, 1, Path(runs))))
-    cuda = device.type == "cuda"
-    return measured | {
+        found = measured(policy, environment, rows, examples, options, Path(runs))
+    return found | {
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
-        "hardware": torch.cuda.get_device_name(device) if cuda else device.type,
-        "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else measured["peak_gb"],
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 
 

@@ -11,13 +11,12 @@ artifacts/download, annotate and sft (`dvc repro sft`).
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ LABELS = {"cgpo": "CGPO", "trl": "TRL GRPO", "trl, kl 0.04": "TRL GRPO with KL"}
 
 
 def measure_cgpo(updates: int) -> dict[str, Any]:
-    """CGPO's updates, and the one SFT step that falls to each of them on average."""
-    from saliency_r1.training import cgpo, sft
+    """CGPO's updates, each with an ISR step, of which the share counts that falls to an update on average."""
+    from saliency_r1.training import sft
 
     params, policy, environment = world()
     rows = prompts()
@@ -40,19 +39,25 @@ def measure_cgpo(updates: int) -> dict[str, Any]:
         update={"updates": updates, "checkpoint_every": updates + 1, "batch_size": PROMPTS, "drift_every": 0}
     )
     with tempfile.TemporaryDirectory() as runs:
-        return result(*clocked(cgpo.train(policy, environment, rows, examples, options, 1, Path(runs))))
+        return measured(policy, environment, rows, examples, options, Path(runs))
 
 
-def clocked(updates: Iterable[Any]) -> tuple[list[float], list[float], list[int]]:
-    """Of each update of CGPO its seconds, those of them spent generating, and its tokens."""
+def measured(
+    policy: Any, environment: Any, rows: Sequence[Any], examples: Any, options: Any, runs: Path
+) -> dict[str, Any]:
+    """Seconds, tokens and memory of this trainer's updates; of the ISR steps, one in each, the share that is due."""
+    from saliency_r1.training import cgpo
+
+    share = 1 / options.isr.every if options.isr.every else 0.0
+    options = options.model_copy(update={"isr": options.isr.model_copy(update={"every": 1 if share else 0})})
     seconds, generating, tokens = [], [], []
     start = time.perf_counter()
-    for update in updates:
-        seconds.append(time.perf_counter() - start)
+    for update in cgpo.train(policy, environment, rows, examples, options, 1, runs):
+        seconds.append(time.perf_counter() - start - (1 - share) * update.costs["isr"])
         generating.append(update.costs["generate"])
         tokens.append(sum(row["tokens"] for row in update.rollouts))
         start = time.perf_counter()
-    return seconds, generating, tokens
+    return result(seconds, generating, tokens, policy.device)
 
 
 def measure_trl(updates: int, kl: float) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def measure_trl(updates: int, kl: float) -> dict[str, Any]:
         trainer._generate = timed
         trainer.train()
     assert min(rewards) > 0, "the reward does not understand what TRL hands over"
-    return result(seconds, generating, tokens)
+    return result(seconds, generating, tokens, policy.device)
 
 
 def prompts() -> list[Any]:
@@ -157,13 +162,17 @@ def world() -> tuple[Any, Any, Any]:
     return params, policy, Environment.load(params, download, device, dtype)
 
 
-def result(seconds: Sequence[float], generating: Sequence[float], tokens: Sequence[int]) -> dict[str, Any]:
-    """Means over the updates but the first, and the most memory that the process held."""
+def result(
+    seconds: Sequence[float], generating: Sequence[float], tokens: Sequence[int], device: Any
+) -> dict[str, Any]:
+    """Means over the updates but the first, and the most memory held: of the GPU, or of the process without one."""
+    from saliency_r1.training.diagnostics import peak_memory
+
     count = len(seconds) - 1
     spent, generated, said = (sum(values[1:]) / count for values in (seconds, generating, tokens))
     return {
         "seconds": spent, "generate": generated, "tokens": said, "tokens_per_second": said / generated,
-        "seconds_per_token": spent / said, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "seconds_per_token": spent / said, "peak_gb": peak_memory(device),
     }  # fmt: skip
 
 
@@ -175,12 +184,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/rl-step.json"))
     arguments = parser.parse_args()
     if arguments.arm:
-        measured = (
+        row = (
             measure_cgpo(arguments.updates)
             if arguments.arm == "cgpo"
             else measure_trl(arguments.updates, 0.04 if "kl" in arguments.arm else 0.0)
         )
-        print(json.dumps(measured))
+        print(json.dumps(row))
         return
     found = {}
     for arm in ARMS:

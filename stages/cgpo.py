@@ -35,7 +35,7 @@ def main(params: Params) -> None:
         DOWNLOAD / "models/policy", ADAPTER, device=device, dtype=dtype, trainable=True, **params.policy.loading
     )
     environment = Environment.load(params, DOWNLOAD, device, dtype)
-    settings = {name: getattr(params, name) for name in ("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")}
+    settings = params.deciding("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")
     inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
     runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)

@@ -33,7 +33,7 @@ def main(params: Params) -> None:
     base = Policy.load(DOWNLOAD / "models/policy", device=device, dtype=dtype, **params.policy.loading)
     policy = wrap(base, options.lora, params.seed)
     environment = Environment.load(params, DOWNLOAD, device, dtype)
-    settings = {name: getattr(params, name) for name in ("seed", "runtime", "policy", "sft")}
+    settings = params.deciding("seed", "runtime", "policy", "sft")
     key = checkpoints.run_key(settings, [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models"])
     runs = Path("runs/sft") / key
     steps = sft.train(policy, environment, examples, options, params.seed, runs)

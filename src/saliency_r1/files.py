@@ -1,7 +1,7 @@
 """Small helpers for files that must be whole or absent: folders, JSON, hashes, links.
 
-with atomic_folder(Path("artifacts/download")) as folder:
-    write_json(folder / "report.json", {...})
+    with atomic_folder(Path("artifacts/download")) as folder:
+        write_json(folder / "report.json", {...})
 """
 
 import contextlib

@@ -75,6 +75,17 @@ class Section(BaseModel):
         return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
 
 
+# Parameters that decide how, not what, is computed: with others of them a result differs by rounding alone.
+HOW: Any = {
+    "launch": True,
+    "runtime": {"threads"},
+    "policy": {"batch_size", "gradient_checkpointing"},
+    "segmenter": {"batch_images", "batch_phrases"},
+    "sft": {"micro_batch", "checkpoint_every"},
+    "cgpo": {"micro_batch", "checkpoint_every"},
+}
+
+
 class Runtime(Section):
     """Where and how tensors are computed; shared by every stage that runs a model."""
 
@@ -178,6 +189,7 @@ class Sft(Section):
     micro_batch: Count
     warmup: Steps
     weight_decay: NotNegative
+    adam_epsilon: Positive
     max_grad_norm: Positive
     average: Annotated[float, Field(ge=0, lt=1)]
     lora: Lora | None
@@ -247,6 +259,7 @@ class Cgpo(Section):
     isr: Isr
     warmup: Steps
     weight_decay: NotNegative
+    adam_epsilon: Positive
     max_grad_norm: Positive
     average: Annotated[float, Field(ge=0, lt=1)]
     checkpoint_every: Count
@@ -301,6 +314,10 @@ class Params(Section):
     metrics: Metrics
     report: Report
     checks: Checks
+
+    def deciding(self, *sections: str) -> dict[str, Any]:
+        """The content of some sections without what changes no result: what a checkpoint, or a measurement, is of."""
+        return self.model_dump(include=set(sections), exclude=HOW)
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

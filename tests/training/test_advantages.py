@@ -27,6 +27,17 @@ def test_batch_standardises():
     assert torch.allclose(values, (R - C + 0.1) / (R - C).std(correction=0), atol=1e-4)
 
 
+def test_task_standardises_among_the_responses_of_the_same_task():
+    # SIS: gaps .2 and 0, mean .1, deviation .1. SOD: -.1 and -.5, mean -.3, deviation .2. One alone is its own mean.
+    tasks = ["sis", "sod", "sod", "sis"]
+    expected = torch.tensor([1.0, 1.0, -1.0, -1.0]).double()
+    assert torch.allclose(advantages.cgpo(R, C, "task", tasks), expected, atol=1e-4)
+    alone = advantages.cgpo(R, C, "task", ["cosod", "sod", "sod", "sis"])
+    assert torch.allclose(alone, torch.tensor([0.0, 1.0, -1.0, 0.0]).double(), atol=1e-4)
+    with pytest.raises(ValueError, match="0 tasks for 4 responses"):
+        advantages.cgpo(R, C, "task")
+
+
 def test_unknown_normalisation():
     with pytest.raises(ValueError, match=r"cgpo\.normalise = 'group'"):
         advantages.cgpo(R, C, "group")
@@ -44,7 +55,9 @@ def test_equal_rewards_give_no_advantage():
 
 def test_remax_and_reinforce():
     assert torch.allclose(advantages.remax(R, torch.full((4,), 0.5).double()), R - 0.5)
-    assert advantages.reinforce_pp(R)[0] == -advantages.reinforce_pp(R)[2]
+    # Deviations .4, 0, -.4, 0 of a standard deviation sqrt(.08)
+    expected = torch.tensor([0.4, 0, -0.4, 0]).double() / 0.08**0.5
+    assert torch.allclose(advantages.reinforce_pp(R), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("group_size", [1, 3])

@@ -9,8 +9,9 @@ import torch
 from rendered import EMBEDDED
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from saliency_r1 import processes
 from saliency_r1.annotation import OfflineAnnotator, annotate
-from saliency_r1.params import Cgpo, Isr, Lora, Sft
+from saliency_r1.params import Cgpo, Isr, Lora, Sft, load_params, load_yaml, parse_params
 from saliency_r1.policy import Policy, PolicyError
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.adapter import Optimiser, save_adapter, wrap
@@ -19,13 +20,15 @@ from saliency_r1.training.rollouts import Environment
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$", whole=())
 SFT = Sft(
-    lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, max_grad_norm=1.0, average=0.5,
+    lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, adam_epsilon=1e-6,
+    max_grad_norm=1.0, average=0.5,
     lora=LORA, checkpoint_every=2, evaluate_samples=2,
 )  # fmt: skip
 CGPO = Cgpo(
     algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
     temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0, drift_every=0,
-    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, max_grad_norm=1.0, average=0.5,
+    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, adam_epsilon=1e-6,
+    max_grad_norm=1.0, average=0.5,
     checkpoint_every=1,
 )  # fmt: skip
 WEIGHTS = {
@@ -76,10 +79,6 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(environment, examples):
         gradients.append(torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]))
     assert torch.allclose(gradients[0], gradients[2], atol=1e-6)
     assert torch.allclose(gradients[1], gradients[2], atol=1e-6)
-
-
-class Killed(Exception):
-    """Stands in for kill -9."""
 
 
 def run_sft(environment, examples, runs, stop=None):
@@ -293,6 +292,9 @@ def test_gradient_checkpointing_changes_no_gradient(environment, examples):
         policy = wrap(base, LORA, seed=1)
         policy.model.train()
         assert policy.model.is_activation_checkpointing == checkpointing
+        batch = policy.collate(environment.prompts(policy, examples.rows[:1]))
+        seen = policy.model.get_base_model().model.get_image_features(batch["pixel_values"], batch["image_grid_thw"])
+        assert not seen.pooler_output[0].requires_grad, "the frozen vision tower is differentiated"
         sft.backward(policy, environment, examples, 3, 1.0)
         found.append([p.grad for p in policy.model.parameters() if p.grad is not None])
     assert len(found[0]) == len(found[1]) > 0
@@ -364,12 +366,29 @@ def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
     assert key != checkpoints.run_key({"lr": 1e-3}, [file])
 
 
+def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():
+    content = load_yaml("params.yaml")
+    content["cgpo"]["micro_batch"], content["policy"]["gradient_checkpointing"] = 1, True
+    smaller, shipped = parse_params(content), load_params("params.yaml")
+    assert smaller.deciding("policy", "cgpo") == shipped.deciding("policy", "cgpo")
+    content["cgpo"]["lr"] = 1.0
+    assert parse_params(content).deciding("policy", "cgpo") != shipped.deciding("policy", "cgpo")
+
+
+def test_processes_that_find_different_checkpoints_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "gather", lambda items: [*items, 4])
+    with pytest.raises(TrainingError, match=r"checkpoints of different steps in .*: 0, 4"):
+        checkpoints.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"algorithm": "grpo"}, "group_size = 1"),
         ({"algorithm": "rloo", "group_size": 3}, "divide the batch"),
         ({"group_size": 2}, "one response a prompt"),
+        ({"algorithm": "reinforce_pp", "group_size": 3}, "one response a prompt"),
+        ({"batch_size": 1}, "two or more"),
         ({"batch_size": 7}, "larger than the 6 training samples"),
         ({"isr": Isr(every=1, weight=1.0, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
     ],
@@ -429,6 +448,32 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_ru
             )
         )
     assert all(torch.equal(value, before[name]) for name, value in weights(policy).items())
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_forward_pass_that_is_not_finite_stops_the_run_after_three(
+    environment, examples, tmp_path, monkeypatch, epochs
+):
+    honest = Policy.logits
+    monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * float("nan"))
+    options = CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1), "epochs": epochs})
+    with pytest.raises(TrainingError, match="three steps in a row"):
+        run_cgpo(environment, examples, tmp_path, options=options)
+
+
+def test_isr_steps_that_are_not_finite_stop_the_run_after_three(environment, examples, tmp_path):
+    options = CGPO.model_copy(update={"isr": Isr(every=1, weight=1e38, batch_size=2)})
+    with pytest.raises(TrainingError, match="three steps in a row"):
+        run_cgpo(environment, examples, tmp_path, options=options)
+
+
+def test_weights_that_small_steps_are_lost_on_are_not_trained():
+    base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
+    Optimiser(wrap(base, LORA, seed=1), SFT, 4)  # PEFT keeps LoRA in float32
+    for lora in (None, LORA.model_copy(update={"whole": ("embed_tokens",)})):
+        base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
+        with pytest.raises(TrainingError, match="bfloat16 would be trained"):
+            Optimiser(wrap(base, lora, seed=1), SFT, 4)
 
 
 def test_an_adapter_is_loaded_and_never_wrapped_again(environment, examples, tmp_path):

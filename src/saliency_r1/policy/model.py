@@ -17,7 +17,13 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoProcessor, LogitsProcessor, LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
                  "<|im_start|>", "<|endoftext|>")  # fmt: skip
@@ -117,11 +123,12 @@ class Policy:
             weights, dtype=dtype, attn_implementation=attention
         )
         if gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_layers(model)
         if lora:
             model = _adapted(model, Path(lora), trainable, Path(folder))
         else:
             freeze_vision(model)
+        spare_inputs(model)
         return cls(model.eval(), processor, device, autocast)
 
     def prompt(self, images: Sequence[Image.Image], instruction: str) -> Prompt:
@@ -228,21 +235,27 @@ class Policy:
 
     def logprobs(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the responses' tokens (rows, tokens - 1) and the mask of those tokens (0 elsewhere)."""
-        logprobs, mask, _ = self.logprobs_and_entropy(batch, temperature)
-        return logprobs, mask
+        normalised, mask = self._normalised(batch, temperature)
+        return self._chosen(normalised, batch, mask), mask
 
     def logprobs_and_entropy(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """As `logprobs`, and the entropy (nats, detached) of the distribution each token was drawn from."""
-        targets = batch["labels"][:, 1:]
-        mask = targets != IGNORED
-        logits = self.logits(batch) / temperature
-        normalised = logits - logits.logsumexp(-1, keepdim=True)
-        chosen = normalised.gather(-1, targets[mask].unsqueeze(-1)).squeeze(-1)
+        normalised, mask = self._normalised(batch, temperature)
         with torch.no_grad():
             spread = -(normalised.exp() * normalised.masked_fill(normalised.isinf(), 0.0)).sum(-1)
-        logprobs = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, chosen)
-        entropy = torch.zeros(mask.shape, device=logits.device).masked_scatter(mask, spread)
-        return logprobs, mask, entropy
+        entropy = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, spread)
+        return self._chosen(normalised, batch, mask), mask, entropy
+
+    def _normalised(self, batch: dict[str, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (response tokens of all rows, vocabulary) and the mask of those tokens."""
+        logits = self.logits(batch) / temperature
+        return logits - logits.logsumexp(-1, keepdim=True), batch["labels"][:, 1:] != IGNORED
+
+    @staticmethod
+    def _chosen(normalised: Tensor, batch: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """The log-probabilities of the tokens that were said, (rows, tokens - 1)."""
+        said = batch["labels"][:, 1:][mask].unsqueeze(-1)
+        return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, normalised.gather(-1, said).squeeze(-1))
 
 
 def _adapted(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
@@ -258,6 +271,21 @@ def _adapted(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
     if stray:
         raise PolicyError(f"{lora} is not an adapter of {folder}: only one of the two has {min(stray)}")
     return model
+
+
+def checkpoint_layers(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Compute the language model's layers again in the backward pass instead of keeping what they left."""
+    model.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def spare_inputs(model: nn.Module) -> None:
+    """Take back that inputs have a gradient, which transformers and PEFT ask for beside `checkpoint_layers`.
+
+    Only reentrant checkpoints need it; here the frozen vision tower would be differentiated for nothing.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.disable_input_require_grads()
 
 
 def freeze_vision(model: nn.Module) -> None:

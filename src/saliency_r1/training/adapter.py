@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from saliency_r1 import processes
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy
+from saliency_r1.policy.model import spare_inputs
 from saliency_r1.training import sharding
 from saliency_r1.training.errors import TrainingError
 
@@ -33,6 +34,7 @@ class Optimisation(Protocol):
     lr: float
     warmup: int
     weight_decay: float
+    adam_epsilon: float
     max_grad_norm: float
     average: float
 
@@ -65,6 +67,7 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
         raise TrainingError(
             f"sft.lora.targets = {lora.targets!r} adapts the vision tower ({touched[0]}); exclude `visual`"
         )
+    spare_inputs(model)
     return Policy(model, policy.processor, policy.device, policy.autocast)
 
 
@@ -76,13 +79,12 @@ def train_without_dropout(policy: Policy) -> None:
             module.eval()
 
 
-# Of Adam, far below any gradient that means something (about 1e-3) and above those that are rounding alone (1e-9): of
-# these it would otherwise take the sign, and one process would not follow two.
-EPSILON = 1e-6
-
-
 class Optimiser:
     """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy.
+
+    Of gradients that are rounding alone (1e-9) Adam takes the sign, and one process would not follow two, unless
+    `options.adam_epsilon` lies above them; it belongs far below those that mean something, which get smaller with the
+    number of parameters. Raises `TrainingError` for weights in which a small step is lost to rounding.
 
     `options.average` is the weight of the past in a running average of the weights (0: none is kept). Small batches
     make the last weights a matter of chance, their average much less so; `settle` puts it in their place. `cosine` is
@@ -93,11 +95,18 @@ class Optimiser:
         self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         self.options = options
         self.steps = steps
+        if coarse := {parameter.dtype for parameter in self.parameters} - {torch.float32, torch.float64}:
+            raise TrainingError(
+                f"weights of type {coarse.pop()} would be trained, which hold no step of lr = {options.lr:g}: set "
+                "runtime.dtype: float32 and policy.autocast: true, or train LoRA alone (sft.lora with whole: [])"
+            )
         self.cosine: float | None = None
         self._remembered: list[Tensor] = []
         self.done = 0  # steps of the schedule, which moves on even when a gradient is dropped
         self.average = [parameter.detach().clone() for parameter in self.parameters] if options.average else []
-        self.adamw = torch.optim.AdamW(self.parameters, lr=options.lr, eps=EPSILON, weight_decay=options.weight_decay)
+        self.adamw = torch.optim.AdamW(
+            self.parameters, lr=options.lr, eps=options.adam_epsilon, weight_decay=options.weight_decay
+        )
 
     @property
     def lr(self) -> float:
@@ -179,24 +188,23 @@ class Snapshot:
 def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
     """Everything a resumed run needs to go on exactly: trainable weights, moments, schedule.
 
-    All processes come here together, and only the first, which writes the checkpoint, copies the weights; with however
+    All processes come here together, and only the first, which writes the checkpoint, holds the tensors; with however
     many the run is resumed.
     """
-    weights = {}
-    for name, parameter in policy.model.named_parameters():
-        if parameter.requires_grad:
-            value = sharding.whole(parameter.detach())
-            if processes.is_main():
-                weights[name] = value.cpu()
+
+    def kept(tensor: Tensor) -> Tensor | None:
+        value = sharding.whole(tensor)
+        return value.cpu() if processes.is_main() else None
+
     adamw = optimiser.adamw.state_dict()
-    moments = {
-        place: {key: sharding.whole(value) for key, value in own.items()} for place, own in adamw["state"].items()
-    }
     return {
-        "weights": weights,
-        "optimiser": {**adamw, "state": moments},
+        "weights": {name: kept(p.detach()) for name, p in policy.model.named_parameters() if p.requires_grad},
+        "optimiser": {
+            **adamw,
+            "state": {place: {key: kept(value) for key, value in own.items()} for place, own in adamw["state"].items()},
+        },
         "done": optimiser.done,
-        "average": [sharding.whole(mean) for mean in optimiser.average],
+        "average": [kept(mean) for mean in optimiser.average],
     }
 
 

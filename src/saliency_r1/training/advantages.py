@@ -31,6 +31,8 @@ def cgpo(rewards: Tensor, confidences: Tensor, normalise: str = "none", tasks: S
     if normalise == "batch":
         return standardise(gaps)
     if normalise == "task":
+        if len(tasks) != len(gaps):
+            raise ValueError(f"{len(tasks)} tasks for {len(gaps)} responses")
         advantages = torch.empty_like(gaps)
         for task in sorted(set(tasks)):
             own = torch.tensor([name == task for name in tasks])

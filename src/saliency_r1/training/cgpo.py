@@ -15,6 +15,7 @@ draws the very same responses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,13 @@ def check(options: Cgpo, rows: Sequence[Row], examples: int) -> None:
             f"cgpo.group_size = {options.group_size} with batch_size = {options.batch_size}: {options.algorithm} needs "
             "groups of two or more that divide the batch"
         )
-    if options.algorithm == "cgpo" and options.group_size != 1:
-        raise TrainingError(f"cgpo.group_size = {options.group_size}: CGPO samples one response a prompt, set it to 1")
+    if not grouped and options.group_size != 1:
+        raise TrainingError(
+            f"cgpo.group_size = {options.group_size}: {options.algorithm} samples one response a prompt, set it to 1"
+        )
+    alone = options.algorithm == "remax" or (options.algorithm == "cgpo" and options.normalise == "none")
+    if options.batch_size < 2 and not alone:
+        raise TrainingError("cgpo.batch_size = 1: this advantage compares the responses of an update, two or more")
     if options.batch_size // options.group_size > len(rows):
         raise TrainingError(f"cgpo.batch_size = {options.batch_size} is larger than the {len(rows)} training samples")
     if options.isr.every and options.isr.batch_size > examples:
@@ -89,21 +95,27 @@ def train(
     """
     check(options, rows, len(examples))
     environment.check(rows)
-    sharding.shard(policy, {"cgpo.batch_size": options.batch_size, "cgpo.isr.batch_size": options.isr.batch_size})
+    batches = {"cgpo.batch_size": options.batch_size}
+    if options.isr.every:
+        batches["cgpo.isr.batch_size"] = options.isr.batch_size
+    sharding.shard(policy, batches)
     trainer = Trainer(policy, environment, rows, examples, options, seed)
     done: list[Update] = []
     if state := checkpoints.load(runs):
         restore(policy, trainer.optimiser, state)
         done = [Update(**update) for update in state["updates"]]
+    del state
     yield from done
     for number in range(len(done), options.updates):
         torch.manual_seed(seed * 1_000_003 + number)  # of dropout; responses have seeds of their own
         update = trainer.update(number)
         done.append(update)
-        check_finite([u.curve["grad_norm"] for u in done[-3:]], (row["sample_id"] for row in update.rollouts))
+        for name in ("grad_norm", "isr_grad_norm"):
+            norms = [curve[name] for curve in (one.curve for one in done) if name in curve]
+            check_finite(norms, (row["sample_id"] for row in update.rollouts))
         if (number + 1) % options.checkpoint_every == 0:
-            state = {**state_of(policy, trainer.optimiser), "updates": [vars(update) for update in done]}
-            checkpoints.save(runs, number + 1, state)
+            history = [vars(update) for update in done]
+            checkpoints.save(runs, number + 1, {**state_of(policy, trainer.optimiser), "updates": history})
         yield update
     trainer.optimiser.settle()
     sharding.gather(policy)
@@ -241,16 +253,19 @@ class Trainer:
         tokens: int,
         remember: bool,
     ) -> float:
-        """Step on the objective `epochs` times; returns the norm of the last gradient, and remembers it if asked."""
+        """Step on the objective `epochs` times; returns the norm of the last gradient, and remembers it if asked.
+
+        A gradient that is not finite is not stepped on, and its norm is what is returned, whichever epoch it is of.
+        """
         options = self.options
         old = [one.logprobs.detach() for one in first]
-        norm = 0.0
+        norms = []
         for epoch in range(options.epochs):
             stepped = first if epoch == 0 and self._fits(batch) else self._passes(batch)
             for one, sampled, anchor in zip(stepped, old, anchors):
                 (loss(one, sampled, advantage, options.clip, anchor, options.kl) / tokens).backward()
-            norm = self.optimiser.step(remember)
-        return norm
+            norms.append(self.optimiser.step(remember))
+        return next((norm for norm in norms if not math.isfinite(norm)), norms[-1])
 
     def _regularise(self, taken: int) -> dict[str, float | None]:
         """The ISR step that follows `taken` others."""

@@ -19,6 +19,8 @@ import torch
 
 import saliency_r1
 from saliency_r1 import processes
+from saliency_r1.files import sha256
+from saliency_r1.training.errors import TrainingError
 
 KEPT = 2
 
@@ -32,7 +34,7 @@ def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
         for file in files:
             if file.is_file():
                 digest.update(f"{file.relative_to(root.parent)}\0".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                digest.update(sha256(file).encode())
     return digest.hexdigest()[:16]
 
 
@@ -53,7 +55,22 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, None if there is none. A damaged one is named and passed over."""
+    """The newest checkpoint that can be read, None if there is none. A damaged one is named and passed over.
+
+    All processes come here together. Raises `TrainingError` when they find different ones, as on machines that do not
+    share the folder.
+    """
+    state = _newest(folder)
+    steps = processes.gather([state["step"] if state else 0])
+    if len(set(steps)) > 1:
+        raise TrainingError(
+            f"the processes find checkpoints of different steps in {folder}: {', '.join(map(str, steps))} (0: none). "
+            "All of them must read the same folder; delete it to start anew"
+        )
+    return state
+
+
+def _newest(folder: Path) -> dict[str, Any] | None:
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

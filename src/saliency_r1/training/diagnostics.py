@@ -59,7 +59,7 @@ def record(policy: Policy, rollout: Rollout, one: Pass, row: int, options: Cgpo)
 def check_sampling(rollouts: Sequence[Mapping[str, Any]]) -> None:
     """Raise `TrainingError` when the forward pass speaks of another distribution than the responses were drawn from."""
     gap = float(np.mean([row["sampling_gap"] for row in rollouts]))
-    if not gap < SAMPLING_GAP:
+    if gap >= SAMPLING_GAP:  # what is not a number is left to the check of gradients
         raise TrainingError(
             f"a token's probability when it was drawn and in the forward pass differ by {gap:.3f} in the mean, more "
             f"than {SAMPLING_GAP}: confidence would speak of another policy than the one that answered. Try "

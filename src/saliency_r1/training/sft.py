@@ -74,6 +74,7 @@ def train(
     if state := checkpoints.load(runs):
         restore(policy, optimiser, state)
         curves = state["curves"]
+    del state
     yield from curves
     policy.model.train()
     for step in range(len(curves), options.steps):
