@@ -255,6 +255,28 @@ def test_the_other_algorithms_run_and_resume(environment, examples, tmp_path, al
     assert [update.rollouts for update in updates] == [update.rollouts for update in again]
 
 
+def test_dropout_in_bfloat16_with_two_passes_resumes_exactly(environment, examples, tmp_path):
+    options = CGPO.model_copy(update={"epochs": 2, "micro_batch": 1})
+
+    def run(runs, stop=None):
+        base = Policy.load(
+            EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600, autocast=True, gradient_checkpointing=True
+        )
+        policy, updates = wrap(base, LORA.model_copy(update={"dropout": 0.3}), seed=1), []
+        for update in cgpo.train(policy, environment, examples.rows, examples, options, 0, runs):
+            updates.append(update)
+            if len(updates) == stop:
+                break
+        return policy, updates
+
+    whole, updates = run(tmp_path / "whole")
+    run(tmp_path / "killed", stop=3)
+    resumed, again = run(tmp_path / "killed")
+    assert moved(whole, resumed) == 0
+    assert [update.rollouts for update in updates] == [update.rollouts for update in again]
+    assert all(1e-5 < update.curve["sampling_gap"] < 0.02 for update in updates), "bfloat16 rounds, and no more"
+
+
 def moved(one, other):
     """The distance between two policies' trainable weights."""
     pairs = zip(one.model.parameters(), other.model.parameters())
