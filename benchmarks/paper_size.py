@@ -2,7 +2,7 @@
 
     python benchmarks/paper_size.py                                # 3B, bfloat16, LoRA, as profiles/paper-3b.yaml says
     python benchmarks/paper_size.py --size 7b --prompts 16
-    python benchmarks/paper_size.py --layers 2 --prompts 1 --tokens 8 --pixels 12544 --updates 2     # on a CPU
+    python benchmarks/paper_size.py --layers 2 --prompts 2 --tokens 8 --pixels 12544 --updates 2     # on a CPU
 
 Shapes decide time and memory, weights do not, but for one thing: a policy of random weights never ends its answer, so
 every response has `--tokens` tokens. Needs artifacts/download and annotate (`dvc repro annotate`), whose pictures are

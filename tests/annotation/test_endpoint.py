@@ -199,8 +199,9 @@ def test_requests_run_at_once_but_not_too_many(server, annotator):
 def test_requests_keep_the_pace_that_a_server_allows(server, annotator):
     starts: list[float] = []
     server.replies = [lambda _: starts.append(time.monotonic()) or completion(GOOD)]
+    began = time.monotonic()  # not the first arrival: a busy machine may see that one late, and no other
     annotator(requests_per_minute=600).write([once(number) for number in range(6)])
-    assert starts[-1] - starts[0] >= 0.9 * 5 * 0.1, "600 a minute are a tenth of a second apart"
+    assert max(starts) - began >= 0.9 * 5 * 0.1, "600 a minute are a tenth of a second apart"
 
 
 def test_bad_answers_are_set_aside_and_good_ones_kept(server, annotator, samples, segmenter):
