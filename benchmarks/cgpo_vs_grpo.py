@@ -245,14 +245,14 @@ class Bench:
 
 
 def over_seeds(runs: Table) -> Table:
-    """Each arm with the mean of its gains and a 95 % interval over seeds (Student's t)."""
+    """Each arm with the mean of its gains and, from three seeds on, a 95 % interval over them (Student's t)."""
     from scipy.stats import t as student
 
     rows = []
     for arm in sorted({run["arm"] for run in runs}, key=list(ARMS).index):
         own = [run for run in runs if run["arm"] == arm]
         gains = np.array([run["gain"] for run in own])
-        spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else np.nan
+        spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 2 else np.nan
         means = {key: np.mean([run[key] for run in own]) for key in MEANS}
         tasks = {
             task: np.mean([entry["gain"] for run in own for entry in run["tasks"] if entry["task"] == task])
@@ -270,7 +270,7 @@ def markdown(rows: Table) -> str:
             "sampled r", "c", "ECE", "entropy", "tokens", "seconds")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
-        spread = f"± {row['spread']:.4f}" if row["seeds"] > 1 else ""
+        spread = f"± {row['spread']:.4f}" if row["seeds"] > 2 else ""
         cells = (row["arm"], row["seeds"], f"{row['gain']:+.4f}", spread, row["above"],
                  *(f"{row[task]:+.3f}" for task in ("sod", "sis", "cosod")), f"{100 * row['parse_failures']:.1f} %",
                  *(f"{row[key]:.3f}" for key in ("sampled_reward", "confidence", "calibration_error", "entropy")),

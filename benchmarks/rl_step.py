@@ -24,6 +24,7 @@ from saliency_r1.files import write_json
 
 PROMPTS = 32
 GENERATIONS = 8
+MICRO_BATCH = 8  # responses whose graph is held at once, on both sides
 ARMS = ("cgpo", "trl", "trl, kl 0.04")
 LABELS = {"cgpo": "CGPO", "trl": "TRL GRPO", "trl, kl 0.04": "TRL GRPO with KL"}
 
@@ -36,8 +37,9 @@ def measure_cgpo(updates: int) -> dict[str, Any]:
     rows = prompts()
     examples = sft.read_examples(Path("artifacts/download"), Path("artifacts/annotate"))
     options = params.cgpo.model_copy(
-        update={"updates": updates, "checkpoint_every": updates + 1, "batch_size": PROMPTS, "drift_every": 0}
-    )
+        update={"updates": updates, "checkpoint_every": updates + 1, "batch_size": PROMPTS, "drift_every": 0,
+                "micro_batch": MICRO_BATCH}
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as runs:
         return measured(policy, environment, rows, examples, options, Path(runs))
 
@@ -109,8 +111,8 @@ def measure_trl(updates: int, kl: float) -> dict[str, Any]:
     options = params.cgpo
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
-            output_dir=folder, max_steps=updates, per_device_train_batch_size=options.micro_batch,
-            gradient_accumulation_steps=PROMPTS * GENERATIONS // options.micro_batch, num_generations=GENERATIONS,
+            output_dir=folder, max_steps=updates, per_device_train_batch_size=MICRO_BATCH,
+            gradient_accumulation_steps=PROMPTS * GENERATIONS // MICRO_BATCH, num_generations=GENERATIONS,
             max_completion_length=params.policy.max_new_tokens, learning_rate=options.lr, beta=kl,
             temperature=options.temperature, use_cpu=not torch.cuda.is_available(), bf16=False, report_to="none",
             save_strategy="no", logging_steps=1, gradient_checkpointing=False, disable_tqdm=True, top_k=0,
