@@ -57,9 +57,9 @@ PANELS: Mapping[tuple[str, ...], str] = {
     ("reward_sod_std", "reward_sis_std", "reward_cosod_std"): "Spread of the reward by task",
     ("reward_sod_min", "reward_sis_min", "reward_cosod_min"): "Least reward by task",
     ("reward_sod_max", "reward_sis_max", "reward_cosod_max"): "Greatest reward by task",
-    ("reward_s_measure", "reward_iou"): "S-measure and IoU in the reward (SOD, CoSOD)",
-    ("reward_matched_iou",): "Matched IoU in the reward (SIS)",
-    ("reward_format",): "Form in the reward",
+    ("reward_s_measure", "reward_iou"): "Reward of regions by component",
+    ("reward_matched_iou",): "Reward of instances: matched IoU",
+    ("reward_format",): "Reward of form",
     ("confidence_q10", "confidence_q50", "confidence_q90"): "Confidence, 10 %, median, 90 %",
     ("confidence_reasoning", "confidence_answer"): "Confidence by part",
     ("gap",): "Mean |reward − confidence|",
@@ -79,12 +79,12 @@ PANELS: Mapping[tuple[str, ...], str] = {
     ("isr_cosine",): "Cosine of the RL and the ISR gradient",
     ("tokens",): "Tokens a response",
     ("expressions",): "Expressions a response",
-    ("expressions_to_instances",): "Expressions for each true instance (SIS)",
+    ("expressions_to_instances",): "Expressions a true instance, SIS",
     ("distinct_expressions",): "Share of expressions not said before",
-    ("empty_masks",): "Share of maps and instances left empty",
+    ("empty_masks",): "Share of masks left empty",
     ("reasoned",): "Share of responses with a reasoning",
     ("logprob",): "Log-probability of a token",
-    ("sampling_gap",): "Probability when drawn and in the forward pass, difference",
+    ("sampling_gap",): "Probability drawn and forward, gap",
     ("reward_std", "confidence_std"): "Spread of reward and confidence",
     ("lr",): "Learning rate",
 }
@@ -115,7 +115,7 @@ def training(curves: pl.DataFrame, colour: str) -> list[Markup]:
 
 def _training_panel(curves: pl.DataFrame, x: str, names: Sequence[str], title: str, colour: str) -> Markup:
     with rc_context(_STYLE):
-        figure, axes = _figure(3.6, 2.2)
+        figure, axes = _figure(3.6, 2.2, left=0.6)
         for name in names:
             points = curves.select(x, name).drop_nulls()
             stand_in = STAND_IN[_PALETTE.get(name, colour)]
@@ -126,7 +126,7 @@ def _training_panel(curves: pl.DataFrame, x: str, names: Sequence[str], title: s
         axes.set_title(title)
         axes.set_xlabel(x)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("e-0", "e-"))
         if len(names) > 1:
             axes.legend()
         return _svg(figure, f"{LABELS.get(colour, colour)}: {title} by {x}")
@@ -135,6 +135,7 @@ def _training_panel(curves: pl.DataFrame, x: str, names: Sequence[str], title: s
 def _label(name: str) -> str:
     """A column as it stands in a legend."""
     known = {"grad_norm": "CGPO", "isr_grad_norm": "interleaved SFT"}
+    known |= {f"reward_{task}_{suffix}": task for task in TASKS for suffix in ("std", "min", "max")}
     if name in known or name.endswith("_std"):
         return known.get(name) or name.removesuffix("_std")
     return name.partition("_")[2] or name
