@@ -129,7 +129,7 @@ def test_a_truncated_archive_stops_the_line_and_is_named(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize(("stage", "checkpoint"), [("sft", "step-0000002.pt"), ("cgpo", "step-0000002.pt")])
-def test_a_training_killed_at_any_moment_resumes_to_the_very_same_adapter(
+def test_a_training_killed_between_checkpoints_resumes_to_the_very_same_adapter(
     clone: Clone, stage: str, checkpoint: str
 ) -> None:
     adapter = clone.folder / "artifacts" / stage / "adapter" / "adapter_model.safetensors"
