@@ -1,62 +1,14 @@
 """SFT and CGPO on a handful of samples: what changes, what does not, and that a killed run goes on exactly."""
 
-import json
-import shutil
-from dataclasses import replace
-
 import pytest
 import torch
+from handful import CGPO, LORA, SFT, fresh, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from saliency_r1 import processes
-from saliency_r1.annotation import OfflineAnnotator, annotate
-from saliency_r1.params import Cgpo, Isr, Lora, Sft, load_params, load_yaml, parse_params
-from saliency_r1.policy import Policy, PolicyError
+from saliency_r1.params import Isr, load_params, load_yaml, parse_params
+from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.adapter import Optimiser, save_adapter, wrap
-from saliency_r1.training.errors import TrainingError
-from saliency_r1.training.rollouts import Environment
-
-LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$", whole=())
-SFT = Sft(
-    lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, adam_epsilon=1e-6,
-    max_grad_norm=1.0, average=0.5,
-    lora=LORA, checkpoint_every=2, evaluate_samples=2,
-)  # fmt: skip
-CGPO = Cgpo(
-    algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
-    temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0, drift_every=0,
-    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, adam_epsilon=1e-6,
-    max_grad_norm=1.0, average=0.5,
-    checkpoint_every=1,
-)  # fmt: skip
-WEIGHTS = {
-    "sod": {"s_measure": 0.6, "iou": 0.3, "format": 0.1},
-    "cosod": {"s_measure": 0.6, "iou": 0.3, "format": 0.1},
-    "sis": {"matched_iou": 0.9, "format": 0.1},
-}
-
-
-@pytest.fixture(scope="module")
-def environment(samples, segmenter):
-    return Environment(segmenter, samples[0], WEIGHTS, max_new_tokens=24, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def examples(samples, segmenter):
-    folder, rows = samples
-    annotations = annotate(rows, folder, OfflineAnnotator(0.5), segmenter, 0.0, 1, 0, 4)
-    return sft.Examples(rows, [annotation.response for annotation in annotations])
-
-
-def fresh(lora=LORA):
-    base = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
-    return wrap(base, lora, seed=1)
-
-
-def weights(policy):
-    return {name: p.detach().clone() for name, p in policy.model.named_parameters()}
 
 
 def test_sft_changes_the_adapter_and_nothing_else(environment, examples, tmp_path):
@@ -81,29 +33,12 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(environment, examples):
     assert torch.allclose(gradients[1], gradients[2], atol=1e-6)
 
 
-def run_sft(environment, examples, runs, stop=None):
-    policy = fresh()
-    for row in sft.train(policy, environment, examples, SFT, 0, runs):
-        if row["step"] == stop:
-            return policy
-    return policy
-
-
 def test_sft_resumes_to_the_very_same_weights(environment, examples, tmp_path):
     whole = run_sft(environment, examples, tmp_path / "whole")
     run_sft(environment, examples, tmp_path / "killed", stop=5)
     resumed = run_sft(environment, examples, tmp_path / "killed")
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
-
-
-def run_cgpo(environment, examples, runs, stop=None, options=CGPO):
-    policy, updates = fresh(), []
-    for update in cgpo.train(policy, environment, examples.rows, examples, options, 0, runs):
-        updates.append(update)
-        if update.curve["update"] == stop:
-            break
-    return policy, updates
 
 
 def test_cgpo_resumes_to_the_very_same_weights_and_rollouts(environment, examples, tmp_path):
@@ -154,13 +89,6 @@ def test_the_cosine_of_two_gradients():
         optimiser.step(remember)
         cosines.append(optimiser.cosine)
     assert cosines == [None, pytest.approx(0.6), None, None, None]
-
-
-def test_another_distribution_than_the_sampled_one_ends_the_run(environment, examples, tmp_path, monkeypatch):
-    honest = Policy.logits
-    monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * 3)
-    with pytest.raises(TrainingError, match="differ by"):
-        run_cgpo(environment, examples, tmp_path, stop=1)
 
 
 def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tmp_path):
@@ -277,12 +205,6 @@ def test_dropout_in_bfloat16_with_two_passes_resumes_exactly(environment, exampl
     assert all(1e-5 < update.curve["sampling_gap"] < 0.02 for update in updates), "bfloat16 rounds, and no more"
 
 
-def moved(one, other):
-    """The distance between two policies' trainable weights."""
-    pairs = zip(one.model.parameters(), other.model.parameters())
-    return sum((a - b).square().sum().item() for a, b in pairs if a.requires_grad) ** 0.5
-
-
 def test_the_average_of_the_weights_is_what_is_kept():
     policy = fresh()
     options = SFT.model_copy(update={"average": 0.75})
@@ -397,107 +319,6 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():
     assert parse_params(content).deciding("policy", "cgpo") != shipped.deciding("policy", "cgpo")
 
 
-def test_processes_that_find_different_checkpoints_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "gather", lambda items: [*items, 4])
-    with pytest.raises(TrainingError, match=r"checkpoints of different steps in .*: 0, 4"):
-        checkpoints.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"algorithm": "grpo"}, "group_size = 1"),
-        ({"algorithm": "rloo", "group_size": 3}, "divide the batch"),
-        ({"group_size": 2}, "one response a prompt"),
-        ({"algorithm": "reinforce_pp", "group_size": 3}, "one response a prompt"),
-        ({"batch_size": 1}, "two or more"),
-        ({"batch_size": 7}, "larger than the 6 training samples"),
-        ({"isr": Isr(every=1, weight=1.0, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_the_first_update(examples, change, message):
-    with pytest.raises(TrainingError, match=message):
-        cgpo.check(CGPO.model_copy(update=change), examples.rows, len(examples))
-
-
-def test_no_samples_is_an_error(examples):
-    with pytest.raises(TrainingError, match="no training sample"):
-        cgpo.check(CGPO, [], 0)
-
-
-def test_samples_whose_images_are_gone_are_named_before_the_first_update(environment, examples, tmp_path):
-    row = {**examples.rows[1], "images": ["gone.png"]}
-    rows = [examples.rows[0], row, *examples.rows[2:]]
-    with pytest.raises(TrainingError, match=rf"1 files .*{row['sample_id']} \(gone.png\)"):
-        next(cgpo.train(fresh(), environment, rows, examples, CGPO, 0, tmp_path))
-    with pytest.raises(TrainingError, match=row["sample_id"]):
-        next(sft.train(fresh(), environment, sft.Examples(rows, examples.responses), SFT, 0, tmp_path))
-
-
-def test_an_sft_batch_larger_than_the_data_is_named(environment, examples, tmp_path):
-    with pytest.raises(TrainingError, match=r"sft\.batch_size = 7 is larger than the 6 annotations"):
-        next(sft.train(fresh(), environment, examples, SFT.model_copy(update={"batch_size": 7}), 0, tmp_path))
-
-
-@pytest.mark.parametrize("change", [{"hidden_size": 64, "intermediate_size": 64}, {"num_hidden_layers": 3}])
-def test_an_adapter_of_another_base_is_named(change, tmp_path):
-    save_adapter(fresh(), tmp_path / "adapter")
-    shutil.copytree(EMBEDDED / "models/policy", tmp_path / "other")
-    config = json.loads((tmp_path / "other/config.json").read_text())
-    config["text_config"] |= change | {"layer_types": ["full_attention"] * change.get("num_hidden_layers", 4)}
-    config["vision_config"]["out_hidden_size"] = config["text_config"]["hidden_size"]
-    Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**config)).save_pretrained(tmp_path / "other")
-    with pytest.raises(PolicyError, match=r"adapter is not an adapter of .*other"):
-        Policy.load(tmp_path / "other", tmp_path / "adapter")
-
-
-def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_run(environment, examples, tmp_path):
-    policy = fresh()
-    before = weights(policy)
-    poisoned = replace(
-        environment, weights={**WEIGHTS, **{k: dict.fromkeys(v, float("nan")) for k, v in WEIGHTS.items()}}
-    )
-    with pytest.raises(TrainingError, match="three steps in a row"):
-        list(
-            cgpo.train(
-                policy,
-                poisoned,
-                examples.rows,
-                examples,
-                CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1)}),
-                0,
-                tmp_path,
-            )
-        )
-    assert all(torch.equal(value, before[name]) for name, value in weights(policy).items())
-
-
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_forward_pass_that_is_not_finite_stops_the_run_after_three(
-    environment, examples, tmp_path, monkeypatch, epochs
-):
-    honest = Policy.logits
-    monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * float("nan"))
-    options = CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1), "epochs": epochs})
-    with pytest.raises(TrainingError, match="three steps in a row"):
-        run_cgpo(environment, examples, tmp_path, options=options)
-
-
-def test_isr_steps_that_are_not_finite_stop_the_run_after_three(environment, examples, tmp_path):
-    options = CGPO.model_copy(update={"isr": Isr(every=1, weight=1e38, batch_size=2)})
-    with pytest.raises(TrainingError, match="three steps in a row"):
-        run_cgpo(environment, examples, tmp_path, options=options)
-
-
-def test_weights_that_small_steps_are_lost_on_are_not_trained():
-    base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
-    Optimiser(wrap(base, LORA, seed=1), SFT, 4)  # PEFT keeps LoRA in float32
-    for lora in (None, LORA.model_copy(update={"whole": ("embed_tokens",)})):
-        base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
-        with pytest.raises(TrainingError, match="bfloat16 would be trained"):
-            Optimiser(wrap(base, lora, seed=1), SFT, 4)
-
-
 def test_an_adapter_is_loaded_and_never_wrapped_again(environment, examples, tmp_path):
     policy = run_sft(environment, examples, tmp_path / "runs", stop=2)
     save_adapter(policy, tmp_path / "adapter")
@@ -509,9 +330,3 @@ def test_an_adapter_is_loaded_and_never_wrapped_again(environment, examples, tmp
     ]
     for name, value in weights(policy).items():
         assert torch.equal(value, weights(again)[name]), name
-
-
-def test_targets_that_reach_the_vision_tower_are_refused():
-    base = Policy.load(EMBEDDED / "models/policy")
-    with pytest.raises(ValueError, match="adapts the vision tower"):
-        wrap(base, LORA.model_copy(update={"targets": r".*\.(gate_proj|up_proj)$"}), 0)

@@ -1,6 +1,6 @@
 """Train in as many processes as there are, and write down what came out: the script of test_processes.py.
 
-    python -m saliency_r1.launch --nproc-per-node 2 two_processes.py <folder> <sft, full or cgpo> <batch size>
+python -m saliency_r1.launch --nproc-per-node 2 two_processes.py <folder> <sft, full or cgpo> <batch size>
 """
 
 import json
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import torch
-from rendered import write_samples
-from test_trainers import CGPO, EMBEDDED, LORA, SFT, WEIGHTS, fresh, weights
+from handful import CGPO, LORA, SFT, WEIGHTS, fresh, weights
+from rendered import EMBEDDED, write_samples
 
 from saliency_r1 import processes
 from saliency_r1.annotation import OfflineAnnotator, annotate

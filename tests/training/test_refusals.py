@@ -1,0 +1,132 @@
+"""What the trainers refuse, and what ends them: each by name, and before work is lost on it."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from handful import CGPO, LORA, SFT, WEIGHTS, fresh, run_cgpo, weights
+from rendered import EMBEDDED
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from saliency_r1 import processes
+from saliency_r1.params import Isr
+from saliency_r1.policy import Policy, PolicyError
+from saliency_r1.training import cgpo, checkpoints, sft
+from saliency_r1.training.adapter import Optimiser, save_adapter, wrap
+from saliency_r1.training.errors import TrainingError
+
+
+def test_another_distribution_than_the_sampled_one_ends_the_run(environment, examples, tmp_path, monkeypatch):
+    honest = Policy.logits
+    monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * 3)
+    with pytest.raises(TrainingError, match="differ by"):
+        run_cgpo(environment, examples, tmp_path, stop=1)
+
+
+def test_processes_that_find_different_checkpoints_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "gather", lambda items: [*items, 4])
+    with pytest.raises(TrainingError, match=r"checkpoints of different steps in .*: 0, 4"):
+        checkpoints.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": "grpo"}, "group_size = 1"),
+        ({"algorithm": "rloo", "group_size": 3}, "divide the batch"),
+        ({"group_size": 2}, "one response a prompt"),
+        ({"algorithm": "reinforce_pp", "group_size": 3}, "one response a prompt"),
+        ({"batch_size": 1}, "two or more"),
+        ({"batch_size": 7}, "larger than the 6 training samples"),
+        ({"isr": Isr(every=1, weight=1.0, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_update(examples, change, message):
+    with pytest.raises(TrainingError, match=message):
+        cgpo.check(CGPO.model_copy(update=change), examples.rows, len(examples))
+
+
+def test_no_samples_is_an_error(examples):
+    with pytest.raises(TrainingError, match="no training sample"):
+        cgpo.check(CGPO, [], 0)
+
+
+def test_samples_whose_images_are_gone_are_named_before_the_first_update(environment, examples, tmp_path):
+    row = {**examples.rows[1], "images": ["gone.png"]}
+    rows = [examples.rows[0], row, *examples.rows[2:]]
+    with pytest.raises(TrainingError, match=rf"1 files .*{row['sample_id']} \(gone.png\)"):
+        next(cgpo.train(fresh(), environment, rows, examples, CGPO, 0, tmp_path))
+    with pytest.raises(TrainingError, match=row["sample_id"]):
+        next(sft.train(fresh(), environment, sft.Examples(rows, examples.responses), SFT, 0, tmp_path))
+
+
+def test_an_sft_batch_larger_than_the_data_is_named(environment, examples, tmp_path):
+    with pytest.raises(TrainingError, match=r"sft\.batch_size = 7 is larger than the 6 annotations"):
+        next(sft.train(fresh(), environment, examples, SFT.model_copy(update={"batch_size": 7}), 0, tmp_path))
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 64, "intermediate_size": 64}, {"num_hidden_layers": 3}])
+def test_an_adapter_of_another_base_is_named(change, tmp_path):
+    save_adapter(fresh(), tmp_path / "adapter")
+    shutil.copytree(EMBEDDED / "models/policy", tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    config["text_config"] |= change | {"layer_types": ["full_attention"] * change.get("num_hidden_layers", 4)}
+    config["vision_config"]["out_hidden_size"] = config["text_config"]["hidden_size"]
+    Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**config)).save_pretrained(tmp_path / "other")
+    with pytest.raises(PolicyError, match=r"adapter is not an adapter of .*other"):
+        Policy.load(tmp_path / "other", tmp_path / "adapter")
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_run(environment, examples, tmp_path):
+    policy = fresh()
+    before = weights(policy)
+    poisoned = replace(
+        environment, weights={**WEIGHTS, **{k: dict.fromkeys(v, float("nan")) for k, v in WEIGHTS.items()}}
+    )
+    with pytest.raises(TrainingError, match="three steps in a row"):
+        list(
+            cgpo.train(
+                policy,
+                poisoned,
+                examples.rows,
+                examples,
+                CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1)}),
+                0,
+                tmp_path,
+            )
+        )
+    assert all(torch.equal(value, before[name]) for name, value in weights(policy).items())
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_forward_pass_that_is_not_finite_stops_the_run_after_three(
+    environment, examples, tmp_path, monkeypatch, epochs
+):
+    honest = Policy.logits
+    monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * float("nan"))
+    options = CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1), "epochs": epochs})
+    with pytest.raises(TrainingError, match="three steps in a row"):
+        run_cgpo(environment, examples, tmp_path, options=options)
+
+
+def test_isr_steps_that_are_not_finite_stop_the_run_after_three(environment, examples, tmp_path):
+    options = CGPO.model_copy(update={"isr": Isr(every=1, weight=1e38, batch_size=2)})
+    with pytest.raises(TrainingError, match="three steps in a row"):
+        run_cgpo(environment, examples, tmp_path, options=options)
+
+
+def test_weights_that_small_steps_are_lost_on_are_not_trained():
+    base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
+    Optimiser(wrap(base, LORA, seed=1), SFT, 4)  # PEFT keeps LoRA in float32
+    for lora in (None, LORA.model_copy(update={"whole": ("embed_tokens",)})):
+        base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
+        with pytest.raises(TrainingError, match="bfloat16 would be trained"):
+            Optimiser(wrap(base, lora, seed=1), SFT, 4)
+
+
+def test_targets_that_reach_the_vision_tower_are_refused():
+    base = Policy.load(EMBEDDED / "models/policy")
+    with pytest.raises(ValueError, match="adapts the vision tower"):
+        wrap(base, LORA.model_copy(update={"targets": r".*\.(gate_proj|up_proj)$"}), 0)
