@@ -53,9 +53,13 @@ def dominant_colour(pixels: NDArray[np.float32]) -> str:
 
     A vote and not a mean: the mean of a red and white sign is pink.
     """
+    return list(NAMED_COLOURS)[int(colour_shares(pixels).argmax())]
+
+
+def colour_shares(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The share of pixels (n x 3, sRGB, n > 0) that is nearest to each of `NAMED_COLOURS`."""
     distances = np.linalg.norm(_lab(pixels)[:, None] - _lab(np.array(list(NAMED_COLOURS.values()))), axis=-1)
-    votes = np.bincount(distances.argmin(1), minlength=len(NAMED_COLOURS))
-    return list(NAMED_COLOURS)[int(votes.argmax())]
+    return np.bincount(distances.argmin(1), minlength=len(NAMED_COLOURS)) / len(pixels)
 
 
 def _lab(pixels: NDArray[Any]) -> NDArray[np.float32]:
