@@ -35,6 +35,7 @@ fast: setup
 
 lint: setup
 	ruff check .
+	ruff format --check .
 	mypy
 
 smoke: setup

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from flows.locks import forget_dead_owners
-from saliency_r1.stage import die_with_parent
+from saliency_r1.runtime.stage import die_with_parent
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from saliency_r1.data.download import download
 from saliency_r1.params import Params
-from saliency_r1.stage import run_stage
+from saliency_r1.runtime.stage import run_stage
 
 
 def main(params: Params) -> None:

@@ -8,10 +8,10 @@ results.md and overview.png.
 
 from pathlib import Path
 
-from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.report import build
-from saliency_r1.stage import run_stage
+from saliency_r1.runtime.files import atomic_folder
+from saliency_r1.runtime.stage import run_stage
 
 
 def main(params: Params) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from saliency_r1.cli import app
+from saliency_r1.cli.app import app
 from saliency_r1.params import ParamsError, describe_params, load_params, load_yaml, parse_params
 
 ROOT = Path(__file__).parents[1]

@@ -76,7 +76,7 @@ class Section(BaseModel):
 
 
 # Parameters that decide how, not what, is computed: with others of them a result differs by rounding alone.
-HOW: Any = {
+NEUTRAL: Any = {
     "launch": True,
     "runtime": {"threads"},
     "policy": {"batch_size", "gradient_checkpointing"},
@@ -169,15 +169,15 @@ class Annotate(Section):
 class Lora(Section):
     """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it.
 
-    `whole` names modules that are trained as they are, such as `embed_tokens` where the text has words that the base
-    has never learnt.
+    `modules_to_save` names modules that are trained as they are, such as `embed_tokens` where the text has words that
+    the base has never learnt.
     """
 
     r: Count
     alpha: Count
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: str
-    whole: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
 
 
 class Sft(Section):
@@ -315,9 +315,9 @@ class Params(Section):
     report: Report
     checks: Checks
 
-    def deciding(self, *sections: str) -> dict[str, Any]:
+    def result_settings(self, *sections: str) -> dict[str, Any]:
         """The content of some sections without what changes no result: what a checkpoint, or a measurement, is of."""
-        return self.model_dump(include=set(sections), exclude=HOW)
+        return self.model_dump(include=set(sections), exclude=NEUTRAL)
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

@@ -18,8 +18,8 @@ import pytest
 
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.fetch import Store
-from saliency_r1.files import sha256
+from saliency_r1.data.fetch import ArchiveCache
+from saliency_r1.runtime.files import sha256
 
 from .toys import QUICK, Project, pairs
 
@@ -168,8 +168,8 @@ def archive(*locations: str, known: bool = True) -> Archive:
     )
 
 
-def store(folder: Path) -> Store:
-    return Store(folder / "cache", None, QUICK)
+def store(folder: Path) -> ArchiveCache:
+    return ArchiveCache(folder / "cache", None, QUICK)
 
 
 @pytest.mark.parametrize("known", [True, False])

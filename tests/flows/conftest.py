@@ -28,7 +28,7 @@ stages:
 STAGE = """
 import json, os, sys, time
 from pathlib import Path
-from saliency_r1.stage import die_with_parent
+from saliency_r1.runtime.stage import die_with_parent
 
 die_with_parent()
 name, value = sys.argv[1:]

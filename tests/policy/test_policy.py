@@ -8,8 +8,8 @@ from saliency_r1 import tasks
 from saliency_r1.data.samples import read_images
 from saliency_r1.policy import Policy, Response
 from saliency_r1.policy.model import Sampler
-from saliency_r1.training import confidence
-from saliency_r1.training.confidence import counted, mean_probability
+from saliency_r1.rollout import confidence
+from saliency_r1.rollout.confidence import counted, mean_probability
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from processes import alive, until
 
 HERE = Path(__file__).parent
-LAUNCH = [sys.executable, "-m", "saliency_r1.launch", "--nproc-per-node"]
+LAUNCH = [sys.executable, "-m", "saliency_r1.runtime.launch", "--nproc-per-node"]
 Trained = tuple[dict[str, torch.Tensor], list[dict]]
 
 pytestmark = pytest.mark.slow

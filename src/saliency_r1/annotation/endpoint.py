@@ -24,8 +24,8 @@ from PIL import Image
 
 from saliency_r1.annotation import prompting
 from saliency_r1.annotation.interface import AnnotationError, Proposal, Try
-from saliency_r1.files import write_json
 from saliency_r1.params import Endpoint
+from saliency_r1.runtime.files import write_json
 
 KEY = "OPENAI_API_KEY"
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # what may go away by itself

@@ -28,7 +28,7 @@ Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=r"^[^<>]*$")]
 
 
-class Answer(BaseModel):
+class AnswerSchema(BaseModel):
     """The JSON that a model answers with."""
 
     model_config = ConfigDict(extra="forbid")
@@ -36,7 +36,7 @@ class Answer(BaseModel):
     reasoning: Prose
 
 
-class SharedAnswer(Answer):
+class SharedAnswerSchema(AnswerSchema):
     """The answer for a group of images, which names what is shared."""
 
     shared: Words
@@ -74,7 +74,7 @@ def read(text: str, subject: Subject) -> Proposal:
     said, wanted = answer.expressions, _wanted(subject)
     if subject.task != "sod" and len(said) != wanted:
         return Proposal(fault=f"It had {len(said)} expressions, {wanted} were asked for.")
-    if isinstance(answer, SharedAnswer):
+    if isinstance(answer, SharedAnswerSchema):
         strangers = [text for text in said if answer.shared.casefold() not in text.casefold()]
         if strangers:
             return Proposal(fault=f"The expression {strangers[0]!r} does not name the shared thing, {answer.shared!r}.")
@@ -83,8 +83,8 @@ def read(text: str, subject: Subject) -> Proposal:
     return Proposal(answer.reasoning, tuple(Expression(kind, image, text) for image, text in zip(images, said)))
 
 
-def _answer(task: str) -> type[Answer]:
-    return SharedAnswer if task == "cosod" else Answer
+def _answer(task: str) -> type[AnswerSchema]:
+    return SharedAnswerSchema if task == "cosod" else AnswerSchema
 
 
 def _wanted(subject: Subject) -> int:

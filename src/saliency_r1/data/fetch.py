@@ -17,8 +17,8 @@ import requests
 from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError
-from saliency_r1.files import link, sha256, write_json
-from saliency_r1.stage import progress
+from saliency_r1.runtime.files import link, sha256, write_json
+from saliency_r1.runtime.stage import progress
 
 _CHUNK = 1 << 20
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -47,7 +47,7 @@ class Patience:
 
 
 @dataclass
-class Store:
+class ArchiveCache:
     """Where archives are looked for and kept.
 
     `mirror` is a folder of local copies, `cache` the folder of what was fetched, `known` the sizes and hashes recorded

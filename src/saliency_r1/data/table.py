@@ -71,7 +71,7 @@ def samples(index: pl.DataFrame, task: str, dataset: str, split: str, chunk: int
     return pl.DataFrame(rows, SCHEMA)
 
 
-def spread(table: pl.DataFrame, limit: int | None) -> pl.DataFrame:
+def evenly_spaced(table: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     """At most `limit` rows, evenly spread over the table, so that a few still show the whole."""
     if limit is None or len(table) <= limit:
         return table
@@ -81,7 +81,7 @@ def spread(table: pl.DataFrame, limit: int | None) -> pl.DataFrame:
 def subset(table: pl.DataFrame, splits: Sequence[str], limit: int | None) -> pl.DataFrame:
     """The rows of some splits, of each data set and split at most `limit`."""
     parts = table.filter(pl.col("split").is_in(splits)).partition_by("dataset", "split", maintain_order=True)
-    return pl.concat([table.clear(), *(spread(part, limit) for part in parts)])
+    return pl.concat([table.clear(), *(evenly_spaced(part, limit) for part in parts)])
 
 
 def _chunks(index: pl.DataFrame, task: str, chunk: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
