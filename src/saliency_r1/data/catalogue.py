@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saliency_r1.data.errors import DataError
-from saliency_r1.params import ParamsError, load_yaml
 from saliency_r1.runtime.files import sha256
+from saliency_r1.yaml_loader import YamlError, load_yaml
 
 TaskName = Literal["sod", "sis", "cosod"]
 SplitName = Literal["train", "val", "test"]
@@ -200,8 +200,8 @@ class _Reader:
             content = load_yaml(path)
         except FileNotFoundError:
             raise DataError(f"{path}: there is no such catalogue; see download.catalogue and `include`") from None
-        except ParamsError as error:
-            raise DataError(f"{path}: {error}") from None
+        except YamlError as error:
+            raise DataError(str(error)) from None
         if not isinstance(content, dict) or not set(content) <= {"include", "datasets", "models"}:
             raise DataError(f"{path}: expected a mapping with the keys include, datasets and models")
         for other in content.get("include") or ():
