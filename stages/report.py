@@ -9,7 +9,7 @@ results.md and overview.png.
 from pathlib import Path
 
 from saliency_r1.params import Params
-from saliency_r1.report import build
+from saliency_r1.report.page import build
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import run_stage
 
