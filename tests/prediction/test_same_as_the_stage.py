@@ -18,9 +18,7 @@ from saliency_r1.training import sft
 from saliency_r1.training.optimiser import save_adapter, wrap
 
 ROOT = Path(__file__).parents[2]
-LORA = Lora(
-    r=16, alpha=32, dropout=0.0, targets=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", modules_to_save=()
-)
+LORA = Lora(r=16, alpha=32, dropout=0.0, targets=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", modules_to_save=())
 SAID = cot.render("It stands out.", [cot.Expression("rg", 0, "the disc"), cot.Expression("rg", 0, "the star")])
 
 
