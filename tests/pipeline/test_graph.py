@@ -21,6 +21,7 @@ PLUMBING = {
         "moved",
         "runtime/stage",
         "runtime/files",
+        "runtime/messages",
         "runtime/processes",
         "training/live",
     )
