@@ -14,7 +14,15 @@ SCRIPTS = [name for name in GRAPH if name not in ("params", "check")]
 # How values reach a stage, processes meet, files are written whole, curves shown: no result depends on it (dvc.yaml).
 PLUMBING = {
     f"src/saliency_r1/{name}.py"
-    for name in ("params", "moved", "runtime/stage", "runtime/files", "runtime/processes", "training/live")
+    for name in (
+        "params",
+        "moved",
+        "runtime/stage",
+        "runtime/files",
+        "runtime/parent",
+        "runtime/processes",
+        "training/live",
+    )
 }
 GATED = ["download", "annotate", "sft", "cgpo", "masks", "metrics"]
 
