@@ -12,6 +12,7 @@ artifacts/cgpo/.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1.params import Params

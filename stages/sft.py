@@ -10,6 +10,7 @@ Reads artifacts/download/, artifacts/annotate/ and the section `sft` of params.y
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1.params import Params

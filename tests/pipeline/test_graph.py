@@ -22,6 +22,7 @@ PLUMBING = {
         "runtime/stage",
         "runtime/files",
         "runtime/messages",
+        "runtime/parent",
         "runtime/processes",
         "training/live",
     )
