@@ -6,10 +6,12 @@ with markup in them. None of them judges what is salient and none answers in the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import render as scenes
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
+from world.scenes import SceneObject, World
 
 from saliency_r1.annotation import wording
 
@@ -55,7 +57,7 @@ MARKUP = ("rg", "ins", "think", "answer", "b", "i", "p")
 PUNCTUATION = (".", ",", ":", ";", "!", "?", " -", " 1", " 2", " 3", " 4", " 5")
 
 
-def description(groups: list[list[scenes.SceneObject]], rng: np.random.Generator) -> tuple[str, str]:
+def description(groups: list[list[SceneObject]], rng: np.random.Generator) -> tuple[str, str]:
     """Question and answer about one or several images, given the objects of each."""
     variety = 0.0 if rng.random() < 0.5 else 0.5
     texts = [wording.describe([item.to_json() for item in objects], rng, variety) for objects in groups]
@@ -65,10 +67,15 @@ def description(groups: list[list[scenes.SceneObject]], rng: np.random.Generator
     return str(rng.choice(DESCRIBE_MANY)), answer
 
 
-def repetition(rng: np.random.Generator) -> tuple[str, str]:
+def nouns(world: World) -> list[str]:
+    """Every word for a thing, the families' among them."""
+    kinds = [drawings[0][0].kind for drawings in world.cutouts.named.values()]
+    return sorted({word for kind in kinds for word in (kind.name, *kind.also, kind.family)})
+
+
+def repetition(rng: np.random.Generator, nouns: Sequence[str]) -> tuple[str, str]:
     """A text of random words, phrases and markup, to be repeated: every token gets an embedding that way."""
-    objects = wording.SYNONYMS
-    vocabulary = [*WORDS, *objects, *(synonym for options in objects.values() for synonym in options)]
+    vocabulary = [*WORDS, *nouns, *nouns, *wording.SYNONYMS, *(word for pair in wording.SYNONYMS.values() for word in pair)]
     parts: list[str] = []
     for _ in range(int(rng.integers(2, 6))):
         opening = rng.choice(("", "the ", "The ", "There is ", "In "), p=(0.4, 0.3, 0.1, 0.1, 0.1))
@@ -83,13 +90,15 @@ def repetition(rng: np.random.Generator) -> tuple[str, str]:
     return f"{rng.choice(REPEAT)} {text}", text
 
 
-def build_tokenizer(seed: int, size: int) -> Qwen2Tokenizer:
+def build_tokenizer(world: World, seed: int, size: int) -> Qwen2Tokenizer:
     """A byte-level BPE of at most `size` tokens with Qwen's split and special tokens, trained on the texts above."""
     rng = np.random.default_rng(seed)
     corpus = [f"system\nuser\nassistant\n{' '.join(WORDS)} " * 20]
-    corpus += ["".join(repetition(rng)) for _ in range(6000)]
+    words = nouns(world)
+    corpus += [f" {' '.join(words)} " * 20]
+    corpus += ["".join(repetition(rng, words)) for _ in range(6000)]
     for _ in range(1500):
-        scene = scenes.any_scene(rng)
+        scene = world.anything(rng)
         corpus.append(" ".join(description([list(scene.objects)] * int(rng.integers(1, 3)), rng)))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -8,6 +8,7 @@ however inconspicuous it is there. Some scenes show an unknown thing, which is c
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -77,6 +78,13 @@ class Scene:
             if item.salient:
                 ids[self.masks[item.id]] = item.id
         return ids
+
+
+def stored(image: Image.Image, quality: int) -> Image.Image:
+    """The picture behind a round of JPEG, as the data sets store it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
 
 
 @dataclass(frozen=True)

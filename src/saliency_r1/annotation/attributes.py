@@ -1,8 +1,8 @@
 """What can be said about an object: the attributes a data set carries, or those that its mask and pixels give away.
 
-An object is a mapping with `id, colour, shape, size, tone, place, salient`, as the rendered scenes store it. For a
-photograph without attributes all but the shape is measured, and in place of a shape stands the name of its category, or
-just "region".
+An object is a mapping with `id, colour, name, size, tone, place, salient`, as the rendered scenes store it; they add
+other words for the name, `also`, and the word of its `family`. For a photograph without attributes all but the name is
+measured, and it is called by its category, or just "region".
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def measure(image: Image.Image, mask: NDArray[np.bool_], number: int) -> dict[st
     return {
         "id": number,
         "colour": dominant_colour(pixels[mask]),
-        "shape": "region",
+        "name": "region",
         "size": "large" if mask.mean() >= LARGE else "small",
         "tone": "faint" if float(np.linalg.norm(inside - outside)) < FAINT else "vivid",
         "place": PLACES[3 * third[0] + third[1]],
@@ -82,7 +82,7 @@ def objects_of(
 ) -> list[list[dict[str, Any]]]:
     """For each image its objects: those of the sample's `meta`, else one measured object for each region, by its id.
 
-    What is not measured is the shape. In its place stands what `meta` has for the object, a `name` ("kayak") or a
+    What is not measured is the name. It is what `meta` has for the object, a `name` ("kayak") or a
     `phrase` that says all there is to say ("the red kayak"); else what the group is named after.
     """
     known = json.loads(meta).get("objects") or [[] for _ in images]
@@ -100,7 +100,7 @@ def objects_of(
 
 
 def _called(item: dict[str, Any], told: Mapping[str, Any], group: str | None) -> dict[str, Any]:
-    """A measured object with its name in place of a shape; a phrase needs no colour beside it."""
+    """A measured object with its name; a phrase needs no colour beside it."""
     if phrase := told.get("phrase"):
-        return {**item, "colour": "", "shape": re.sub(r"^(the|an?) ", "", phrase.strip(), flags=re.IGNORECASE)}
-    return {**item, "shape": told.get("name") or category(group)}
+        return {**item, "colour": "", "name": re.sub(r"^(the|an?) ", "", phrase.strip(), flags=re.IGNORECASE)}
+    return {**item, "name": told.get("name") or category(group)}

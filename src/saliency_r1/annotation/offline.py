@@ -92,18 +92,22 @@ class OfflineAnnotator:
 
 
 def _vaguely(item: Mapping[str, Any], rng: np.random.Generator, share: float) -> Mapping[str, Any]:
-    """The object, in a share of the cases without saying what it is: "the red object"."""
-    return {**item, "shape": "object"} if item["colour"] and rng.random() < share else item
+    """The object, in a share of the cases without saying what it is: "the animal", "the red thing"."""
+    if rng.random() >= share:
+        return item
+    family = item.get("family", "")
+    if family and rng.random() < 0.5:
+        return {**item, "colour": item["colour"] if rng.random() < 0.5 else "", "name": family, "also": ()}
+    return {**item, "name": "object", "also": ()} if item["colour"] else item
 
 
-def _common(salient: Sequence[Objects]) -> dict[str, str]:
+def _common(salient: Sequence[Objects]) -> dict[str, Any]:
     """What gives all objects of a group their name; a colour that differs is left out."""
     items = [item for image in salient for item in image]
-    colours, shapes = ({item[key] for item in items} for key in ("colour", "shape"))
-    return {
-        "colour": items[0]["colour"] if len(colours) == 1 else "",
-        "shape": items[0]["shape"] if len(shapes) == 1 else "object",
-    }
+    colours, names = ({item[key] for item in items} for key in ("colour", "name"))
+    first = items[0] if len(names) == 1 else {"name": "object"}
+    shared = {key: first.get(key, default) for key, default in (("name", ""), ("also", ()), ("family", ""))}
+    return {**shared, "colour": items[0]["colour"] if len(colours) == 1 else ""}
 
 
 def _told_apart(phrases: list[str], items: Objects, rng: np.random.Generator, variety: float) -> list[str]:

@@ -2,12 +2,14 @@
 
 `variety` v in [0, 1] says how rich the language is: of a word's two synonyms the usual one is taken with probability
 v (1 - v) and the rare one with v squared. Pretraining uses a small v (rare words exist, but are rare, as in any
-corpus), annotation a large one, as a language model that likes to vary its wording would.
+corpus), annotation a large one, as a language model that likes to vary its wording would. Colours, sizes and places
+have their synonyms here; those of a thing's name come with the thing, as `also`, and so does the word of its `family`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +21,12 @@ SYNONYMS: dict[str, tuple[str, str]] = {
     "yellow": ("golden", "lemon"),
     "purple": ("violet", "plum"),
     "orange": ("amber", "tangerine"),
-    "circle": ("disc", "dot"),
-    "square": ("box", "block"),
-    "triangle": ("wedge", "pyramid"),
-    "star": ("asterisk", "spark"),
-    "ring": ("hoop", "loop"),
+    "brown": ("tan", "chestnut"),
+    "pink": ("rosy", "fuchsia"),
+    "white": ("snowy", "ivory"),
+    "grey": ("gray", "silver"),
+    "black": ("dark", "ebony"),
+    "object": ("thing", "item"),
     "large": ("big", "sizeable"),
     "small": ("little", "tiny"),
     "faint": ("pale", "washed-out"),
@@ -47,8 +50,18 @@ def word(canonical: str, rng: np.random.Generator, variety: float) -> str:
     return canonical
 
 
-def name(item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0, detail: Sequence[str] = ()) -> str:
-    """A noun phrase without article, such as "large red circle"; `detail` adds attributes out of size, tone.
+def noun(item: Mapping[str, Any], rng: np.random.Generator, variety: float) -> str:
+    """What a thing is: its usual `name`, or a word of `also`, (usual, rare); where there is one only, it is both."""
+    also = item.get("also", ())
+    if not also:
+        return word(item["name"], rng, variety)
+    if rng.random() < variety:
+        return str(also[-1] if rng.random() < variety else also[0])
+    return str(item["name"])
+
+
+def name(item: Mapping[str, Any], rng: np.random.Generator, variety: float = 0.0, detail: Sequence[str] = ()) -> str:
+    """A noun phrase without article, such as "large red car"; `detail` adds attributes out of size, tone.
 
     A vivid tone is never said: vividness is what one does not notice about an object.
     """
@@ -57,7 +70,10 @@ def name(item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0
         words.append(word("faint", rng, variety))
     if "size" in detail:
         words.append(word(item["size"], rng, variety))
-    words += [word(item[key], rng, variety) for key in ("colour", "shape") if item[key]]
+    if item["colour"]:
+        words.append(word(item["colour"], rng, variety))
+    if item["name"]:
+        words.append(noun(item, rng, variety))
     return " ".join(words)
 
 
@@ -76,15 +92,15 @@ def article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def describe(objects: Sequence[Mapping[str, str]], rng: np.random.Generator, variety: float = 0.0) -> str:
-    """What is in one image, in reading order: "a large red circle at the top left and a faint small blue ring ..."."""
+def describe(objects: Sequence[Mapping[str, Any]], rng: np.random.Generator, variety: float = 0.0) -> str:
+    """What is in one image, in reading order: "a large red car at the top left and a faint small dog ..."."""
     parts = [
         f"{article(name(item, rng, variety, ('tone', 'size')))} {at(item['place'], rng, variety)}" for item in objects
     ]
     return join(parts)
 
 
-def referring_phrase(item: Mapping[str, str], rng: np.random.Generator, variety: float = 0.0, called: str = "") -> str:
+def referring_phrase(item: Mapping[str, Any], rng: np.random.Generator, variety: float = 0.0, called: str = "") -> str:
     """One of the ways in which people point at an object: by name, by name and looks, by name and place.
 
     `called` is a name that is settled already, such as that of what several images share.
@@ -92,6 +108,6 @@ def referring_phrase(item: Mapping[str, str], rng: np.random.Generator, variety:
     style = rng.random()
     detail = ("tone", "size") if style < 0.25 else ()
     if called:
-        item = {**item, "colour": "", "shape": ""}
+        item = {**item, "colour": "", "name": "", "also": ()}
     phrase = " ".join(["the", *filter(None, (name(item, rng, variety, detail), called))])
     return f"{phrase} {at(item['place'], rng, variety)}" if style > 0.6 else phrase
