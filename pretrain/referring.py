@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
-from PIL import Image
-from render import Scene, SceneObject, any_scene, kinds, sis_scene, sod_scene
+from world.cutouts import Kind
+from world.scenes import Scene, SceneObject, World, stored
 
 from saliency_r1.annotation import wording
 
-PIECES = 400
+PIECES = 500
 VARIETY = 0.15
 HELD_OUT = 1_000_000  # seeds from here on are never trained on
+Pairs = list[tuple[str, tuple[int, ...]]]
 
 
-def train_vocabulary(path: Path) -> None:
+@dataclass(frozen=True)
+class Claim:
+    """What an expression says of a thing; it means every thing of the picture of which all of that is true."""
+
+    item: SceneObject  # with the name and the colour that are said; no colour: nothing is said of it
+    detail: bool  # whether size and faintness are said
+    place: bool
+
+    def text(self, rng: np.random.Generator, variety: float) -> str:
+        """The expression, with synonyms in a share `variety` of the words."""
+        row = asdict(self.item)
+        phrase = f"the {wording.name(row, rng, variety, ('tone', 'size') if self.detail else ())}"
+        return f"{phrase} {wording.at(self.item.place, rng, variety)}" if self.place else phrase
+
+    def holds(self, other: SceneObject) -> bool:
+        """Whether all that is said is true of a thing."""
+        said = self.item
+        return (
+            said.name in (other.name, other.family, "object")
+            and said.colour in (other.colour, "")
+            and (not self.detail or said.size == other.size)
+            and (not self.detail or said.tone == "vivid" or other.tone == "faint")
+            and (not self.place or said.place == other.place)
+        )
+
+
+def train_vocabulary(world: World, path: Path) -> None:
     """A sentencepiece model over generated phrases, unknown, begin and end first, as in BEiT-3's own."""
     rng = np.random.default_rng(HELD_OUT - 1)
-    lines = [phrase for _ in range(3000) for phrase, _ in expressions(any_scene(rng).objects, rng)]
+    kinds = all_kinds(world)
+    lines = [phrase for _ in range(2000) for phrase, _ in expressions(world.anything(rng).objects, kinds, rng, 0.3)]
     letters = "".join(chr(code) for code in range(33, 127))
     with tempfile.TemporaryDirectory() as folder:
         sentencepiece.SentencePieceTrainer.train(
@@ -43,65 +70,71 @@ def train_vocabulary(path: Path) -> None:
         path.write_bytes(Path(f"{folder}/model.model").read_bytes())
 
 
-def random_scene(rng: np.random.Generator, unseen: bool = False) -> Scene:
-    """A scene of any of the kinds the segmenter will meet; ``unseen``: with a held-out colour and shape."""
+def all_kinds(world: World) -> list[Kind]:
+    """The categories of training."""
+    return [drawings[0][0].kind for drawings in world.cutouts.named.values()]
+
+
+def random_scene(world: World, rng: np.random.Generator, unseen: bool = False) -> Scene:
+    """A scene of any of the kinds the segmenter will meet, as it is stored; ``unseen``: with a held-out look."""
     if unseen:
-        return (sod_scene, sis_scene)[rng.integers(2)](rng, True)
-    return (any_scene, any_scene, sod_scene, sis_scene)[rng.integers(4)](rng)
+        scene = (world.sod, world.sis)[rng.integers(2)](rng, True)
+    else:
+        scene = (world.anything, world.anything, world.anything, world.sod, world.sis)[rng.integers(5)](rng)
+    return replace(scene, image=stored(scene.image, int(rng.integers(75, 98))))
 
 
-def compressed(scene: Scene, quality: int) -> Scene:
-    """The scene behind a round of JPEG, as the data sets store it."""
-    buffer = io.BytesIO()
-    scene.image.save(buffer, "JPEG", quality=quality)
-    return replace(scene, image=Image.open(buffer).convert("RGB"))
+def claim(item: SceneObject, rng: np.random.Generator, short_share: float) -> Claim:
+    """One of the ways in which people point at a thing, by its name and colour, or, in a share, by less than that."""
+    if rng.random() < short_share:
+        style = rng.random()
+        if style < 0.35:
+            item = replace(item, colour="")
+        else:
+            name = item.family if style < 0.65 else "object"
+            item = replace(item, name=name, also=(), colour=item.colour if rng.random() < 0.6 else "")
+    bare = item.name == "object" and not item.colour
+    return Claim(item, bool(rng.random() < 0.25), bool(rng.random() < (0.9 if bare else 0.4)))
 
 
-def absent_kind(objects: Sequence[SceneObject], rng: np.random.Generator) -> tuple[str, str]:
-    """A combination that is not in the scene; half of the time with the colour or the shape of an object there."""
-    there = {item.kind for item in objects}
-    options = [kind for kind in kinds() if kind not in there]
-    if rng.random() < 0.5:
-        near = [k for k in options if any(k[0] == c or k[1] == s for c, s in there)]
-        options = near or options
-    return options[rng.integers(len(options))]
-
-
-def partial_phrases(objects: Sequence[SceneObject], rng: np.random.Generator, variety: float) -> list[tuple[str, int]]:
-    """Shorter expressions that still point at one object only: by shape, by colour, by place."""
-    found = []
-    for item in objects:
-        others = [other for other in objects if other is not item]
-        if all(item.shape != other.shape for other in others):
-            found.append((f"the {wording.word(item.shape, rng, variety)}", item.id))
-        if all(item.colour != other.colour for other in others):
-            noun = ("object", "shape")[rng.integers(2)]
-            found.append((f"the {wording.word(item.colour, rng, variety)} {noun}", item.id))
-        found.append((f"the object {wording.at(item.place, rng, variety)}", item.id))
-    return found
+def ghost(objects: Sequence[SceneObject], kinds: Sequence[Kind], rng: np.random.Generator) -> Claim | None:
+    """An expression that nothing in the scene answers to: a thing of it with another name, or another colour."""
+    item = objects[rng.integers(len(objects))]
+    for _ in range(20):
+        if item.colour and rng.random() < 0.35:
+            colours = [colour for colour in wording.COLOURS if colour != item.colour]
+            said = Claim(replace(item, colour=colours[rng.integers(len(colours))]), False, bool(rng.random() < 0.3))
+        else:
+            kind = kinds[rng.integers(len(kinds))]
+            colour = item.colour if rng.random() < 0.6 else ""
+            other = replace(item, name=kind.name, also=kind.also, family=kind.family, colour=colour)
+            said = Claim(other, bool(rng.random() < 0.2), bool(rng.random() < 0.3))
+        if not any(said.holds(there) for there in objects):
+            return said
+    return None
 
 
 def expressions(
-    objects: Sequence[SceneObject], rng: np.random.Generator, variety: float = VARIETY, short_share: float = 0.6
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Expressions with the ids they mean: every object, several together, now and then a short and an absent one."""
-    rows = {item.id: asdict(item) for item in objects}
-    phrases: list[tuple[str, tuple[int, ...]]] = [
-        (wording.referring_phrase(row, rng, variety), (number,)) for number, row in rows.items()
-    ]
+    objects: Sequence[SceneObject],
+    kinds: Sequence[Kind],
+    rng: np.random.Generator,
+    variety: float = VARIETY,
+    short_share: float = 0.35,
+) -> Pairs:
+    """Expressions with the ids they mean: of every object, several together, now and then of an absent one."""
+    claims = [claim(item, rng, short_share) for item in objects]
+    pairs: Pairs = [(said.text(rng, variety), _meant([said], objects)) for said in claims]
     if len(objects) > 1:
-        several = rng.choice(list(rows), min(len(rows), 2 + (rng.random() < 0.2)), replace=False)
-        names = [wording.referring_phrase(rows[number], rng, variety) for number in several]
-        phrases.append((wording.join(names), tuple(int(number) for number in several)))
-    if rng.random() < short_share:
-        short = partial_phrases(objects, rng, variety)
-        text, number = short[rng.integers(len(short))]
-        phrases.append((text, (number,)))
-    if rng.random() < 0.6:
-        colour, shape = absent_kind(objects, rng)
-        ghost = {**rows[int(rng.choice(list(rows)))], "colour": colour, "shape": shape}
-        phrases.append((wording.referring_phrase(ghost, rng, variety), ()))
-    return [(text if rng.random() > 0.1 else text.removeprefix("the "), ids) for text, ids in phrases]
+        chosen = rng.choice(len(objects), min(len(objects), 2 + int(rng.random() < 0.2)), replace=False)
+        several = [claims[index] for index in chosen]
+        pairs.append((wording.join([said.text(rng, variety) for said in several]), _meant(several, objects)))
+    if rng.random() < 0.6 and (absent := ghost(objects, kinds, rng)):
+        pairs.append((absent.text(rng, variety), ()))
+    return [(text if rng.random() > 0.1 else text.removeprefix("the "), ids) for text, ids in pairs]
+
+
+def _meant(claims: Sequence[Claim], objects: Sequence[SceneObject]) -> tuple[int, ...]:
+    return tuple(item.id for item in objects if any(said.holds(item) for said in claims))
 
 
 def targets(scene: Scene, pairs: Sequence[tuple[str, tuple[int, ...]]]) -> np.ndarray:

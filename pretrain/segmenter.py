@@ -1,6 +1,6 @@
 """Train the tiny EVF-SAM on rendered scenes and write it as a folder that ``saliency_r1.segmenter.load`` reads.
 
-Four phases. First SAM's image encoder alone learns to label every pixel with colour and shape: the stand-in for the
+Four phases. First SAM's image encoder alone learns to label every pixel with name and colour: the stand-in for the
 pre-training of a real SAM. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
 expressions, on a pool of scenes whose features are computed once. Then everything is tuned together on fresh scenes,
 last at a larger side, for the sake of the outlines.
@@ -24,8 +24,10 @@ import referring
 import torch
 from torch import nn
 from torch.nn import functional as F
+from world.cutouts import Cutouts, fetch
+from world.scenes import Scene, World
 
-from pretrain.render import COLOURS, SHAPES, Scene
+from saliency_r1.annotation.wording import COLOURS
 from saliency_r1.segmenter.beit3 import Beit3Config
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
 from saliency_r1.segmenter.loading import load_model, load_tokenizer, save_folder
@@ -37,7 +39,7 @@ CONFIG = EvfSamConfig(
     beit3=Beit3Config(
         img_size=96,
         patch_size=16,
-        vocab_size=512,
+        vocab_size=640,
         embed_dim=96,
         num_heads=4,
         ffn_dim=288,
@@ -47,26 +49,27 @@ CONFIG = EvfSamConfig(
     sam_image_encoder=ImageEncoderConfig(
         img_size=112,
         patch_size=8,
-        embed_dim=96,
+        embed_dim=128,
         depth=4,
         num_heads=4,
         mlp_ratio=3.0,
         window_size=0,
         global_attn_indexes=(),
-        out_chans=64,
+        out_chans=96,
         use_rel_pos=False,
     ),
     sam_mask_decoder=MaskDecoderConfig(
-        transformer_dim=64, transformer_num_heads=4, transformer_mlp_dim=192, iou_head_hidden_dim=64
+        transformer_dim=96, transformer_num_heads=4, transformer_mlp_dim=256, iou_head_hidden_dim=96
     ),
     projector_hidden=96,
 )
 FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128))
 IMAGES_A_STEP = 10
-WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES = 800, 2e-3, 16
-POOL = 5000
+WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES = 1500, 1.5e-3, 16
+SHARES = 2  # labels of a patch in each direction
+POOL = 4000
 FOLLOW = Recipe(
-    steps=2000,
+    steps=1500,
     learning_rate=9e-4,
     schedule="constant",
     weight_decay=0.02,
@@ -75,8 +78,8 @@ FOLLOW = Recipe(
     iou_weight=1.0,
     checkpoint_every=250,
 )
-TOGETHER = replace(FOLLOW, steps=750, learning_rate=8e-4, train_image_encoder=True)
-SHARPEN = replace(TOGETHER, steps=1500, learning_rate=7e-4, schedule="cosine", warmup=0.05)
+TOGETHER = replace(FOLLOW, steps=1200, learning_rate=8e-4, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, steps=1200, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -93,21 +96,20 @@ def scene_example(
     return example(config, tokenizer, scene.image, [text for text, _ in pairs], referring.targets(scene, pairs))
 
 
-def fresh_batch(step: int, tokenizer: Tokenizer, config: EvfSamConfig) -> Batch:
+def fresh_batch(world: World, step: int, tokenizer: Tokenizer, config: EvfSamConfig) -> Batch:
     """A batch of scenes that no other step sees, a pure function of the step and the side."""
     rng = np.random.default_rng([step, config.sam_image_encoder.img_size])
-    scenes = [
-        referring.compressed(referring.random_scene(rng), int(rng.integers(75, 100))) for _ in range(IMAGES_A_STEP)
-    ]
+    kinds, scenes = referring.all_kinds(world), [referring.random_scene(world, rng) for _ in range(IMAGES_A_STEP)]
     return Batch.collate(
-        [scene_example(scene, referring.expressions(scene.objects, rng), tokenizer, config) for scene in scenes]
+        [scene_example(scene, referring.expressions(scene.objects, kinds, rng), tokenizer, config) for scene in scenes]
     )
 
 
 class Pool:
     """Scenes with the features of a frozen image encoder; every step draws some and words them anew."""
 
-    def __init__(self, model: EvfSam, tokenizer: Tokenizer) -> None:
+    def __init__(self, world: World, model: EvfSam, tokenizer: Tokenizer) -> None:
+        self.world = world
         self.model = model
         self.tokenizer = tokenizer
         self.scenes: list[Scene] = []
@@ -116,7 +118,7 @@ class Pool:
     def _fill(self) -> None:
         rng = np.random.default_rng(2)
         for _ in range(POOL // IMAGES_A_STEP):
-            scenes = [referring.random_scene(rng) for _ in range(IMAGES_A_STEP)]
+            scenes = [referring.random_scene(self.world, rng) for _ in range(IMAGES_A_STEP)]
             views = [scene_example(scene, [], self.tokenizer) for scene in scenes]
             with torch.no_grad():
                 features = self.model.embed_images(torch.stack([view.sam for view in views]))
@@ -129,10 +131,10 @@ class Pool:
         if not self.scenes:  # a run that goes on behind this phase never asks
             self._fill()
         rng = np.random.default_rng([step, 3])
-        examples = []
+        kinds, examples = referring.all_kinds(self.world), []
         for index in rng.choice(len(self.scenes), IMAGES_A_STEP, replace=False):
             scene = self.scenes[index]
-            pairs = referring.expressions(scene.objects, rng)
+            pairs = referring.expressions(scene.objects, kinds, rng)
             ids = [self.tokenizer.encode(text) for text, _ in pairs]
             examples.append(
                 replace(self.views[index], ids=ids, targets=torch.from_numpy(referring.targets(scene, pairs)))
@@ -141,41 +143,44 @@ class Pool:
 
 
 class Labeller(nn.Module):
-    """Colour and shape of every pixel of a quarter patch from the image features; thrown away after the first phase."""
+    """Name and colour of every pixel of a half patch from the image features; thrown away after the first phase."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__()
-        self.classes = (len(COLOURS) + 1, len(SHAPES) + 1)
-        self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, 16 * sum(self.classes), 1)
+        unnamed = {looks[0].kind.name for looks in world.cutouts.unnamed}
+        self.names = ["", *sorted({"object", *unnamed, *world.cutouts.named})]
+        self.classes = (len(self.names), len(COLOURS) + 2)  # background, and no colour that prevails
+        self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, SHARES**2 * sum(self.classes), 1)
 
-    def forward(self, features: torch.Tensor, colours: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
-        """The loss of features B x C x h x w against labels B x 4h x 4w (-1: outside of the picture)."""
-        logits = F.pixel_shuffle(self.head(features), 4)
-        colour, shape = logits.split(self.classes, dim=1)
-        weight = torch.tensor([0.3] + [1.0] * 6)
-        return F.cross_entropy(colour, colours, weight[: self.classes[0]], ignore_index=-1) + F.cross_entropy(
-            shape, shapes, weight[: self.classes[1]], ignore_index=-1
-        )
+    def forward(self, features: torch.Tensor, names: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+        """The loss of features B x C x h x w against labels B x SHARES h x SHARES w (-1: outside of the picture)."""
+        logits = F.pixel_shuffle(self.head(features), SHARES).split(self.classes, dim=1)
+        losses = []
+        for part, labels in zip(logits, (names, colours)):
+            weight = torch.ones(part.shape[1])
+            weight[0] = 0.3
+            losses.append(F.cross_entropy(part.float(), labels, weight, ignore_index=-1))
+        return losses[0] + losses[1]
 
-
-def labelled_scenes(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Views B x 3 x S x S, colours and shapes B x S/2 x S/2 (0 = background, -1 = padding) for the first phase."""
-    rng = np.random.default_rng([step, 0])
-    side = CONFIG.sam_image_encoder.img_size
-    views, maps = [], []
-    for _ in range(WARMUP_IMAGES):
-        scene = referring.random_scene(rng)
-        view, inner = sam_view(scene.image, side)
-        colours = {item.id: list(COLOURS).index(item.colour) + 1 for item in scene.objects}
-        shapes = {item.id: SHAPES.index(item.shape) + 1 for item in scene.objects}
-        both = torch.from_numpy(np.stack([_label_map(scene, colours), _label_map(scene, shapes)]))[None].float()
-        fitted = F.pad(
-            F.interpolate(both, size=inner, mode="nearest-exact"), (0, side - inner[1], 0, side - inner[0]), value=-1
-        )
-        views.append(view)
-        maps.append(F.interpolate(fitted, scale_factor=0.5, mode="nearest-exact")[0].long())
-    stacked = torch.stack(maps)
-    return torch.stack(views), stacked[:, 0], stacked[:, 1]
+    def batch(self, world: World, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Views B x 3 x S x S, names and colours as `forward` takes them, of scenes that no other step sees."""
+        rng = np.random.default_rng([step, 0])
+        side = CONFIG.sam_image_encoder.img_size
+        views, maps = [], []
+        for _ in range(WARMUP_IMAGES):
+            scene = referring.random_scene(world, rng)
+            view, inner = sam_view(scene.image, side)
+            names = {item.id: self.names.index(item.name) for item in scene.objects}
+            colours = {item.id: ("", *COLOURS).index(item.colour) + 1 for item in scene.objects}
+            both = torch.from_numpy(np.stack([_label_map(scene, names), _label_map(scene, colours)]))[None].float()
+            fitted = F.pad(
+                F.interpolate(both, size=inner, mode="nearest-exact"), (0, side - inner[1], 0, side - inner[0]), value=-1
+            )
+            scale = SHARES / CONFIG.sam_image_encoder.patch_size
+            views.append(view)
+            maps.append(F.interpolate(fitted, scale_factor=scale, mode="nearest-exact")[0].long())
+        stacked = torch.stack(maps)
+        return torch.stack(views), stacked[:, 0], stacked[:, 1]
 
 
 class Pointer(nn.Module):
@@ -199,25 +204,28 @@ class Pointer(nn.Module):
             fitted = F.interpolate(target[None].float(), size=inner, mode="area")[0]
             padded = F.pad(fitted, (0, side - inner[1], 0, side - inner[0]))
             covered.append(F.avg_pool2d(padded, patch))
-        keys = self.key(out["prompts"])
-        places = torch.einsum("nc,nchw->nhw", keys[:, 1:], self.value(out["features"])[batch.owner])
+        keys = self.key(out["prompts"].float())
+        places = torch.einsum("nc,nchw->nhw", keys[:, 1:], self.value(out["features"].float())[batch.owner])
         return F.binary_cross_entropy_with_logits(places / 8 + keys[:, :1, None], torch.cat(covered))
 
 
-def warm_up(model: EvfSam, work: Path) -> None:
-    """First phase: the image encoder learns colours and shapes, pixel by pixel."""
-    done = work / "encoder.pt"
-    encoder = model.visual_model.image_encoder
-    if done.is_file():
-        encoder.load_state_dict(torch.load(done, weights_only=True))
-        return
-    labeller = Labeller()
+def warm_up(world: World, model: EvfSam, work: Path) -> None:
+    """First phase: the image encoder learns names and colours, pixel by pixel; goes on where it was stopped."""
+    encoder, labeller, first = model.visual_model.image_encoder, Labeller(world), 0
     optimizer = torch.optim.AdamW([*encoder.parameters(), *labeller.parameters()], WARMUP_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARMUP_RATE, WARMUP_STEPS, pct_start=0.1)
+    parts = {"encoder": encoder, "labeller": labeller, "optimizer": optimizer, "schedule": schedule}
+    kept = work / "encoder.pt"
+    if kept.is_file():
+        state = torch.load(kept, weights_only=True)
+        first = state["step"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
     started, total = time.monotonic(), 0.0
-    for step in range(1, WARMUP_STEPS + 1):
-        views, colours, shapes = labelled_scenes(step)
-        loss = labeller(model.embed_images(views), colours, shapes)
+    for step in range(first + 1, WARMUP_STEPS + 1):
+        views, names, colours = labeller.batch(world, step)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = labeller(model.embed_images(views), names, colours)
         loss.backward()
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
@@ -225,9 +233,12 @@ def warm_up(model: EvfSam, work: Path) -> None:
         optimizer.zero_grad()
         total += float(loss.detach()) / 50
         if step % 50 == 0:
-            print(f"warm-up {step} loss {total:.4f} s/step {(time.monotonic() - started) / step:.3f}", flush=True)
+            pace = (time.monotonic() - started) / (step - first)
+            print(f"warm-up {step} loss {total:.4f} s/step {pace:.3f}", flush=True)
             total = 0.0
-    torch.save(encoder.state_dict(), done)
+        if step % 250 == 0 or step == WARMUP_STEPS:
+            torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, kept.with_suffix(".new"))
+            kept.with_suffix(".new").rename(kept)
 
 
 def initialise(model: EvfSam) -> EvfSam:
@@ -250,21 +261,22 @@ def enlarged(model: EvfSam, config: EvfSamConfig) -> EvfSam:
 
 @torch.inference_mode()
 def measure(
+    world: World,
     model: EvfSam,
     tokenizer: Tokenizer,
     scenes: int,
     seed: int,
     variety: float = 0.0,
     unseen: bool = False,
-    short_share: float = 0.6,
+    short_share: float = 0.35,
 ) -> np.ndarray:
     """One row an expression of held-out scenes: the number of objects it means (0: absent), IoU and score."""
     model.eval()
     rows: list[tuple[int, float, float]] = []
-    rng = np.random.default_rng([referring.HELD_OUT, seed])
+    rng, kinds = np.random.default_rng([referring.HELD_OUT, seed]), referring.all_kinds(world)
     for _ in range(0, scenes, IMAGES_A_STEP):
-        picked = [referring.compressed(referring.random_scene(rng, unseen), 82) for _ in range(IMAGES_A_STEP)]
-        worded = [(scene, referring.expressions(scene.objects, rng, variety, short_share)) for scene in picked]
+        picked = [referring.random_scene(world, rng, unseen) for _ in range(IMAGES_A_STEP)]
+        worded = [(scene, referring.expressions(scene.objects, kinds, rng, variety, short_share)) for scene in picked]
         examples = [scene_example(scene, pairs, tokenizer, model.config) for scene, pairs in worded]
         out = forward(model, Batch.collate(examples))
         meant = [len(ids) for _, pairs in worded for _, ids in pairs]
@@ -289,7 +301,7 @@ def figures(rows: np.ndarray, threshold: float) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
-def report(model: EvfSam, tokenizer: Tokenizer, scenes: int = 600) -> None:
+def report(world: World, model: EvfSam, tokenizer: Tokenizer, scenes: int = 600) -> None:
     """Print the figures of finished weights on scenes that neither trained them nor set their threshold."""
     threshold = model.config.presence_threshold
     print(json.dumps({"threshold": threshold, "parameters": sum(p.numel() for p in model.parameters())}))
@@ -297,9 +309,9 @@ def report(model: EvfSam, tokenizer: Tokenizer, scenes: int = 600) -> None:
         "true expression": {"short_share": 0.0},
         "with synonyms": {"short_share": 0.0, "variety": 1.0},
         "with short ones": {"short_share": 1.0},
-        "held-out combinations": {"short_share": 0.0, "unseen": True},
+        "held-out looks": {"short_share": 0.0, "unseen": True},
     }.items():
-        rows = measure(model, tokenizer, scenes, 2, **options)  # type: ignore[arg-type]
+        rows = measure(world, model, tokenizer, scenes, 2, **options)  # type: ignore[arg-type]
         print(json.dumps({"set": name, "expressions": len(rows), **figures(rows, threshold)}), flush=True)
 
 
@@ -313,23 +325,24 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    world = World(Cutouts.load(fetch()))
     if options.report:
         model = load_model(options.out)
-        return report(model, load_tokenizer(options.out, model.config))
+        return report(world, model, load_tokenizer(options.out, model.config))
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = options.work / "sentencepiece.bpe.model"
     if not pieces.is_file():
-        referring.train_vocabulary(pieces)
+        referring.train_vocabulary(world, pieces)
     tokenizer = Tokenizer(pieces, CONFIG.beit3.max_text_tokens)
     model = initialise(EvfSam(CONFIG))
-    warm_up(model, options.work)
+    warm_up(world, model, options.work)
     best = 0.6
 
     def after_step(step: int, model: EvfSam) -> None:
         nonlocal best
         if step % 300:
             return
-        rows = measure(model, tokenizer, 150, 0)
+        rows = measure(world, model, tokenizer, 150, 0)
         found = figures(rows, threshold := presence_threshold(rows))
         print(f"held-out {step} {json.dumps({**found, 'threshold': threshold})}", flush=True)
         if found["iou"] > best:
@@ -344,11 +357,11 @@ def main() -> None:
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 
-    phase("follow", model, Pool(model, tokenizer).batch, FOLLOW)
-    phase("together", model, lambda step: fresh_batch(step, tokenizer, CONFIG), TOGETHER)
+    phase("follow", model, Pool(world, model, tokenizer).batch, FOLLOW)
+    phase("together", model, lambda step: fresh_batch(world, step, tokenizer, CONFIG), TOGETHER)
     model = enlarged(model, FINE)
-    phase("sharpen", model, lambda step: fresh_batch(step, tokenizer, FINE), SHARPEN)
-    threshold = presence_threshold(measure(model, tokenizer, 600, 1))
+    phase("sharpen", model, lambda step: fresh_batch(world, step, tokenizer, FINE), SHARPEN)
+    threshold = presence_threshold(measure(world, model, tokenizer, 600, 1))
     model.config = replace(model.config, presence_threshold=threshold)
     save_folder(model, pieces, options.out)
 

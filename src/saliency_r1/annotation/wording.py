@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "pink", "white", "grey", "black")
 SYNONYMS: dict[str, tuple[str, str]] = {
     "red": ("crimson", "scarlet"),
     "green": ("emerald", "leaf-green"),
