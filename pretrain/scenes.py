@@ -17,13 +17,15 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-import render as scenes
 import yaml
 from PIL import Image
+from world.cutouts import Cutouts, fetch
+from world.scenes import Scene, World
 
 from saliency_r1.data.catalogue import describe_archive, write_catalogue
 
 EPOCH = (2026, 1, 1, 0, 0, 0)
+LICENCE = "Apache-2.0; drawings: MIT, Microsoft Fluent Emoji (LICENSE-fluent-emoji.txt)"
 LAYOUTS = {"sod": "pairs", "sis": "coco", "cosod": "groups"}
 Files = Iterator[tuple[str, bytes]]
 
@@ -42,13 +44,13 @@ def png(mask: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def attributes(named: dict[str, scenes.Scene]) -> tuple[str, bytes]:
+def attributes(named: dict[str, Scene]) -> tuple[str, bytes]:
     """The member `attributes.json`: for each image the objects in it, salient or not."""
     rows = {name: [item.to_json() for item in scene.objects] for name, scene in named.items()}
     return "attributes.json", json.dumps(rows).encode()
 
 
-def pairs(named: dict[str, scenes.Scene]) -> Files:
+def pairs(named: dict[str, Scene]) -> Files:
     """Folders of images and masks, as DUTS."""
     for name, scene in named.items():
         yield f"images/{name}.jpg", jpeg(scene.image)
@@ -56,7 +58,7 @@ def pairs(named: dict[str, scenes.Scene]) -> Files:
     yield attributes(named)
 
 
-def groups(named: dict[str, scenes.Scene]) -> Files:
+def groups(named: dict[str, Scene]) -> Files:
     """Folders of images and masks by group, as CoCA."""
     for name, scene in named.items():
         yield f"image/{name}.jpg", jpeg(scene.image)
@@ -64,7 +66,7 @@ def groups(named: dict[str, scenes.Scene]) -> Files:
     yield attributes(named)
 
 
-def coco(named: dict[str, scenes.Scene]) -> Files:
+def coco(named: dict[str, Scene]) -> Files:
     """Images with COCO instance annotations, as the releases of ILSO and SIS10K; `salient` marks the ground truth."""
     from pycocotools import mask as rle
 
@@ -94,16 +96,16 @@ def coco(named: dict[str, scenes.Scene]) -> Files:
     yield attributes(named)
 
 
-def draw(task: str, count: int, group_size: int, unseen: bool, seed: tuple[int, ...]) -> dict[str, scenes.Scene]:
+def draw(world: World, task: str, count: int, group_size: int, unseen: bool, seed: tuple[int, ...]) -> dict[str, Scene]:
     """`count` scenes by name; for CoSOD `count` groups of `group_size` images named `<group>/<number>`."""
     rng = np.random.default_rng(seed)
     if task == "cosod":
         named = {}
         for group in range(count):
-            for index, scene in enumerate(scenes.cosod_group(rng, group_size, unseen)):
+            for index, scene in enumerate(world.group(rng, group_size, unseen)):
                 named[f"group{group:03d}/{index}"] = scene
         return named
-    maker = scenes.sod_scene if task == "sod" else scenes.sis_scene
+    maker = world.sod if task == "sod" else world.sis
     return {f"{index:04d}": maker(rng, unseen) for index in range(count)}
 
 
@@ -117,17 +119,18 @@ def write_zip(path: Path, members: Files) -> None:
 def main() -> None:
     """Render, pack and describe every data set of the section `scenes`."""
     options = yaml.safe_load(Path("pretrain/params.yaml").read_text())["scenes"]
+    world = World(Cutouts.load(fetch()))
     folder = Path("embedded/datasets")
     folder.mkdir(parents=True, exist_ok=True)
     entries: dict[str, Any] = {}
     for name, splits in options["datasets"].items():
         task, unseen = name.split("-")[1], name.endswith("-unseen")
-        entry: dict[str, Any] = {"task": task, "layout": LAYOUTS[task], "licence": "Apache-2.0", "verified": True}
+        entry: dict[str, Any] = {"task": task, "layout": LAYOUTS[task], "licence": LICENCE, "verified": True}
         entry["splits"] = {}
         for split, count in splits.items():
             path = folder / f"{name}-{split}.zip"
             seed = (options["seed"], crc32(f"{name}/{split}".encode()))
-            named = draw(task, count, options["group_size"], unseen, seed)
+            named = draw(world, task, count, options["group_size"], unseen, seed)
             packer = {"sod": pairs, "sis": coco, "cosod": groups}[task]
             write_zip(path, packer(named))
             entry["splits"][split] = {
