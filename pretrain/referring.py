@@ -46,7 +46,7 @@ class Claim:
         )
 
 
-def train_vocabulary(world: World, path: Path) -> None:
+def train_vocabulary(world: World, path: Path, size: int = PIECES) -> None:
     """A sentencepiece model over generated phrases, unknown, begin and end first, as in BEiT-3's own."""
     rng = np.random.default_rng(HELD_OUT - 1)
     kinds = all_kinds(world)
@@ -57,7 +57,7 @@ def train_vocabulary(world: World, path: Path) -> None:
             sentence_iterator=iter(lines),
             model_prefix=f"{folder}/model",
             model_type="bpe",
-            vocab_size=PIECES,
+            vocab_size=size,
             character_coverage=1.0,
             required_chars=letters.lower(),
             normalization_rule_name="nmt_nfkc_cf",

@@ -43,3 +43,11 @@ def samples(tmp_path_factory):
     """A folder with two samples a task, and their rows."""
     folder = tmp_path_factory.mktemp("samples")
     return folder, write_samples(folder)
+
+
+@pytest.fixture(scope="session")
+def pretrain_on_path(request):
+    """The scripts of pretrain/ import one another by name, as scripts do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(request.config.rootpath / "pretrain")
+        yield

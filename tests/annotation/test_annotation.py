@@ -92,7 +92,7 @@ def test_plain_wording_has_no_synonyms(samples):
     for seed in range(20):
         (said,) = OfflineAnnotator(0.0).write([Try(subject, 0, 1, (seed,))])
         for item, expression in zip([o for o in objects[0] if o["salient"]], said.expressions):
-            assert f"{item['colour']} {item['shape']}" in expression.text
+            assert f"{item['colour']} {item['name']}".strip() in expression.text
 
 
 def test_a_photograph_without_attributes_is_measured():
@@ -127,11 +127,11 @@ def test_measured_objects_carry_the_names_and_ids_of_the_annotations():
     meta = json.dumps({"objects": [[{"id": 1, "name": "cat"}, {"id": 4, "phrase": "The wet dog"}]]})
     (found,) = objects_of(meta, [Image.new("RGB", (30, 30), "red")], [{1: mask[0], 4: mask[1]}], None)
     assert [(item["id"], item["place"]) for item in found] == [(1, "top"), (4, "bottom")]
-    assert [(item["colour"], item["shape"]) for item in found] == [("red", "cat"), ("", "wet dog")]
+    assert [(item["colour"], item["name"]) for item in found] == [("red", "cat"), ("", "wet dog")]
 
 
 def thing(number, place="left", **changes):
-    return {"id": number, "colour": "red", "shape": "circle", "size": "large", "tone": "vivid", "place": place,
+    return {"id": number, "colour": "red", "name": "car", "size": "large", "tone": "vivid", "place": place,
             "salient": True, **changes}  # fmt: skip
 
 
@@ -153,25 +153,37 @@ def test_instances_that_look_alike_are_told_apart_by_place():
 
 
 def test_a_shared_object_is_named_alike_in_every_image_and_a_distractor_is_not():
-    objects = [[thing(1, place), thing(2, "top", shape="ring", salient=False)] for place in ("left", "right", "bottom")]
+    objects = [[thing(1, place), thing(2, "top", name="ball", salient=False)] for place in ("left", "right", "bottom")]
     seen = set()
     for said in proposals("cosod", objects, variety=0.7, vagueness=0.4):
         shared = shared_words(said) - {"the"}
-        assert len(shared) >= 2, "its colour and its shape"
+        assert len(shared) >= 2, "its colour and its name"
         seen.add(frozenset(shared))
     assert len(seen) > 5, "but not in the same words in every group"
 
 
 def test_a_colour_that_differs_is_no_part_of_a_shared_name():
-    objects = [[thing(1, colour=colour, shape="cat")] for colour in ("black", "white")]
+    objects = [[thing(1, colour=colour, name="cat")] for colour in ("black", "white")]
     for said in proposals("cosod", objects, variety=0.0):
         assert shared_words(said) >= {"cat"}
         assert not {"black", "white"} & set(said.reasoning.split())
 
 
-def test_vague_expressions_leave_the_shape_open_and_the_reasoning_does_not():
+def test_vague_expressions_leave_open_what_it_is_and_the_reasoning_does_not():
     for said in proposals("sod", [[thing(1)]], variety=0.0, vagueness=1.0):
         assert "red object" in said.expressions[0].text
-        assert "red circle" in said.reasoning
+        assert "red car" in said.reasoning
     texts = [said.expressions[0].text for said in proposals("sod", [[thing(1)]], variety=0.0, vagueness=0.5)]
     assert 5 < sum("object" in text for text in texts) < 25
+
+
+def test_a_thing_of_a_known_family_is_called_by_that_now_and_then():
+    car = thing(1, family="vehicle", also=("automobile", "sedan"))
+    texts = [said.expressions[0].text for said in proposals("sod", [[car]], variety=0.0, vagueness=1.0)]
+    assert all("car" not in text for text in texts)
+    for word in ("the vehicle", "red vehicle", "red object"):
+        assert any(word in text for text in texts), word
+    varied = " ".join(said.expressions[0].text for said in proposals("sod", [[car]], variety=1.0))
+    assert "sedan" in varied
+    assert "automobile" not in varied, "at full variety the rare word is taken"
+    assert "car" not in varied.split()
