@@ -75,7 +75,13 @@ def nouns(world: World) -> list[str]:
 
 def repetition(rng: np.random.Generator, nouns: Sequence[str]) -> tuple[str, str]:
     """A text of random words, phrases and markup, to be repeated: every token gets an embedding that way."""
-    vocabulary = [*WORDS, *nouns, *nouns, *wording.SYNONYMS, *(word for pair in wording.SYNONYMS.values() for word in pair)]
+    vocabulary = [
+        *WORDS,
+        *nouns,
+        *nouns,
+        *wording.SYNONYMS,
+        *(word for pair in wording.SYNONYMS.values() for word in pair),
+    ]
     parts: list[str] = []
     for _ in range(int(rng.integers(2, 6))):
         opening = rng.choice(("", "the ", "The ", "There is ", "In "), p=(0.4, 0.3, 0.1, 0.1, 0.1))

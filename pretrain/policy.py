@@ -50,7 +50,7 @@ def build(world: World, seed: int, vocabulary: int, runs: Path) -> Policy:
     if not (runs / "tokenizer").is_dir():
         language.build_tokenizer(world, seed, vocabulary).save_pretrained(runs / "tokenizer")
     tokenizer = Qwen2Tokenizer.from_pretrained(runs / "tokenizer")
-    size = {"shortest_edge": 32 * 32, "longest_edge": 160 * 160}
+    size = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
     vision: dict[str, Any] = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2, "size": size}
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**vision),
@@ -194,9 +194,7 @@ def evaluate(policy: Policy, world: World, count: int, seed: int) -> dict[str, f
     held_out = [world.anything(rng) for _ in range(count)]
     prompts = [policy.prompt([scene.image], language.DESCRIBE_ONE[0]) for scene in held_out]
     answers = [
-        response.text
-        for start in range(0, count, 50)
-        for response in policy.generate(prompts[start : start + 50], 90)
+        response.text for start in range(0, count, 50) for response in policy.generate(prompts[start : start + 50], 90)
     ]
     return score_descriptions(answers, [scene.objects for scene in held_out])
 
@@ -303,11 +301,17 @@ def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> 
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
-        total_language, total_visual = total_language + float(language_loss.detach()), total_visual + float(shown.detach())
+        total_language, total_visual = (
+            total_language + float(language_loss.detach()),
+            total_visual + float(shown.detach()),
+        )
         done = step + 1
         if done % 50 == 0:
             pace = (time.time() - started) / (done - first)
-            print(f"step {done} loss {total_language / 50:.4f} visual {total_visual / 50:.4f} {pace:.2f} s/step", flush=True)
+            print(
+                f"step {done} loss {total_language / 50:.4f} visual {total_visual / 50:.4f} {pace:.2f} s/step",
+                flush=True,
+            )
             total_language = total_visual = 0.0
         if done % options["checkpoint_every"] == 0 or done == total:
             runs.mkdir(parents=True, exist_ok=True)

@@ -174,7 +174,9 @@ class Labeller(nn.Module):
             colours = {item.id: ("", *COLOURS).index(item.colour) + 1 for item in scene.objects}
             both = torch.from_numpy(np.stack([_label_map(scene, names), _label_map(scene, colours)]))[None].float()
             fitted = F.pad(
-                F.interpolate(both, size=inner, mode="nearest-exact"), (0, side - inner[1], 0, side - inner[0]), value=-1
+                F.interpolate(both, size=inner, mode="nearest-exact"),
+                (0, side - inner[1], 0, side - inner[0]),
+                value=-1,
             )
             scale = SHARES / CONFIG.sam_image_encoder.patch_size
             views.append(view)
@@ -237,7 +239,9 @@ def warm_up(world: World, model: EvfSam, work: Path) -> None:
             print(f"warm-up {step} loss {total:.4f} s/step {pace:.3f}", flush=True)
             total = 0.0
         if step % 250 == 0 or step == WARMUP_STEPS:
-            torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, kept.with_suffix(".new"))
+            torch.save(
+                {"step": step, **{name: part.state_dict() for name, part in parts.items()}}, kept.with_suffix(".new")
+            )
             kept.with_suffix(".new").rename(kept)
 
 

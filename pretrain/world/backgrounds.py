@@ -21,7 +21,15 @@ MUTED = (
 )  # fmt: skip
 SKIES = (((120, 160, 205), (208, 222, 232)), ((150, 165, 180), (214, 214, 210)), ((190, 170, 170), (238, 214, 184)),
          ((92, 108, 140), (176, 180, 190)))  # fmt: skip
-GROUNDS = ((112, 124, 82), (134, 120, 92), (172, 156, 122), (122, 122, 118), (98, 112, 84), (190, 184, 176), (92, 84, 76))
+GROUNDS = (
+    (112, 124, 82),
+    (134, 120, 92),
+    (172, 156, 122),
+    (122, 122, 118),
+    (98, 112, 84),
+    (190, 184, 176),
+    (92, 84, 76),
+)
 NOISES, NOISE_SIDE = 48, 256
 
 
@@ -76,7 +84,9 @@ def plain(rng: np.random.Generator, size: Size) -> Array:
 def texture(rng: np.random.Generator, size: Size) -> Array:
     """Stone, plaster, moss: two colours mixed by noise."""
     base, other = _pick(rng, MUTED), _pick(rng, MUTED)
-    return _tinted(noise(rng, size, rng.random()), base, rng.uniform(8, 25), other) + 5 * noise(rng, size, 0.9)[..., None]
+    return (
+        _tinted(noise(rng, size, rng.random()), base, rng.uniform(8, 25), other) + 5 * noise(rng, size, 0.9)[..., None]
+    )
 
 
 def landscape(rng: np.random.Generator, size: Size) -> Array:
@@ -127,7 +137,10 @@ def water(rng: np.random.Generator, size: Size) -> Array:
     """Waves, sand or grass: noise with a grain that is long in one direction."""
     long = (rng.uniform(2, 5), 0.5) if rng.random() < 0.7 else (0.5, rng.uniform(2, 5))
     base = _pick(rng, MUTED + GROUNDS + ((104, 132, 150), (120, 150, 150)))
-    return _tinted(noise(rng, size, 0.6, long), base, rng.uniform(8, 22)) + rng.uniform(0, 40) * _ramp(rng, size)[..., None]
+    return (
+        _tinted(noise(rng, size, 0.6, long), base, rng.uniform(8, 22))
+        + rng.uniform(0, 40) * _ramp(rng, size)[..., None]
+    )
 
 
 def patchwork(rng: np.random.Generator, size: Size) -> Array:

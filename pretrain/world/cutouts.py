@@ -29,7 +29,9 @@ SHA512 = "Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecg
 TABLE = Path(__file__).with_name("objects.yaml")
 SIDE = 128  # of a kept cut-out's square, pixels
 NEUTRAL = ("white", "grey", "black")
-CHROMATIC = 0.3  # share of chromatic pixels from which they, and not the neutral ones, name a thing: a red car has tyres
+CHROMATIC = (
+    0.3  # share of chromatic pixels from which they, and not the neutral ones, name a thing: a red car has tyres
+)
 CLEAR, UNCLEAR = 0.5, 0.4  # share among them from which their commonest colour is said; below which none is
 # Hue in degrees / 2, factors of saturation and of value; the first is the drawing as it is.
 NATURAL = ((0, 1.0, 1.0), (0, 1.0, 0.72), (0, 0.25, 0.9), (0, 0.3, 0.45))

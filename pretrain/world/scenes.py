@@ -115,7 +115,9 @@ def unknown_look(rng: np.random.Generator) -> Look:
         rgb = base + rng.uniform(-14, 14, 3) + shade[..., None]
         if rng.random() < 0.4:  # a second material
             other = np.array(list(NAMED_COLOURS.values())[rng.integers(len(NAMED_COLOURS))])
-            rgb = np.where((noise(rng, (SIDE, SIDE), 0.2) > rng.uniform(0.6, 1.5))[..., None], other + shade[..., None], rgb)
+            rgb = np.where(
+                (noise(rng, (SIDE, SIDE), 0.2) > rng.uniform(0.6, 1.5))[..., None], other + shade[..., None], rgb
+            )
         rgb = np.clip(rgb, 0, 255).astype(np.uint8)
         if colour := colour_of(rgb[inside]):
             break
@@ -125,13 +127,17 @@ def unknown_look(rng: np.random.Generator) -> Look:
     return Look(UNKNOWN, "", colour, np.dstack([rgb, alpha.astype(np.uint8)])[window])
 
 
-def _warped(pixels: NDArray[np.uint8], side: float, angle: float, mirror: bool, centre: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+def _warped(
+    pixels: NDArray[np.uint8], side: float, angle: float, mirror: bool, centre: NDArray[Any], size: tuple[int, int]
+) -> NDArray[np.float32]:
     """RGBA (premultiplied, float32 H x W x 4 in [0, 1]) of a cut-out of that side, turned, at a place of a canvas."""
     height, width = pixels.shape[:2]
     scale = side / np.sqrt(height * width)
     small = np.asarray(pixels[:, ::-1] if mirror else pixels, np.float32) / 255
     small = small * np.dstack([small[..., 3:]] * 3 + [np.ones_like(small[..., :1])])
-    small = cv2.resize(small, (max(3, round(width * scale)), max(3, round(height * scale))), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        small, (max(3, round(width * scale)), max(3, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
     matrix = cv2.getRotationMatrix2D(((small.shape[1] - 1) / 2, (small.shape[0] - 1) / 2), angle, 1.0)
     matrix[:, 2] += centre - np.array([(small.shape[1] - 1) / 2, (small.shape[0] - 1) / 2])
     return np.asarray(cv2.warpAffine(small, matrix, size, flags=cv2.INTER_LINEAR), np.float32)
@@ -142,7 +148,9 @@ def _side(rng: np.random.Generator, wish: Wish, large: int) -> float:
     return float(rng.uniform(low, high))
 
 
-def _compose(rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int]) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
+def _compose(
+    rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int]
+) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
     """The picture (float32, 0 to 255) and the visible masks of the wishes, drawn from back to front."""
     image = background(rng, size) / 255
     cells = rng.permutation(9)[: len(wishes)]

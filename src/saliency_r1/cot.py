@@ -1,6 +1,6 @@
 """The textual interface of the policy: render and parse `<think>`, `<answer>`, `<rg>` and `<ins>`.
 
-    <think>reasoning</think><answer><rg>the red circle at the left</rg></answer>
+    <think>reasoning</think><answer><rg>the red car at the left</rg></answer>
 
 Regions (`rg`) answer SOD and CoSOD, instances (`ins`) answer SIS. Source: arXiv 2511.00396 for the tags; the grammar
 around them is this project's.

@@ -2,7 +2,7 @@
 
 segmenter = load("embedded/models/segmenter")
 encoded = segmenter.encode(images)
-segments = segmenter.segment(encoded, [["the red ring"], ["the star", "the large blue circle"]])
+segments = segmenter.segment(encoded, [["the red car"], ["the dog", "the large blue balloon"]])
 """
 
 from saliency_r1.segmenter.backend import EncodedImage, EvfSamSegmenter

@@ -1,0 +1,85 @@
+"""What a model says to photographs: the share of answers that parse, and the S-measure where there are masks.
+
+    python benchmarks/photographs.py ../shared/data/real/ecssd_60             # images/*.jpg and masks/*.png
+    python benchmarks/photographs.py my-photographs --adapter artifacts/sft/adapter --examples /tmp/seen.png
+
+A folder holds `images/` and, optionally, `masks/` with the same stems; a folder without `images/` is searched for
+pictures as it is. Prints one JSON object; `--examples` draws the first answers with their maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from saliency_r1.metrics.saliency import s_measure
+from saliency_r1.prediction.predictor import Answer, Predictor, read_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+TILE = 200
+
+
+def photographs(folder: Path) -> list[tuple[Path, Path | None]]:
+    """Every picture of a folder with its mask, if there is one. Raises `SystemExit` where there is no picture."""
+    own = folder / "images" if (folder / "images").is_dir() else folder
+    found = sorted(path for path in own.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise SystemExit(f"{own}: no picture ({', '.join(SUFFIXES)}) in it")
+    masks = (folder / "masks" / f"{path.stem}.png" for path in found)
+    return [(path, mask if mask.is_file() else None) for path, mask in zip(found, masks)]
+
+
+def seen(path: Path, answer: Answer) -> Image.Image:
+    """A picture, the map found for it, and the words."""
+    tile = Image.new("RGB", (2 * TILE, TILE + 60), "white")
+    tile.paste(read_image(path).resize((TILE, TILE)), (0, 0))
+    tile.paste(Image.fromarray((answer.maps[0] * 255).astype(np.uint8)).resize((TILE, TILE)), (TILE, 0))
+    words = "; ".join(item.text for item in answer.expressions) or f"(does not parse) {answer.text}"
+    ImageDraw.Draw(tile).text((4, TILE + 4), textwrap.fill(words, 64)[:250], fill="black")
+    return tile
+
+
+def main() -> None:
+    """Answer every photograph and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--policy", type=Path, default=Path("artifacts/download/models/policy"))
+    parser.add_argument("--segmenter", type=Path, default=Path("artifacts/download/models/segmenter"))
+    parser.add_argument("--adapter", type=Path, default=Path("artifacts/cgpo/adapter"))
+    parser.add_argument("--max-pixels", type=int, default=16384, help="as policy.max_pixels of the training")
+    parser.add_argument("--examples", type=Path, help="a PNG to draw the first 24 answers into")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    predictor = Predictor.load(
+        options.policy, options.adapter, options.segmenter, max_new_tokens=128, min_pixels=1024,
+        max_pixels=options.max_pixels,
+    )  # fmt: skip
+    parsed, scores, words, tiles = [], [], Counter[str](), []
+    for path, mask in (pair for folder in options.folders for pair in photographs(folder)):
+        answer = predictor.predict([path], "sod")
+        parsed.append(not answer.errors)
+        words.update(item.text for item in answer.expressions)
+        if mask is not None:
+            scores.append(s_measure(answer.maps[0], np.asarray(Image.open(mask).convert("L")) / 255))
+        if options.examples and len(tiles) < 24:
+            tiles.append(seen(path, answer))
+    if tiles:
+        sheet = Image.new("RGB", (4 * 2 * TILE, -(-len(tiles) // 4) * (TILE + 60)), "white")
+        for index, tile in enumerate(tiles):
+            sheet.paste(tile, (index % 4 * 2 * TILE, index // 4 * (TILE + 60)))
+        sheet.save(options.examples)
+    found = {"photographs": len(parsed), "parsed": round(float(np.mean(parsed)), 4)}
+    if scores:
+        found["with_masks"], found["S"] = len(scores), round(float(np.mean(scores)), 4)
+    print(json.dumps({**found, "commonest": words.most_common(5)}))
+
+
+if __name__ == "__main__":
+    main()
