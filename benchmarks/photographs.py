@@ -61,7 +61,10 @@ def main() -> None:
         options.policy, options.adapter, options.segmenter, max_new_tokens=128, min_pixels=1024,
         max_pixels=options.max_pixels,
     )  # fmt: skip
-    parsed, scores, words, tiles = [], [], Counter[str](), []
+    parsed: list[bool] = []
+    scores: list[float] = []
+    words: Counter[str] = Counter()
+    tiles: list[Image.Image] = []
     for path, mask in (pair for folder in options.folders for pair in photographs(folder)):
         answer = predictor.predict([path], "sod")
         parsed.append(not answer.errors)

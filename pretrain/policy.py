@@ -221,7 +221,7 @@ def score_descriptions(answers: Sequence[str], scenes: Sequence[Sequence[SceneOb
     return {key: round(float(np.mean(values)), 4) for key, values in hits.items()}
 
 
-def quicken(visual: nn.Module) -> None:
+def quicken(visual: Any) -> None:
     """Let the tower compute its patch embedding as the product that it is, and its attention in single precision.
 
     On a CPU the convolution takes a third of the tower's time and attention in bfloat16 more than in float32.
@@ -240,7 +240,7 @@ def quicken(visual: nn.Module) -> None:
 
 def visual_loss(heads: nn.ModuleList, tokens: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of every attribute of every merged token; background, which is most, weighs little."""
-    weight = torch.ones(heads[0].out_features)
+    weight = torch.ones(heads[0](tokens[:1]).shape[1])
     weight[0] = 0.15
     losses = [
         nn.functional.cross_entropy(head(tokens), column, weight if index == 0 else None)
@@ -250,7 +250,7 @@ def visual_loss(heads: nn.ModuleList, tokens: Tensor, labels: Tensor) -> Tensor:
 
 
 def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> None:
-    """First the vision tower alone names what each token shows, then all of the model describes; resumes from `runs`."""
+    """First the vision tower alone names what each token shows, then all of the model describes; resumable."""
     torch.set_num_threads(options["threads"])
     material = Material(policy, world, options["pool"], options["seed"] + 1, options["shares"])
     quicken(policy.model.model.visual)

@@ -99,13 +99,13 @@ def claim(item: SceneObject, rng: np.random.Generator, short_share: float) -> Cl
 
 def ghost(objects: Sequence[SceneObject], kinds: Sequence[Kind], rng: np.random.Generator) -> Claim | None:
     """An expression that nothing in the scene answers to: a thing of it with another name, or another colour."""
-    item = objects[rng.integers(len(objects))]
+    item = objects[int(rng.integers(len(objects)))]
     for _ in range(20):
         if item.colour and rng.random() < 0.35:
             colours = [colour for colour in wording.COLOURS if colour != item.colour]
             said = Claim(replace(item, colour=colours[rng.integers(len(colours))]), False, bool(rng.random() < 0.3))
         else:
-            kind = kinds[rng.integers(len(kinds))]
+            kind = kinds[int(rng.integers(len(kinds)))]
             colour = item.colour if rng.random() < 0.6 else ""
             other = replace(item, name=kind.name, also=kind.also, family=kind.family, colour=colour)
             said = Claim(other, bool(rng.random() < 0.2), bool(rng.random() < 0.3))

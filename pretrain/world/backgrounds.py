@@ -115,7 +115,7 @@ def indoors(rng: np.random.Generator, size: Size) -> Array:
     width, height = size
     edge = int(height * rng.uniform(0.35, 0.75))
     wall = plain(rng, (width, edge))
-    base = _pick(rng, GROUNDS + ((150, 112, 80), (120, 86, 62), (184, 150, 114)))
+    base = _pick(rng, (*GROUNDS, (150, 112, 80), (120, 86, 62), (184, 150, 114)))
     floor = _tinted(noise(rng, (width, height - edge), 0.5, (6.0, 0.5)), base, rng.uniform(4, 10))
     boards = ((np.arange(width) + rng.integers(20)) % int(rng.integers(14, 40)) == 0).astype(np.float32)
     floor = floor - 12 * boards[None, :, None] * rng.integers(2)

@@ -136,7 +136,7 @@ def _cropped(image: Image.Image) -> NDArray[np.uint8]:
 def looks(kind: Kind, drawing: str, pixels: NDArray[np.uint8], hues: str) -> list[Look]:
     """A drawing in every colouring whose colour is clear, or clearly none; one of each, that of the drawing first."""
     found: dict[str, Look] = {}
-    small = cv2.resize(pixels, (48, 48), interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(pixels, (48, 48), interpolation=cv2.INTER_AREA), np.uint8)
     for change in NATURAL if hues == "natural" else ANY:
         changed = shifted(small, *change)
         colour = colour_of(changed[changed[..., 3] > 200][:, :3])

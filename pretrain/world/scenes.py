@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from world.backgrounds import background, noise
-from world.cutouts import Cutouts, Kind, Look, colour_of
 
 from saliency_r1.annotation.attributes import NAMED_COLOURS, PLACES
+from world.backgrounds import background, noise
+from world.cutouts import Cutouts, Kind, Look, colour_of
 
 Range = tuple[float, float]
 SIZES = ("large", "small")
@@ -133,13 +133,14 @@ def _warped(
     """RGBA (premultiplied, float32 H x W x 4 in [0, 1]) of a cut-out of that side, turned, at a place of a canvas."""
     height, width = pixels.shape[:2]
     scale = side / np.sqrt(height * width)
-    small = np.asarray(pixels[:, ::-1] if mirror else pixels, np.float32) / 255
+    small: NDArray[Any] = np.asarray(pixels[:, ::-1] if mirror else pixels, np.float32) / 255
     small = small * np.dstack([small[..., 3:]] * 3 + [np.ones_like(small[..., :1])])
     small = cv2.resize(
         small, (max(3, round(width * scale)), max(3, round(height * scale))), interpolation=cv2.INTER_AREA
     )
-    matrix = cv2.getRotationMatrix2D(((small.shape[1] - 1) / 2, (small.shape[0] - 1) / 2), angle, 1.0)
-    matrix[:, 2] += centre - np.array([(small.shape[1] - 1) / 2, (small.shape[0] - 1) / 2])
+    middle = (small.shape[1] - 1) / 2, (small.shape[0] - 1) / 2
+    matrix: NDArray[Any] = cv2.getRotationMatrix2D(middle, angle, 1.0)
+    matrix[:, 2] += centre - np.array(middle)
     return np.asarray(cv2.warpAffine(small, matrix, size, flags=cv2.INTER_LINEAR), np.float32)
 
 
@@ -168,8 +169,8 @@ def _compose(
         side = _side(rng, wish, large) * min(size)
         # Large things near the border are pulled in, so that they are cut off a little at most.
         centre = np.clip(centre, 0.4 * side, np.array(size) - 0.4 * side)
-        layer = _warped(wish.look.pixels, side, rng.normal(0, 9), bool(rng.integers(2)), centre, size)
-        alpha = layer[..., 3]
+        layer: NDArray[Any] = _warped(wish.look.pixels, side, rng.normal(0, 9), bool(rng.integers(2)), centre, size)
+        alpha: NDArray[Any] = layer[..., 3]
         masks[index] = alpha > 0.5
         for other in range(len(wishes)):
             if other != index:
@@ -181,11 +182,12 @@ def _compose(
         colour = layer[..., :3] * np.clip(shade, 0.75, 1.25)[..., None]
         if wish.tone == "faint":
             blur = rng.uniform(0.7, 1.3)
-            both = cv2.GaussianBlur(np.dstack([colour, alpha]).astype(np.float32), (0, 0), blur)
+            both: NDArray[Any] = cv2.GaussianBlur(np.dstack([colour, alpha]).astype(np.float32), (0, 0), blur)
             both *= rng.uniform(0.34, 0.46)
             colour, alpha = both[..., :3], both[..., 3]
         else:
-            offset = np.float32([[1, 0, -light[0] * side * 0.12], [0, 1, (0.5 - 0.5 * light[1]) * side * 0.12]])
+            fall = -light[0] * side * 0.12, (0.5 - 0.5 * light[1]) * side * 0.12
+            offset = np.array([[1, 0, fall[0]], [0, 1, fall[1]]], np.float32)
             shadow = cv2.warpAffine(alpha, offset, size)
             image = image * (1 - rng.uniform(0.2, 0.45) * cv2.GaussianBlur(shadow, (0, 0), side * 0.07))[..., None]
         image = image * (1 - alpha[..., None]) + colour
@@ -209,7 +211,7 @@ def _place(mask: NDArray[np.bool_]) -> str | None:
 
 
 def render(rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int]) -> Scene:
-    """Draw things on a fresh background of `size` (width, height), all of them to be seen and in places of their own."""
+    """Draw things on a fresh background of `size` (width, height), all to be seen and in places of their own."""
     for _ in range(100):
         image, masks = _compose(rng, wishes, size)
         enough = [0.5 * (0.6 * _smallest(wish) * min(size)) ** 2 for wish in wishes]

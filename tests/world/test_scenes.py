@@ -104,7 +104,7 @@ def test_no_two_words_of_the_table_are_the_same(cutouts):
 
 def test_a_package_that_is_not_the_pinned_one_is_refused(cutouts, tmp_path):
     (tmp_path / "package.tgz").write_bytes(b"something else")
-    with pytest.raises(ValueError, match="not the .* that was pinned"):
+    with pytest.raises(ValueError, match=r"not the .* that was pinned"):
         cutouts.fetch(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_a_drawing_that_the_package_lacks_is_named(cutouts, tmp_path):
         member.size = buffer.tell()
         buffer.seek(0)
         archive.addfile(member, buffer)
-    with pytest.raises(ValueError, match="has no drawing 🐕 .1f415."):
+    with pytest.raises(ValueError, match=r"has no drawing 🐕 .1f415."):
         cutouts.Cutouts.load(tmp_path / "p.tgz")
 
 
