@@ -174,9 +174,14 @@ class Material:
         return self.policy.collate(prompts, answers), torch.cat(labels)
 
     def views(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixel values, grids and token labels of `size` pictures, also a function of (seed, step) alone."""
+        """Pixel values, grids and token labels of `size` pictures, also a function of (seed, step) alone.
+
+        They have equally many tokens: kernels are made for a shape and kept, and every new shape costs time and memory.
+        """
         rng = np.random.default_rng((seed, step, 1))
-        chosen = rng.integers(len(self.images), size=size)
+        counts = np.array([len(labels) for labels in self.labels])
+        same = np.nonzero(counts == counts[rng.integers(len(counts))])[0]
+        chosen = rng.choice(same, size)
         images = [self.images[i] for i in chosen]
         return pixel_values(self.policy, images), grids(images), torch.cat([self.labels[i] for i in chosen])
 
@@ -280,7 +285,7 @@ def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> 
     started, total_language, total_visual = time.time(), 0.0, 0.0
     for step in range(first, total):
         seen.clear()
-        with torch.autocast("cpu", torch.bfloat16, enabled=options["autocast"]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options["autocast"] and step < looks):
             if step < looks:
                 pixels, grid, labels = material.views(step, options["look_batch"], options["seed"])
                 model.model.visual(pixels, grid_thw=grid)
