@@ -1,7 +1,7 @@
 """CGPO beside the other algorithms and beside controls, at equal generated responses, over several seeds.
 
-    python -m saliency_r1.launch --nproc-per-node 2 benchmarks/cgpo_vs_grpo.py             # everything, five seeds
-    python -m saliency_r1.launch --nproc-per-node 2 benchmarks/cgpo_vs_grpo.py --arms cgpo # does CGPO beat its start?
+    python -m saliency_r1.runtime.launch --nproc-per-node 2 benchmarks/cgpo_vs_grpo.py       # everything, five seeds
+    python -m saliency_r1.runtime.launch --nproc-per-node 2 benchmarks/cgpo_vs_grpo.py --arms cgpo
     python benchmarks/cgpo_vs_grpo.py --show                       # the table and docs/cgpo-vs-grpo.png once more
 
 Needs artifacts/download, annotate and sft (`dvc repro sft`). Every run starts from the same SFT adapter; a seed decides
@@ -25,15 +25,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from saliency_r1 import processes
-from saliency_r1.files import write_json
-from saliency_r1.params import Cgpo, Params, load_yaml, parse_params
+from saliency_r1.params import Cgpo, Params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.report.calibration import expected_calibration_error, last_rollouts, reliability
-from saliency_r1.stage import prepare_torch
+from saliency_r1.rollout.environment import Environment
+from saliency_r1.runtime import processes
+from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.stage import prepare_torch
 from saliency_r1.training import cgpo, sft
-from saliency_r1.training.adapter import Optimiser
-from saliency_r1.training.rollouts import Environment
+from saliency_r1.training.optimiser import Optimiser
+from saliency_r1.yaml_loader import load_yaml
 
 DOWNLOAD, ANNOTATE, ADAPTER = Path("artifacts/download"), Path("artifacts/annotate"), Path("artifacts/sft/adapter")
 MEANS = ("reward", "parse_failures", "sampled_reward", "confidence", "calibration_error", "entropy", "tokens",
@@ -175,7 +176,7 @@ def answers(environment: Environment, policy: Policy, rows: Table) -> pl.DataFra
             for rollout in part
         ]
 
-    return pl.DataFrame(processes.spread(rows, records), infer_schema_length=None)
+    return pl.DataFrame(processes.map_sharded(rows, records), infer_schema_length=None)
 
 
 def interval(differences: np.ndarray, replicates: int = 10_000) -> tuple[float, float]:
@@ -316,7 +317,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="run nothing; print the table and draw the picture")
     arguments = parser.parse_args()
     # Runs of other settings are not continued: they would stand in one table with these.
-    params = parameters(arguments.set, {}).deciding(*SECTIONS)
+    params = parameters(arguments.set, {}).result_settings(*SECTIONS)
     settings = {"split": arguments.split, "samples": arguments.samples, "params": params}
     found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else None
     if found and json.loads(json.dumps(settings)) != {key: found[key] for key in settings} and not arguments.show:

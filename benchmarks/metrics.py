@@ -29,8 +29,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from saliency_r1.evaluation.folders import read_map, read_truth, score_folders
 from saliency_r1.metrics import Pair, SaliencyEvaluator, Truth, sm_and_iou
-from saliency_r1.metrics.folders import read_map, read_truth, score_folders
 
 Array = np.ndarray
 BATCH = 8

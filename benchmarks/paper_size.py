@@ -20,7 +20,7 @@ from typing import Any
 
 from rl_step import measured
 
-from saliency_r1.files import write_json
+from saliency_r1.runtime.files import write_json
 
 GENERATIONS = 8
 DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
@@ -71,10 +71,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from saliency_r1.params import load_params
-    from saliency_r1.stage import prepare_torch
+    from saliency_r1.rollout.environment import Environment
+    from saliency_r1.runtime.stage import prepare_torch
     from saliency_r1.training import sft
-    from saliency_r1.training.adapter import wrap
-    from saliency_r1.training.rollouts import Environment
+    from saliency_r1.training.optimiser import wrap
 
     params = load_params(f"profiles/paper-{arguments.size}.yaml")
     runtime = params.runtime.model_copy(update={"device": "auto"})

@@ -1,6 +1,6 @@
 """What CGPO and GRPO make of the same responses: right or wrong, sure or unsure.
 
-    python -m saliency_r1.launch --nproc-per-node 2 benchmarks/response_types.py
+    python -m saliency_r1.runtime.launch --nproc-per-node 2 benchmarks/response_types.py
     python benchmarks/response_types.py --prompts 200          # 1,600 responses instead of 8,000
 
 Samples 8 responses to each training prompt with the SFT policy, takes reward r and confidence c of each, and the
@@ -20,16 +20,17 @@ import numpy as np
 import polars as pl
 import torch
 
-from saliency_r1 import processes
-from saliency_r1.files import write_json
 from saliency_r1.params import Params, load_params
 from saliency_r1.policy import Policy
 from saliency_r1.report.calibration import response_types
-from saliency_r1.stage import prepare_torch
-from saliency_r1.training import advantages, confidence, sft
+from saliency_r1.rollout import confidence
+from saliency_r1.rollout.environment import Environment
+from saliency_r1.rollout.passes import passes
+from saliency_r1.runtime import processes
+from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.stage import prepare_torch
+from saliency_r1.training import advantages, sft
 from saliency_r1.training.cgpo import response_seed
-from saliency_r1.training.objective import passes
-from saliency_r1.training.rollouts import Environment
 
 DOWNLOAD, ADAPTER = Path("artifacts/download"), Path("artifacts/sft/adapter")
 GROUP = 8
@@ -166,7 +167,7 @@ def main() -> None:
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     order = np.random.default_rng(params.seed).permutation(len(rows := sft.read_rows(DOWNLOAD)))
     chosen = [{**rows[place], "place": int(place)} for place in order[: arguments.prompts]]
-    groups = processes.spread(chosen, lambda own: sample(policy, environment, own, params))
+    groups = processes.map_sharded(chosen, lambda own: sample(policy, environment, own, params))
     if not processes.is_main():
         return
     records = pl.DataFrame([record for group in groups for record in group], infer_schema_length=None)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saliency_r1.files import write_json
+from saliency_r1.runtime.files import write_json
 
 PROMPTS = 32
 GENERATIONS = 8
@@ -152,8 +152,8 @@ def world() -> tuple[Any, Any, Any]:
     """Parameters, the SFT policy ready to train, and what its answers are tried in."""
     from saliency_r1.params import load_params
     from saliency_r1.policy import Policy
-    from saliency_r1.stage import prepare_torch
-    from saliency_r1.training.rollouts import Environment
+    from saliency_r1.rollout.environment import Environment
+    from saliency_r1.runtime.stage import prepare_torch
 
     params, download = load_params("params.yaml"), Path("artifacts/download")
     device, dtype = prepare_torch(params.runtime, params.seed)
@@ -164,9 +164,7 @@ def world() -> tuple[Any, Any, Any]:
     return params, policy, Environment.load(params, download, device, dtype)
 
 
-def result(
-    seconds: Sequence[float], generating: Sequence[float], tokens: Sequence[int], device: Any
-) -> dict[str, Any]:
+def result(seconds: Sequence[float], generating: Sequence[float], tokens: Sequence[int], device: Any) -> dict[str, Any]:
     """Means over the updates but the first, and the most memory held: of the GPU, or of the process without one."""
     from saliency_r1.training.diagnostics import peak_memory
 

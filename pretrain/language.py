@@ -7,10 +7,11 @@ with markup in them. None of them judges what is salient and none answers in the
 from __future__ import annotations
 
 import numpy as np
+import render as scenes
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from saliency_r1.data import scenes, wording
+from saliency_r1.annotation import wording
 
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",

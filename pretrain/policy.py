@@ -17,6 +17,7 @@ from typing import Any
 
 import language
 import numpy as np
+import render as scenes
 import torch
 import yaml
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from saliency_r1.data import scenes
 from saliency_r1.policy import Policy, Prompt
 
 TOKEN = 16  # pixels on the side of a merged image token: patch size 8, 2 x 2 merged
@@ -159,16 +159,14 @@ def evaluate(policy: Policy, count: int, seed: int) -> dict[str, float]:
     held_out = [scenes.any_scene(rng) for _ in range(count)]
     prompts = [policy.prompt([scene.image], language.DESCRIBE_ONE[0]) for scene in held_out]
     answers = [
-        response.text
-        for start in range(0, count, 50)
-        for response in policy.generate(prompts[start : start + 50], 90)
+        response.text for start in range(0, count, 50) for response in policy.generate(prompts[start : start + 50], 90)
     ]
     return score_descriptions(answers, held_out)
 
 
 def score_descriptions(answers: list[str], held_out: list[scenes.Scene]) -> dict[str, float]:
     """Per attribute, the share of scenes in which the words read in order equal the truth; `all` = all of them."""
-    from saliency_r1.data.wording import SYNONYMS
+    from saliency_r1.annotation.wording import SYNONYMS
 
     canonical = {s: word for word, options in SYNONYMS.items() for s in options}
     hits = dict.fromkeys(("count", "colour", "shape", "size", "tone", "place", "all"), 0)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 from PIL import Image
+from render import Scene, SceneObject, any_scene, kinds, sis_scene, sod_scene
 
-from saliency_r1.data import wording
-from saliency_r1.data.scenes import Scene, SceneObject, any_scene, kinds, sis_scene, sod_scene
+from saliency_r1.annotation import wording
 
 PIECES = 400
 VARIETY = 0.15

@@ -17,10 +17,10 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import render as scenes
 import yaml
 from PIL import Image
 
-from saliency_r1.data import scenes
 from saliency_r1.data.catalogue import describe_archive, write_catalogue
 
 EPOCH = (2026, 1, 1, 0, 0, 0)

@@ -25,13 +25,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from saliency_r1.data.scenes import COLOURS, SHAPES, Scene
+from pretrain.render import COLOURS, SHAPES, Scene
 from saliency_r1.segmenter.beit3 import Beit3Config
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
 from saliency_r1.segmenter.loading import load_model, load_tokenizer, save_folder
 from saliency_r1.segmenter.preprocess import sam_view
 from saliency_r1.segmenter.tokenizer import Tokenizer
-from saliency_r1.training.segmenter import Batch, Example, Recipe, example, forward, train
+from saliency_r1.segmenter.training import Batch, Example, Recipe, example, forward, train
 
 CONFIG = EvfSamConfig(
     beit3=Beit3Config(

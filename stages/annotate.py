@@ -10,13 +10,14 @@ Reads artifacts/download/ and the section `annotate` of params.yaml; writes arti
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1 import annotation, segmenter
 from saliency_r1.data.table import subset
-from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
-from saliency_r1.stage import prepare_torch, progress, run_stage
+from saliency_r1.runtime.files import atomic_folder
+from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 
 DOWNLOAD = Path("artifacts/download")
 

@@ -12,16 +12,17 @@ artifacts/cgpo/.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
-from saliency_r1 import processes
-from saliency_r1.files import atomic_folder
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
-from saliency_r1.stage import prepare_torch, progress, run_stage
+from saliency_r1.rollout.environment import Environment
+from saliency_r1.runtime import processes
+from saliency_r1.runtime.files import atomic_folder
+from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.training import cgpo, checkpoints, live, sft
-from saliency_r1.training.adapter import save_adapter
-from saliency_r1.training.rollouts import Environment
+from saliency_r1.training.optimiser import save_adapter
 
 DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
 ADAPTER = Path("artifacts/sft/adapter")
@@ -35,7 +36,7 @@ def main(params: Params) -> None:
         DOWNLOAD / "models/policy", ADAPTER, device=device, dtype=dtype, trainable=True, **params.policy.loading
     )
     environment = Environment.load(params, DOWNLOAD, device, dtype)
-    settings = params.deciding("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")
+    settings = params.result_settings("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")
     inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
     runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
@@ -49,9 +50,9 @@ def main(params: Params) -> None:
         pl.DataFrame([update.costs for update in updates]).write_csv(folder / "costs.csv")
         rollouts = [row for update in updates for row in update.rollouts]
         pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
-    checkpoints.discard(runs)
     first, last = updates[0].curve, updates[-1].curve
     print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
+    checkpoints.discard(runs)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from saliency_r1.files import write_json
+import own_tree  # noqa: F401
+
 from saliency_r1.params import Params, describe_params
-from saliency_r1.stage import run_stage
+from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.stage import run_stage
 
 
 def main(params: Params) -> None:

@@ -10,9 +10,11 @@ Reads the section `download` of params.yaml; writes artifacts/download/.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
+
 from saliency_r1.data.download import download
 from saliency_r1.params import Params
-from saliency_r1.stage import run_stage
+from saliency_r1.runtime.stage import run_stage
 
 
 def main(params: Params) -> None:

@@ -10,14 +10,15 @@ instances/<model>/<dataset>.json (COCO results) and table.parquet.
 from collections.abc import Iterator
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
-from saliency_r1 import processes
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
-from saliency_r1.predictions import Written, predict_split, write_instances, write_prediction
-from saliency_r1.stage import prepare_torch, progress, run_stage
-from saliency_r1.training.rollouts import Environment, Row
+from saliency_r1.prediction.split import Written, predict_split, write_instances, write_prediction
+from saliency_r1.rollout.environment import Environment, Row
+from saliency_r1.runtime import processes
+from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 
 DOWNLOAD = Path("artifacts/download")
 ADAPTERS = {"base": None, "sft": Path("artifacts/sft/adapter"), "cgpo": Path("artifacts/cgpo/adapter")}
@@ -37,13 +38,12 @@ def main(params: Params) -> None:
                 DOWNLOAD / "models/policy", ADAPTERS[model], device=device, dtype=dtype, **params.policy.loading
             )
 
-
             def predict(own: list[Row], model: str = model, policy: Policy = policy) -> Iterator[Written]:
                 answers = predict_split(policy, environment, own, options.batch_size)
                 for answer in progress(answers, len(own), f"masks of {model}"):
                     yield write_prediction(folder, model, answer, options.score)
 
-            written += processes.spread(samples, predict)
+            written += processes.map_sharded(samples, predict)
         if processes.is_main():
             write_instances(folder, written)
             pl.DataFrame([one.row for one in written], infer_schema_length=None).write_parquet(folder / "table.parquet")

@@ -10,10 +10,12 @@ Reads artifacts/download/ and artifacts/masks/; writes artifacts/metrics/.
 
 from pathlib import Path
 
-from saliency_r1.evaluate import evaluate
-from saliency_r1.files import atomic_folder
+import own_tree  # noqa: F401
+
+from saliency_r1.evaluation.split import evaluate
 from saliency_r1.params import Params
-from saliency_r1.stage import run_stage
+from saliency_r1.runtime.files import atomic_folder
+from saliency_r1.runtime.stage import run_stage
 
 
 def main(params: Params) -> None:

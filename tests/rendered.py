@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from saliency_r1.data import scenes
+from pretrain import render as scenes
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 

@@ -12,7 +12,7 @@ import pytest
 
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.fetch import Store
+from saliency_r1.data.fetch import ArchiveCache
 
 from . import hub
 from .toys import QUICK
@@ -22,16 +22,16 @@ import sys
 from pathlib import Path
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.fetch import Store
+from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.models import Source, provide
 
 folder = Path(sys.argv[1])
 print(provide(Source(None, "owner/name", "v1.0"), folder / "model"))
 archive = Archive(path="weights.bin", locations=("hf:owner/name@v1.0/weights/model.safetensors",))
-print(Store(folder / "cache").obtain(archive, folder))
+print(ArchiveCache(folder / "cache").obtain(archive, folder))
 for attempt in (
     lambda: provide(Source(None, "nobody/nothing"), folder / "other"),
-    lambda: Store(folder / "cache").obtain(Archive(path="x", locations=("hf:owner/name/x", "hf:owner")), folder),
+    lambda: ArchiveCache(folder / "cache").obtain(Archive(path="x", locations=("hf:owner/name/x", "hf:owner")), folder),
 ):
     try:
         attempt()
@@ -81,18 +81,18 @@ def drive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_google_drive(drive: dict[str, Any], tmp_path: Path) -> None:
     archive = Archive(path="DUTS-TR.zip", locations=("gdrive:quota", "gdrive:1hy5"))
-    path = Store(tmp_path, None, QUICK).obtain(archive, tmp_path / "nowhere")
+    path = ArchiveCache(tmp_path, None, QUICK).obtain(archive, tmp_path / "nowhere")
     assert path.read_bytes() == b"content"
     assert drive["id"] == "1hy5"
     assert drive["resume"]
     with pytest.raises(DataError, match="Google Drive: Too many users"):
-        Store(tmp_path, None, QUICK).obtain(Archive(path="x", locations=("gdrive:quota",)), tmp_path / "nowhere")
+        ArchiveCache(tmp_path, None, QUICK).obtain(Archive(path="x", locations=("gdrive:quota",)), tmp_path / "nowhere")
 
 
 def test_google_drive_without_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(DataError, match=r"pip install gdown.*drive\.google\.com/file/d/1hy5"):
-        Store(tmp_path).obtain(Archive(path="x", locations=("gdrive:1hy5",)), tmp_path / "nowhere")
+        ArchiveCache(tmp_path).obtain(Archive(path="x", locations=("gdrive:1hy5",)), tmp_path / "nowhere")
 
 
 def test_an_archive_of_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_an_archive_of_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     archive = Archive(path="set.zip", locations=("doi:10.5281/zenodo.1/set.zip",))
-    assert Store(tmp_path).obtain(archive, tmp_path / "nowhere").is_file()
+    assert ArchiveCache(tmp_path).obtain(archive, tmp_path / "nowhere").is_file()

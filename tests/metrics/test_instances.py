@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saliency_r1.evaluation.detections import image_names, read_predictions, read_truths
 from saliency_r1.metrics import MeasureError, evaluate_instances
 from saliency_r1.metrics import instances as module
-from saliency_r1.metrics.detections import image_names, read_predictions, read_truths
 from saliency_r1.metrics.instances import replicate_instances
 
 SHAPE = (60, 80)

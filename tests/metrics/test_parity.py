@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from saliency_r1.evaluation.folders import find_maps, read_map, score_folders
 from saliency_r1.metrics import Protocol
-from saliency_r1.metrics.folders import find_maps, read_map, score_folders
 
 from .maps import parity, pysodmetrics
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_r1.evaluate import evaluate
+from saliency_r1.evaluation.split import evaluate
 from saliency_r1.params import Params, Report, load_params
 
 from .world import MODELS, build

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from saliency_r1.params import Params
-from saliency_r1.report import build
+from saliency_r1.report.page import build
 
 from .world import HOSTILE
 
@@ -131,7 +131,7 @@ def test_the_overview_is_a_picture_of_two_examples_a_task(folder: Path) -> None:
 
 
 def test_one_model_makes_a_page_too(artifacts: Path, params: Params, tmp_path: Path) -> None:
-    from saliency_r1.evaluate import evaluate
+    from saliency_r1.evaluation.split import evaluate
 
     alone = tmp_path / "artifacts"
     alone.mkdir()

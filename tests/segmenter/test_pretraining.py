@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from saliency_r1.data.scenes import UNSEEN
+from pretrain.render import UNSEEN
 from saliency_r1.segmenter.evf_sam import EvfSam
 from saliency_r1.segmenter.tokenizer import Tokenizer
 

@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 from tiny import TINY, picture
 
-from saliency_r1.segmenter import load
+from saliency_r1.segmenter import load, training
 from saliency_r1.segmenter.evf_sam import EvfSam
 from saliency_r1.segmenter.loading import load_model, save_folder
 from saliency_r1.segmenter.tokenizer import Tokenizer
-from saliency_r1.training import segmenter as training
-from saliency_r1.training.segmenter import Batch, PhraseFolder, Recipe, example, forward, freeze, mask_losses, train
+from saliency_r1.segmenter.training import Batch, PhraseFolder, Recipe, example, forward, freeze, mask_losses, train
 
 RECIPE = Recipe(steps=6, learning_rate=1e-3, iou_weight=1.0, log_every=2, checkpoint_every=3, train_image_encoder=True)
 

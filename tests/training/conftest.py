@@ -4,8 +4,8 @@ import pytest
 from handful import WEIGHTS
 
 from saliency_r1.annotation import OfflineAnnotator, annotate
+from saliency_r1.rollout.environment import Environment
 from saliency_r1.training import sft
-from saliency_r1.training.rollouts import Environment
 
 
 @pytest.fixture(scope="module")

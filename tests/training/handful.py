@@ -5,9 +5,9 @@ from rendered import EMBEDDED
 from saliency_r1.params import Cgpo, Isr, Lora, Sft
 from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, sft
-from saliency_r1.training.adapter import wrap
+from saliency_r1.training.optimiser import wrap
 
-LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$", whole=())
+LORA = Lora(r=4, alpha=8, dropout=0.0, targets=r".*language_model.*\.(q_proj|v_proj)$", modules_to_save=())
 
 SFT = Sft(
     lr=1e-2, steps=6, batch_size=3, micro_batch=3, warmup=1, weight_decay=0.0, adam_epsilon=1e-6,

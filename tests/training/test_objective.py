@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from saliency_r1.training.objective import Pass, loss
+from saliency_r1.rollout.passes import TokenScores
+from saliency_r1.training.objective import loss
 
 
-def one_token(logprob: float) -> Pass:
+def one_token(logprob: float) -> TokenScores:
     logprobs = torch.tensor([[logprob, 0.0]], dtype=torch.float64, requires_grad=True)
-    return Pass([0], logprobs, torch.tensor([[True, False]]), torch.zeros(1, 2))
+    return TokenScores([0], logprobs, torch.tensor([[True, False]]), torch.zeros(1, 2))
 
 
 def value_and_slope(ratio: float, advantage: float, reference: float | None = None, kl: float = 0.0):

@@ -13,7 +13,7 @@ import torch
 from processes import alive, until
 
 HERE = Path(__file__).parent
-LAUNCH = [sys.executable, "-m", "saliency_r1.launch", "--nproc-per-node"]
+LAUNCH = [sys.executable, "-m", "saliency_r1.runtime.launch", "--nproc-per-node"]
 Trained = tuple[dict[str, torch.Tensor], list[dict]]
 
 pytestmark = pytest.mark.slow
@@ -21,8 +21,7 @@ pytestmark = pytest.mark.slow
 
 def start(count: int, *arguments: str | Path, sharded: bool = False) -> subprocess.Popen[str]:
     launch = [*LAUNCH, str(count)] if count > 1 else [sys.executable]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths} | ({"ACCELERATE_USE_FSDP": "true"} if sharded else {})
+    environment = os.environ | ({"ACCELERATE_USE_FSDP": "true"} if sharded else {})
     return subprocess.Popen([*launch, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True)
 
 

@@ -10,12 +10,13 @@ from handful import CGPO, LORA, SFT, WEIGHTS, fresh, run_cgpo, weights
 from rendered import EMBEDDED
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from saliency_r1 import processes
+from saliency_r1.data.errors import DataError
 from saliency_r1.params import Isr
 from saliency_r1.policy import Policy, PolicyError
+from saliency_r1.runtime import processes
 from saliency_r1.training import cgpo, checkpoints, sft
-from saliency_r1.training.adapter import Optimiser, save_adapter, wrap
 from saliency_r1.training.errors import TrainingError
+from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
 
 
 def test_another_distribution_than_the_sampled_one_ends_the_run(environment, examples, tmp_path, monkeypatch):
@@ -56,9 +57,9 @@ def test_no_samples_is_an_error(examples):
 def test_samples_whose_images_are_gone_are_named_before_the_first_update(environment, examples, tmp_path):
     row = {**examples.rows[1], "images": ["gone.png"]}
     rows = [examples.rows[0], row, *examples.rows[2:]]
-    with pytest.raises(TrainingError, match=rf"1 files .*{row['sample_id']} \(gone.png\)"):
+    with pytest.raises(DataError, match=rf"1 files .*{row['sample_id']} \(gone.png\)"):
         next(cgpo.train(fresh(), environment, rows, examples, CGPO, 0, tmp_path))
-    with pytest.raises(TrainingError, match=row["sample_id"]):
+    with pytest.raises(DataError, match=row["sample_id"]):
         next(sft.train(fresh(), environment, sft.Examples(rows, examples.responses), SFT, 0, tmp_path))
 
 
@@ -120,7 +121,7 @@ def test_isr_steps_that_are_not_finite_stop_the_run_after_three(environment, exa
 def test_weights_that_small_steps_are_lost_on_are_not_trained():
     base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
     Optimiser(wrap(base, LORA, seed=1), SFT, 4)  # PEFT keeps LoRA in float32
-    for lora in (None, LORA.model_copy(update={"whole": ("embed_tokens",)})):
+    for lora in (None, LORA.model_copy(update={"modules_to_save": ("embed_tokens",)})):
         base = Policy.load(EMBEDDED / "models/policy", dtype=torch.bfloat16)
         with pytest.raises(TrainingError, match="bfloat16 would be trained"):
             Optimiser(wrap(base, lora, seed=1), SFT, 4)

@@ -5,10 +5,11 @@ import torch
 from handful import CGPO, LORA, SFT, fresh, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
 
-from saliency_r1.params import Isr, load_params, load_yaml, parse_params
+from saliency_r1.params import Isr, load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, checkpoints, sft
-from saliency_r1.training.adapter import Optimiser, save_adapter, wrap
+from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
+from saliency_r1.yaml_loader import load_yaml
 
 
 def test_sft_changes_the_adapter_and_nothing_else(environment, examples, tmp_path):
@@ -248,7 +249,7 @@ def test_gradient_checkpointing_changes_no_gradient(environment, examples):
 def test_an_embedding_trained_whole_stays_the_output_layer_too(environment, examples, tmp_path):
     """The base shares one matrix between both; after training and after loading they still are the same."""
     base = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=25600)
-    policy = wrap(base, LORA.model_copy(update={"whole": ("embed_tokens",)}), seed=1)
+    policy = wrap(base, LORA.model_copy(update={"modules_to_save": ("embed_tokens",)}), seed=1)
     before = policy.model.get_output_embeddings().weight.clone()
     options = SFT.model_copy(update={"lr": 1e-3, "steps": 3, "checkpoint_every": 2})
     for _ in sft.train(policy, environment, examples, options, 0, tmp_path / "runs"):
@@ -314,9 +315,9 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():
     content = load_yaml("params.yaml")
     content["cgpo"]["micro_batch"], content["policy"]["gradient_checkpointing"] = 1, True
     smaller, shipped = parse_params(content), load_params("params.yaml")
-    assert smaller.deciding("policy", "cgpo") == shipped.deciding("policy", "cgpo")
+    assert smaller.result_settings("policy", "cgpo") == shipped.result_settings("policy", "cgpo")
     content["cgpo"]["lr"] = 1.0
-    assert parse_params(content).deciding("policy", "cgpo") != shipped.deciding("policy", "cgpo")
+    assert parse_params(content).result_settings("policy", "cgpo") != shipped.result_settings("policy", "cgpo")
 
 
 def test_an_adapter_is_loaded_and_never_wrapped_again(environment, examples, tmp_path):

@@ -1,6 +1,6 @@
 """Train in as many processes as there are, and write down what came out: the script of test_processes.py.
 
-python -m saliency_r1.launch --nproc-per-node 2 two_processes.py <folder> <sft, full or cgpo> <batch size>
+python -m saliency_r1.runtime.launch --nproc-per-node 2 two_processes.py <folder> <sft, full or cgpo> <batch size>
 """
 
 import json
@@ -11,11 +11,11 @@ import torch
 from handful import CGPO, LORA, SFT, WEIGHTS, fresh, weights
 from rendered import EMBEDDED, write_samples
 
-from saliency_r1 import processes
 from saliency_r1.annotation import OfflineAnnotator, annotate
+from saliency_r1.rollout.environment import Environment
+from saliency_r1.runtime import processes
 from saliency_r1.segmenter import load
 from saliency_r1.training import cgpo, sft
-from saliency_r1.training.rollouts import Environment
 
 folder, trainer, batch_size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saliency_r1.data.scenes import PLACES
+from saliency_r1.annotation.wording import PLACES
 
 # Everyday colour names by a typical sRGB value.
 NAMED_COLOURS = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from saliency_r1.annotation import wording
 from saliency_r1.annotation.interface import Proposal, Try
 from saliency_r1.cot import KINDS, Expression
-from saliency_r1.data import wording
 
 Objects = Sequence[Mapping[str, Any]]
 SHOWS = ("There is {}.", "The image shows {}.", "In the image there is {}.")

@@ -19,12 +19,12 @@ import polars as pl
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.fetch import Patience, Store
+from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
-from saliency_r1.data.splits import Importer, Part
-from saliency_r1.data.table import INDEX, SCHEMA, samples, spread
-from saliency_r1.files import atomic_folder, held, write_json
+from saliency_r1.data.splits import DatasetSplit, Importer
+from saliency_r1.data.table import INDEX, SCHEMA, evenly_spaced, samples
 from saliency_r1.params import Download
+from saliency_r1.runtime.files import atomic_folder, held, write_json
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -39,7 +39,7 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     it held before.
     """
     catalogue = Catalogue.load(root / settings.catalogue)
-    parts = [Part(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
+    parts = [DatasetSplit(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
     bases = {key: models.resolve(getattr(settings, key), key, catalogue, root) for key in ("policy", "segmenter")}
     cache = root / "runs" / "download"
     mirror = root / settings.mirror if settings.mirror else None
@@ -48,12 +48,12 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     with _explained(out):
         cache.mkdir(parents=True, exist_ok=True)
         with held(cache / "lock"), atomic_folder(out) as folder:
-            store = Store(cache, mirror, patience or Patience())
+            store = ArchiveCache(cache, mirror, patience or Patience())
             importer = Importer(store, settings.allow_missing, out, folder)
             indexes = {part: importer.run(part) for part in parts}
             indexes, leaks = _without_leaks(indexes)
             tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
-            table = pl.concat([pl.DataFrame(schema=SCHEMA), *(spread(part, settings.limit) for part in tables)])
+            table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
             if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
                 raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
             if settings.limit is not None:
@@ -74,7 +74,7 @@ def _keep_only(table: pl.DataFrame, folder: Path) -> None:
             path.unlink()
 
 
-def _without_leaks(indexes: dict[Part, pl.DataFrame]) -> tuple[dict[Part, pl.DataFrame], pl.DataFrame]:
+def _without_leaks(indexes: dict[DatasetSplit, pl.DataFrame]) -> tuple[dict[DatasetSplit, pl.DataFrame], pl.DataFrame]:
     """The indexes without the images that also stand in a split nearer to the test, and the list of those images."""
     labels = ("dataset", "split", "name")
     labelled = {

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError
-from saliency_r1.files import link_tree
+from saliency_r1.runtime.files import link_tree
 
 
 class Source(NamedTuple):

@@ -19,12 +19,12 @@ import polars as pl
 from saliency_r1.data.archives import DamagedArchive, check_space, expanded_size, extract
 from saliency_r1.data.catalogue import Dataset, Split, SplitName
 from saliency_r1.data.errors import DataError, listed
-from saliency_r1.data.fetch import Store
+from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
 from saliency_r1.data.store import Imported, Place, import_item, stored_digest
 from saliency_r1.data.table import INDEX
-from saliency_r1.files import link, link_tree, write_json
-from saliency_r1.stage import progress
+from saliency_r1.runtime.files import link, link_tree, write_json
+from saliency_r1.runtime.stage import progress
 
 _VERSION = 1  # of what an import writes; raise it when that changes, so that earlier imports are not reused
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
@@ -32,7 +32,7 @@ _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class DatasetSplit:
     """One split of one data set."""
 
     dataset: Dataset
@@ -56,13 +56,13 @@ class Part:
 class Importer:
     """Imports splits into `folder`, reusing what `previous` (the folder it will replace) holds unchanged."""
 
-    store: Store
+    store: ArchiveCache
     allow_missing: Sequence[str]
     previous: Path
     folder: Path
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def run(self, part: Part) -> pl.DataFrame:
+    def run(self, part: DatasetSplit) -> pl.DataFrame:
         """The index of one split (`table.INDEX`), its pairs stored under `datasets/<data set>/<split>`."""
         unpacked = self._unpacked(part)
         if unpacked is not None:
@@ -74,7 +74,7 @@ class Importer:
             return index
         return self._from_archives(part)
 
-    def _unpacked(self, part: Part) -> Path | None:
+    def _unpacked(self, part: DatasetSplit) -> Path | None:
         """A folder that holds the split as it is: the catalogue's `folder`, or `<mirror>/<data set>`."""
         if part.split.folder is not None:
             folder = part.dataset.base / part.split.folder
@@ -85,7 +85,7 @@ class Importer:
             return folder
         return None
 
-    def _from_archives(self, part: Part) -> pl.DataFrame:
+    def _from_archives(self, part: DatasetSplit) -> pl.DataFrame:
         """Obtain, verify, extract and import; hashes not known in advance are recorded once all of it went well."""
         dataset, wanted = part.dataset, part.split.archives
 
@@ -107,13 +107,14 @@ class Importer:
                     self.store.discard(file)
                     raise
             index = self._imported(part, key, scratch, link)
-        for archive, file, digest in zip(wanted, files, digests):
-            self.store.remember(archive, file, digest)
+        if not self.reports[str(part)]["missing"]:  # of an incomplete one the right version would be refused later
+            for archive, file, digest in zip(wanted, files, digests):
+                self.store.remember(archive, file, digest)
         described = [{"path": a.path, "sha256": d} for a, d in zip(wanted, digests)]
         self.reports[str(part)]["archives"] = described
         return index
 
-    def _reused(self, part: Part, key: str) -> pl.DataFrame | None:
+    def _reused(self, part: DatasetSplit, key: str) -> pl.DataFrame | None:
         """The earlier import of the split, linked into the new folder, if it had the same key and is still whole."""
         source = self.previous / _pairs_path(part)
         try:
@@ -130,7 +131,7 @@ class Importer:
         print(f"{part}: {len(index)} images, unchanged", flush=True)
         return index
 
-    def _imported(self, part: Part, key: str, source: Path, place: Place) -> pl.DataFrame:
+    def _imported(self, part: DatasetSplit, key: str, source: Path, place: Place) -> pl.DataFrame:
         """Find, open, check and store every pair of `source`; anything missing that is not excused stops the stage."""
         found = _find(part, source)
         target = self.folder / _pairs_path(part)
@@ -169,7 +170,7 @@ class Importer:
         }
         return index
 
-    def _excused(self, part: Part, problems: Sequence[Problem]) -> int:
+    def _excused(self, part: DatasetSplit, problems: Sequence[Problem]) -> int:
         """How many problems `allow_missing` excuses; `DataError` if it does not excuse them all."""
         serious = [problem for problem in problems if not self._allowed(part, problem.name)]
         if serious:
@@ -182,7 +183,7 @@ class Importer:
             )
         return len(problems)
 
-    def _counted(self, part: Part, images: int, excused: int, dropped: int) -> None:
+    def _counted(self, part: DatasetSplit, images: int, excused: int, dropped: int) -> None:
         """Compare the number of images with the catalogue's; a set may be counted with or without its empty ones."""
         expected = part.split.count
         if images + excused == 0:
@@ -197,15 +198,15 @@ class Importer:
                 f"complete data set, correct `count`, or put '{part}/*' into download.allow_missing"
             )
 
-    def _allowed(self, part: Part, name: str) -> bool:
+    def _allowed(self, part: DatasetSplit, name: str) -> bool:
         return any(fnmatchcase(f"{part}/{name}", pattern) for pattern in self.allow_missing)
 
 
-def _pairs_path(part: Part) -> str:
+def _pairs_path(part: DatasetSplit) -> str:
     return f"datasets/{part}"
 
 
-def _index_path(part: Part) -> str:
+def _index_path(part: DatasetSplit) -> str:
     return f"index/{part}.parquet"
 
 
@@ -215,7 +216,7 @@ def _whole(source: Path, index: pl.DataFrame) -> bool:
     return all(stored_digest(source, image, mask) == digest for image, mask, digest in rows)
 
 
-def _fingerprint(part: Part, content: Any) -> str:
+def _fingerprint(part: DatasetSplit, content: Any) -> str:
     """A key that changes with the bytes, with what the catalogue says about reading them, and with this code."""
     entry = part.split.model_dump(mode="json", exclude={"archives", "folder"})
     rule = part.dataset.mask.model_dump(mode="json")
@@ -229,7 +230,7 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
     return [(path.relative_to(folder).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
 
 
-def _find(part: Part, source: Path) -> Found:
+def _find(part: DatasetSplit, source: Path) -> Found:
     try:
         found = LAYOUTS[part.dataset.layout].find(source, part.split)
         if part.split.names is not None:
@@ -240,7 +241,7 @@ def _find(part: Part, source: Path) -> Found:
         raise DataError(f"{part}: {error}") from None
 
 
-def _attributes(part: Part, source: Path) -> dict[str, list[dict[str, Any]]] | None:
+def _attributes(part: DatasetSplit, source: Path) -> dict[str, list[dict[str, Any]]] | None:
     """The scene objects of each image, by name, if the data set has them."""
     path = source / part.split.attributes
     if not path.is_file():
@@ -258,7 +259,7 @@ def _attributes(part: Part, source: Path) -> dict[str, list[dict[str, Any]]] | N
     return content
 
 
-def _disagreement(part: Part, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:
+def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:
     """Why the attributes of an image do not fit its instance map, if they do not."""
     if part.dataset.task != "sis" or objects is None or result.name not in objects:
         return None

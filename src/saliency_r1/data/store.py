@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from saliency_r1.data.catalogue import MaskRule
 from saliency_r1.data.images import Refused, open_image, thumbnail, turned
 from saliency_r1.data.importers import Item, Layout, Problem
-from saliency_r1.files import link, sha256
+from saliency_r1.runtime.files import link, sha256
 
 Place = Callable[[Path, Path], object]
 

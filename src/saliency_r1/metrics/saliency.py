@@ -98,7 +98,7 @@ class Pair:
     @cached_property
     def by_class(self) -> Floats:
         """Histograms of background and foreground, 2 x 256."""
-        from saliency_r1.metrics.loops import histograms  # Numba takes a third of a second; a reward never needs it
+        from saliency_r1.metrics.kernels import histograms  # Numba takes a third of a second; a reward never needs it
 
         return histograms(self.levels, self.truth.bytes)
 

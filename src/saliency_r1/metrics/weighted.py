@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from saliency_r1.metrics.loops import distances, missed_inside, predicted_outside
+from saliency_r1.metrics.kernels import distances, missed_inside, predicted_outside
 from saliency_r1.metrics.truth import EPS, Floats, Truth
 
 

@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from saliency_r1 import cot
 from saliency_r1.data.samples import read_masks
-from saliency_r1.files import write_text
 from saliency_r1.report import pictures, plots
 from saliency_r1.report.examples import regions
 from saliency_r1.report.read import TASKS
 from saliency_r1.report.response import highlight
 from saliency_r1.report.template import render
+from saliency_r1.runtime.files import write_text
 
 REASONS = {"aside": "set aside", "lowest": "lowest consistency kept", "typical": "typical"}
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from saliency_r1 import tasks
 from saliency_r1.data.samples import read_masks
-from saliency_r1.metrics.detections import read_predictions
+from saliency_r1.evaluation.detections import read_predictions
 from saliency_r1.report import pictures
 from saliency_r1.report.read import LABELS, Artifacts
 from saliency_r1.report.response import highlight
@@ -24,7 +24,7 @@ REASONS = {"gain": "largest gain", "typical": "typical", "worst": "lowest reward
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """What one model made of a sample: its masks for each image, its response, its reward."""
 
     model: str
@@ -42,7 +42,7 @@ class Example:
     reason: str
     images: list[Path]
     truth: list[list[NDArray[np.bool_]]]
-    answers: list[Answer]
+    answers: list[ShownAnswer]
 
     @property
     def instances(self) -> bool:
@@ -88,7 +88,7 @@ def example(artifacts: Artifacts, sample_id: str, reason: str = "") -> Example:
     truth = [regions(mask, sample["task"]) for mask in stored]
     rows = {row["model"]: row for row in artifacts.predictions.filter(sample_id=sample_id).iter_rows(named=True)}
     answers = [
-        Answer(model, row["response"], row["parsed"], row["reward"], _predicted(artifacts, sample, model, stored))
+        ShownAnswer(model, row["response"], row["parsed"], row["reward"], _predicted(artifacts, sample, model, stored))
         for model in artifacts.models
         for row in [rows[model]]
     ]

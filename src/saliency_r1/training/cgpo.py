@@ -25,11 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saliency_r1 import processes
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy, Prompt, Response
+from saliency_r1.rollout.batches import epoch_batch
+from saliency_r1.rollout.environment import Environment, Rollout, Row, Seconds
+from saliency_r1.rollout.passes import TokenScores, passes
+from saliency_r1.runtime import processes
 from saliency_r1.training import advantages, checkpoints, sft, sharding
-from saliency_r1.training.adapter import (
+from saliency_r1.training.diagnostics import Clock, check_sampling, peak_memory, record, summarise
+from saliency_r1.training.errors import TrainingError
+from saliency_r1.training.objective import divergence, loss
+from saliency_r1.training.optimiser import (
     Optimiser,
     Snapshot,
     check_finite,
@@ -37,11 +43,6 @@ from saliency_r1.training.adapter import (
     state_of,
     train_without_dropout,
 )
-from saliency_r1.training.batches import epoch_batch
-from saliency_r1.training.diagnostics import Clock, check_sampling, peak_memory, record, summarise
-from saliency_r1.training.errors import TrainingError
-from saliency_r1.training.objective import Pass, divergence, loss, passes
-from saliency_r1.training.rollouts import Environment, Rollout, Row, Seconds
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def train(
             checkpoints.save(runs, number + 1, {**state_of(policy, trainer.optimiser), "updates": history})
         yield update
     trainer.optimiser.settle()
-    sharding.gather(policy)
+    sharding.unshard(policy)
     policy.model.eval()
 
 
@@ -193,7 +194,7 @@ class Trainer:
         options = self.options
         positions = epoch_batch(len(self.rows), options.batch_size // options.group_size, number, self.seed)
         everything = [self.rows[position] for position in positions for _ in range(options.group_size)]
-        places = processes.share(everything)
+        places = processes.shard_indices(everything)
         rows = [everything[place] for place in places]
         prompts = self.environment.prompts(self.policy, rows)
         seeds = [response_seed(self.seed, number, place) for place in places]
@@ -203,11 +204,11 @@ class Trainer:
         rollouts = self.environment.score(rows, responses)
         return Batch(places, prompts, responses, rollouts, [rollout.reward.value for rollout in greedy])
 
-    def _passes(self, batch: Batch) -> Iterator[Pass]:
+    def _passes(self, batch: Batch) -> Iterator[TokenScores]:
         options = self.options
         return passes(self.policy, batch.prompts, batch.responses, options.micro_batch, options.temperature)
 
-    def _measure(self, batch: Batch) -> list[Pass]:
+    def _measure(self, batch: Batch) -> list[TokenScores]:
         """Passes over all responses, before the step: an advantage may depend on the confidence of every one of them.
 
         Where one micro-batch holds them all, its graph waits for the step. More of them would fill the memory, so none
@@ -220,7 +221,7 @@ class Trainer:
         """Whether one micro-batch holds all responses of this process."""
         return len(batch.places) <= self.options.micro_batch
 
-    def _anchors(self, number: int, batch: Batch, first: Sequence[Pass]) -> list[Tensor | None]:
+    def _anchors(self, number: int, batch: Batch, first: Sequence[TokenScores]) -> list[Tensor | None]:
         """Log-probabilities of the responses under the SFT policy, where the loss or a look at the drift needs them."""
         drift = self.options.drift_every and (number + 1) % self.options.drift_every == 0
         if self.reference is None or not (self.options.kl or drift):
@@ -229,7 +230,7 @@ class Trainer:
             return [one.logprobs for one in self._passes(batch)]
 
     def _records(
-        self, number: int, batch: Batch, first: Sequence[Pass], anchors: Sequence[Tensor | None]
+        self, number: int, batch: Batch, first: Sequence[TokenScores], anchors: Sequence[Tensor | None]
     ) -> list[dict[str, Any]]:
         """This process's rows of the rollouts table, but for the advantage."""
         records: list[dict[str, Any]] = [{} for _ in batch.places]
@@ -247,7 +248,7 @@ class Trainer:
     def _reinforce(
         self,
         batch: Batch,
-        first: Sequence[Pass],
+        first: Sequence[TokenScores],
         anchors: Sequence[Tensor | None],
         advantage: Tensor,
         tokens: int,

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 import saliency_r1
-from saliency_r1 import processes
-from saliency_r1.files import sha256
+from saliency_r1.runtime import processes
+from saliency_r1.runtime.files import sha256
 from saliency_r1.training.errors import TrainingError
 
 KEPT = 2

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy
-from saliency_r1.training import confidence
+from saliency_r1.rollout import confidence
+from saliency_r1.rollout.environment import Rollout
+from saliency_r1.rollout.passes import TokenScores
 from saliency_r1.training.errors import TrainingError
-from saliency_r1.training.objective import Pass
-from saliency_r1.training.rollouts import Rollout
 
 TASKS = ("sod", "sis", "cosod")
 # Mean difference of a token's probability when it was drawn and in the forward pass. Rounding makes 1e-6 in float32 and
@@ -24,7 +24,7 @@ TASKS = ("sod", "sis", "cosod")
 SAMPLING_GAP = 0.05
 
 
-def record(policy: Policy, rollout: Rollout, one: Pass, row: int, options: Cgpo) -> dict[str, Any]:
+def record(policy: Policy, rollout: Rollout, one: TokenScores, row: int, options: Cgpo) -> dict[str, Any]:
     """The row of the rollouts table for one response: row `row` of a forward pass."""
     response = rollout.response
     parts = confidence.parts(policy, response)

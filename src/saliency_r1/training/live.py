@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from saliency_r1 import processes
+from saliency_r1.runtime import processes
 
 Step = TypeVar("Step")
 

@@ -15,14 +15,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from saliency_r1 import processes
 from saliency_r1.params import Sft
 from saliency_r1.policy import Policy
+from saliency_r1.rollout.batches import buckets, epoch_batch
+from saliency_r1.rollout.environment import Environment, Row
+from saliency_r1.runtime import processes
 from saliency_r1.training import checkpoints, sharding
-from saliency_r1.training.adapter import Optimiser, check_finite, restore, state_of
-from saliency_r1.training.batches import buckets, epoch_batch
 from saliency_r1.training.errors import TrainingError
-from saliency_r1.training.rollouts import Environment, Row
+from saliency_r1.training.optimiser import Optimiser, check_finite, restore, state_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def backward(policy: Policy, environment: Environment, examples: Examples, micro
     """
     everything = [policy.response_ids(response) for response in examples.responses]
     tokens = sum(map(len, everything))
-    mine = processes.share(examples.rows)
+    mine = processes.shard_indices(examples.rows)
     prompts = environment.prompts(policy, [examples.rows[position] for position in mine])
     answers = [everything[position] for position in mine]
     lengths = [len(prompt.input_ids) + len(answer) for prompt, answer in zip(prompts, answers)]
@@ -89,13 +89,27 @@ def train(
             checkpoints.save(runs, step + 1, {**state_of(policy, optimiser), "curves": curves})
         yield row
     optimiser.settle()
-    sharding.gather(policy)
+    sharding.unshard(policy)
     policy.model.eval()
 
 
 def read_rows(download: Path) -> Sequence[Row]:
     """The samples of the training split, from the folder of the stage download."""
     return pl.read_parquet(download / "table.parquet").filter(split="train").to_dicts()
+
+
+def read_validation(download: Path, count: int, seed: int) -> list[Row]:
+    """`count` samples of the validation split, or all of them, drawn with `seed`; from the folder of the stage download.
+
+    Raises `TrainingError` when there are none: what SFT has learnt, and its gate, are judged by answers to them.
+    """
+    validation = pl.read_parquet(download / "table.parquet").filter(split="val")
+    if validation.is_empty():
+        raise TrainingError(
+            "there is no validation sample, and the answers to them are what SFT is judged by; give one of "
+            "download.datasets a split `val` in the catalogue"
+        )
+    return validation.sample(fraction=1, shuffle=True, seed=seed).head(count).to_dicts()
 
 
 def read_examples(download: Path, annotate: Path) -> Examples:

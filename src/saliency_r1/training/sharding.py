@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from saliency_r1 import processes
+from saliency_r1.runtime import processes
 from saliency_r1.training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def shard(policy: Policy, batches: Mapping[str, int]) -> None:
         model(input_ids=torch.tensor([[policy.end_id]], device=policy.device))
 
 
-def gather(policy: Policy) -> None:
+def unshard(policy: Policy) -> None:
     """Give every process the whole of a split policy, as long as nothing is trained."""
     for unit in _units(policy):
         unit.set_reshard_after_forward(False, recurse=False)
@@ -73,7 +73,7 @@ def gather(policy: Policy) -> None:
 @contextlib.contextmanager
 def gathered(policy: Policy) -> Iterator[None]:
     """The policy is whole inside the block and split again afterwards; all processes come here together."""
-    gather(policy)
+    unshard(policy)
     try:
         yield
     finally:
@@ -87,17 +87,17 @@ def is_split(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def own(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that may be split."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor that may be split, whole; all processes come here together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, other: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
     """A whole tensor, split as the other one of its shape is."""
     if not isinstance(other, DTensor):
         return tensor

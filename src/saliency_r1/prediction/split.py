@@ -1,0 +1,108 @@
+"""Predictions of a split, on disk: saliency maps as PNG, instances as COCO results, one table row an answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saliency_r1.policy import Policy
+from saliency_r1.prediction.maps import write_map
+from saliency_r1.rollout.confidence import response_confidence
+from saliency_r1.rollout.environment import Environment, Rollout, Row
+from saliency_r1.runtime.files import write_json
+from saliency_r1.tasks import Segmented
+
+
+class ScoredAnswer(NamedTuple):
+    """A greedy response with its masks, and how sure the policy was of it."""
+
+    rollout: Rollout
+    confidence: float
+
+
+class Written(NamedTuple):
+    """What the tables say of an answer: a row of the stage's table, and COCO results where the task has instances."""
+
+    row: dict[str, Any]
+    instances: list[dict[str, Any]] | None
+
+
+def predict_split(
+    policy: Policy, environment: Environment, samples: Sequence[Row], batch_size: int
+) -> Iterator[ScoredAnswer]:
+    """Greedy answers to all samples, in order, `batch_size` samples at a time."""
+    for start in range(0, len(samples), batch_size):
+        rows = samples[start : start + batch_size]
+        prompts = environment.prompts(policy, rows)
+        responses = environment.respond(policy, prompts)
+        confidences = response_confidence(policy, prompts, responses, batch_size)
+        yield from map(ScoredAnswer, environment.score(rows, responses), confidences)
+
+
+def write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str) -> Written:
+    """Write the maps of one answer under `folder` and return what the tables say of it.
+
+    A response that did not parse leaves an empty map, or no instance: it is scored, never skipped.
+    """
+    rollout, row = answer.rollout, answer.rollout.row
+    for name, values in zip(row["names"], rollout.prediction.maps):
+        write_map(values, folder / "maps" / model / row["dataset"] / f"{name}.png")
+    instances = None
+    if row["task"] == "sis":
+        instances = [
+            coco_result(row["names"][0], segment, _score(segment, answer, score))
+            for segment in rollout.prediction.instances
+        ]
+    record = {
+        **rollout.record(),
+        "model": model,
+        "expressions": [expression.text for expression in rollout.parsed.expressions],
+        "confidence": answer.confidence,
+        "names": row["names"],
+        "height": row["height"],
+        "width": row["width"],
+    }
+    return Written(record, instances)
+
+
+def write_instances(folder: Path, written: Sequence[Written]) -> None:
+    """Write the COCO results of each model and data set, in the order given; an image without one adds none."""
+    together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row, instances in written:
+        if instances is not None:
+            together[row["model"], row["dataset"]] += instances
+    for (model, dataset), results in together.items():
+        path = folder / "instances" / model / f"{dataset}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, results)
+
+
+def coco_result(name: str, segment: Segmented, score: float) -> dict[str, Any]:
+    """One row of a COCO results file; `image_id` is the image's name."""
+    from pycocotools import mask as rle
+
+    code = rle.encode(np.asfortranarray(segment.mask.astype(np.uint8)))
+    counts = code["counts"].decode("ascii")
+    return {
+        "image_id": name,
+        "category_id": 1,
+        "segmentation": {"size": list(segment.mask.shape), "counts": counts},
+        "score": score,
+    }
+
+
+def _score(segment: Segmented, answer: ScoredAnswer, source: str) -> float:
+    """The score of an instance, from the source that `masks.score` names, in [0, 1]."""
+    match source:
+        case "segmenter":
+            return float(segment.score)
+        case "mask_probability":
+            return float(segment.probability[segment.mask].mean()) if segment.mask.any() else 0.0
+        case "confidence":
+            return answer.confidence
+        case _:
+            return 1.0

@@ -1,0 +1,1 @@
+"""From prompts to scored responses: generate, parse, segment, predict, reward; for training and evaluation alike."""

@@ -1,0 +1,1 @@
+"""How a stage runs: its start, its files, its processes."""

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from saliency_r1.cli.evaluate import evaluate
+from saliency_r1.evaluation import published
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two methods on four masks in two groups; the second method is worse."""
+    rng = np.random.default_rng(0)
+    for name in ("x/a", "x/b", "y/a", "y/b"):
+        mask = np.zeros((20, 30), np.uint8)
+        mask[4:12, rng.integers(2, 8) : 20] = 255
+        for folder, values in (("gt", mask), ("good", mask), ("bad", np.roll(mask, 6, 1))):
+            path = tmp_path / folder / "set" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    return tmp_path
+
+
+def test_everything_at_once(folders):
+    pred, compare, gt = (folders / name / "set" for name in ("good", "bad", "gt"))
+    files = {kind: folders / f"out.{kind}" for kind in ("json", "html", "parquet")}
+    options = [part for kind, path in files.items() for part in (f"--{kind}", path)]
+    plot = folders / "curves.png"
+    result = run(
+        "--pred", pred, "--gt", gt, "--task", "cosod", "--compare", compare, *options, "--plot", plot, "--bootstrap", 50
+    )
+    assert result.exit_code == 0, result.output
+    assert "good: 4 images, protocol pysodmetrics" in result.output
+    assert "by group" in result.output
+
+    content = json.loads(files["json"].read_text())
+    good, bad = content["results"]
+    assert good["measures"]["Sm"] == pytest.approx(1)
+    assert content["comparison"]["Sm"]["value"] == pytest.approx(bad["measures"]["Sm"] - good["measures"]["Sm"])
+    assert set(good["groups"]) == {"x", "y"}
+    assert len(good["curves"]["precision"]) == 256
+    rows = pl.read_parquet(files["parquet"])
+    assert rows["result"].to_list() == ["good"] * 4 + ["bad"] * 4
+    assert set(rows["name"]) == {"x/a", "x/b", "y/a", "y/b"}
+    page = files["html"].read_text()
+    assert "<svg" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    assert Image.open(plot).size[0] > 500
+
+
+def test_problems_end_as_one_message(folders):
+    (folders / "good/set/x/a.png").unlink()
+    arguments = ("--pred", folders / "good/set", "--gt", folders / "gt/set", "--task", "cosod", "--bootstrap", 0)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "1 missing: x/a" in result.output
+    assert "Traceback" not in result.output
+    result = run(*arguments, "--missing", "zero")
+    assert result.exit_code == 0
+    assert "1 predictions scored as empty maps" in result.output
+    result = run(*arguments, "--missing", "zero", "--dataset", "CoCA")
+    assert "holds 4 ground truths, the data set has 1295" in result.output
+
+
+def test_instances_from_folders(folders):
+    for mask in folders.rglob("*.png"):
+        Image.fromarray((np.asarray(Image.open(mask)) > 0).astype(np.uint8)).save(mask)
+    pred, gt = folders / "good/set", folders / "gt/set"
+    result = run(
+        "--pred", pred, "--gt", gt, "--task", "sis", "--score-source", "constant", "--compare", folders / "bad/set"
+    )
+    assert result.exit_code == 0, result.output
+    assert "scores from constant" in result.output
+    assert "AP70_constant" in result.output
+
+
+def test_own_row_among_published_ones():
+    rows = published.table("CoCA", {"mine": {"Sm": 0.75}}, "pysodmetrics stretch=False")
+    scores = [row.scores["Sm"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    (mine,) = [row for row in rows if row.own]
+    assert mine.comparable == "no"
+    by_name = {row.method: row for row in rows}
+    assert by_name["DMT"].comparable == "yes"
+    assert by_name["GCoNet+"].comparable == "no"
+    assert by_name["TF-SSD"].comparable == "unknown"
+    assert by_name["GCoNet+"].training == "DUTS_class + COCO-SEG"
+    assert published.table("ILSO-1K", {"mine": {"AP": 0.9}}, "COCO")[0].comparable == "yes"
+    with pytest.raises(ValueError, match="unknown data set"):
+        published.table("Nowhere")
+
+
+def test_published_numbers_are_plausible():
+    """A misprint or a shifted column would show as a score outside of what the field has."""
+    for name in published.datasets():
+        for row in published.table(name):
+            assert row.source
+            for key, value in row.scores.items():
+                assert (0 < value < 0.15) if key == "MAE" else (0.4 < value < 1), (name, row)

@@ -1,0 +1,194 @@
+"""Predictions for people who only want masks: with a policy that speaks by rote and a segmenter that draws boxes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from saliency_r1.cli import predict as cli_predict
+from saliency_r1.cli.app import app as whole_app
+from saliency_r1.data.samples import chunks
+from saliency_r1.prediction.predictor import PredictError, Predictor
+from saliency_r1.segmenter import Segment
+
+ROOT = Path(__file__).parents[2]
+SIZE = (24, 32)  # height, width
+SAID = {
+    "sod": "<think>It is red.</think><answer><rg>top</rg><rg>bottom</rg></answer>",
+    "sis": "<think>Two.</think><answer><ins>top</ins><ins>all</ins></answer>",
+    "cosod": "<think>Both.</think><answer><rg>top</rg><rg>bottom</rg></answer>",
+    "mute": "I see nothing of note.",
+}
+ROWS = {"top": slice(0, 12), "bottom": slice(12, 24), "all": slice(0, 24)}
+
+
+class Policy:
+    """Answers every prompt with the same words."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.prompts: list[tuple[int, str]] = []
+
+    def prompt(self, images: list[Image.Image], instruction: str) -> str:
+        self.prompts.append((len(images), instruction))
+        return instruction
+
+    def generate(self, prompts: list[str], max_new_tokens: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(text=self.text) for _ in prompts]
+
+
+class Segmenter:
+    """Knows three phrases."""
+
+    def encode(self, images: list[Image.Image]) -> list[tuple[int, int]]:
+        return [(image.height, image.width) for image in images]
+
+    def segment(self, encoded: list[tuple[int, int]], phrases: list[list[str]]) -> list[list[Segment]]:
+        assert len(encoded) == len(phrases)
+        return [[self._draw(size, phrase) for phrase in row] for size, row in zip(encoded, phrases)]
+
+    def _draw(self, size: tuple[int, int], phrase: str) -> Segment:
+        logits = np.full(size, -9, np.float32)
+        logits[ROWS[phrase]] = 9
+        return Segment(logits, 0.5 if phrase == "all" else 0.75)
+
+
+def predictor(said: str) -> Predictor:
+    return Predictor(Policy(SAID[said]), Segmenter())  # type: ignore[arg-type]
+
+
+def picture(height: int = SIZE[0], width: int = SIZE[1]) -> Image.Image:
+    return Image.new("RGB", (width, height), "red")
+
+
+def test_regions_of_one_image_are_united() -> None:
+    result = predictor("sod").predict([picture()], "sod")
+    assert result.reasoning == "It is red."
+    assert [item.text for item in result.expressions] == ["top", "bottom"]
+    assert result.maps[0].shape == SIZE
+    assert result.maps[0].dtype == np.float32
+    assert result.maps[0].min() > 0.99
+    assert not result.instances
+
+
+def test_instances_stay_apart_and_the_surer_one_lies_on_top() -> None:
+    result = predictor("sis").predict([picture()], "sis")
+    assert len(result.instances) == 2
+    assert [mask.sum() for mask in result.masks[0]] == [12 * 32, 24 * 32]
+    assert np.unique(result.ids[:12]).tolist() == [1]
+    assert np.unique(result.ids[12:]).tolist() == [2]
+
+
+def test_a_group_is_one_prompt_and_every_image_gets_its_own_expression() -> None:
+    asked = predictor("cosod")
+    result = asked.predict([picture(), picture(24, 48)], "cosod")
+    assert asked.policy.prompts[0][0] == 2  # type: ignore[attr-defined]
+    assert [map_.shape for map_ in result.maps] == [(24, 32), (24, 48)]
+    assert result.maps[0][0, 0] > 0.99 > 0.01 > result.maps[0][-1, 0]
+    assert result.maps[1][-1, 0] > 0.99 > 0.01 > result.maps[1][0, 0]
+
+
+@pytest.mark.parametrize("task", ["sod", "sis"])
+def test_a_response_that_does_not_parse_predicts_nothing_and_says_why(task: str) -> None:
+    result = predictor("mute").predict([picture()], task)
+    assert result.errors
+    assert not any(mask.any() for mask in result.masks[0])
+    assert result.text == SAID["mute"]
+
+
+@pytest.mark.parametrize(("task", "count"), [("sod", 2), ("sis", 0), ("cosod", 0)])
+def test_a_wrong_number_of_images_is_refused(task: str, count: int) -> None:
+    with pytest.raises(PredictError, match="image"):
+        predictor("sod").predict([picture()] * count, task)
+
+
+def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PredictError, match="unknown task 'depth', expected one of sod, sis, cosod"):
+        predictor("sod").predict([picture()], "depth")
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Calls the command in a folder with two pictures and without models; `said` is what the policy says."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture().save(name)
+    (tmp_path / "text.png").write_text("not a picture")
+    for folder in ("artifacts/download/models/policy", "artifacts/download/models/segmenter", "artifacts/cgpo/adapter"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setattr("saliency_r1.runtime.stage.prepare_torch", lambda *_: ("cpu", None))
+    app = typer.Typer()
+    app.command()(cli_predict.predict)
+
+    def call(*arguments: str, said: str = "sod") -> Any:
+        monkeypatch.setattr(Predictor, "load", classmethod(lambda *_, **__: predictor(said)))
+        return CliRunner().invoke(app, list(arguments))
+
+    return call
+
+
+def test_the_command_writes_maps_overlays_and_the_response(command: Any, tmp_path: Path) -> None:
+    done = command("a.png", "b.png", "--task", "sod", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert listing(tmp_path / "out") == [
+        "maps/a.png", "maps/b.png", "overlays/a.png", "overlays/b.png", "response.json",
+    ]  # fmt: skip
+    assert np.array(Image.open("out/maps/a.png")).tolist() == [[255] * 32] * 24
+    written = json.loads(Path("out/response.json").read_text())
+    assert [entry["images"] for entry in written["answers"]] == [["a.png"], ["b.png"]]
+    assert written["answers"][0]["expressions"][0] == {"image": "a.png", "kind": "rg", "text": "top"}
+
+
+def test_instances_are_written_as_ids(command: Any) -> None:
+    assert command("a.png", "--task", "sis", "--out", "out", said="sis").exit_code == 0
+    assert np.unique(np.array(Image.open("out/maps/a.png"))).tolist() == [1, 2]
+
+
+def test_a_group_is_asked_about_at_once(command: Any) -> None:
+    assert command("a.png", "b.png", "--task", "cosod", "--out", "out", said="cosod").exit_code == 0
+    (entry,) = json.loads(Path("out/response.json").read_text())["answers"]
+    assert [item["image"] for item in entry["expressions"]] == ["a.png", "b.png"]
+
+
+def test_real_models_are_loaded_as_params_yaml_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    picture().save(tmp_path / "a.png")
+    models = ("--policy", "embedded/models/policy", "--segmenter", "embedded/models/segmenter", "--base")
+    done = CliRunner().invoke(whole_app, ["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), *models])
+    assert done.exit_code == 0, done.output
+    assert "the response does not parse" in done.output, "the base describes and knows no tags"
+    assert listing(tmp_path / "out") == ["maps/a.png", "overlays/a.png", "response.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.png", "--task", "depth"), "unknown task 'depth'"),
+        (("c.png",), "c.png: there is no such file"),
+        (("text.png",), "text.png is not a readable image"),
+        (("a.png", "a.png"), "two pictures are called a"),
+        (("a.png", "--adapter", "nowhere"), "nowhere: there is no such folder"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(command: Any, arguments: tuple[str, ...], message: str) -> None:
+    done = command(*arguments)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_large_group_is_divided_as_in_the_training() -> None:
+    paths = [Path(f"{number}.png") for number in range(5)]
+    assert cli_predict.prompts(paths, "cosod", 4) == chunks(paths, 4)
+    assert [len(part) for part in cli_predict.prompts(paths, "sod", 4)] == [1] * 5
