@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from saliency_r1.params import Params, load_yaml
+from saliency_r1.params import Params
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 GRAPH: dict[str, Any] = load_yaml(ROOT / "dvc.yaml")["stages"]
@@ -14,7 +15,17 @@ SCRIPTS = [name for name in GRAPH if name not in ("params", "check")]
 # How values reach a stage, processes meet, files are written whole, curves shown: no result depends on it (dvc.yaml).
 PLUMBING = {
     f"src/saliency_r1/{name}.py"
-    for name in ("params", "moved", "runtime/stage", "runtime/files", "runtime/processes", "training/live")
+    for name in (
+        "params",
+        "yaml_loader",
+        "moved",
+        "runtime/stage",
+        "runtime/files",
+        "runtime/messages",
+        "runtime/parent",
+        "runtime/processes",
+        "training/live",
+    )
 }
 GATED = ["download", "annotate", "sft", "cgpo", "masks", "metrics"]
 

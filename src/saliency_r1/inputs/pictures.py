@@ -81,7 +81,7 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation of a picture, 1 (upright) to 8; what cannot be read or is none of these counts as 1."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001  damaged EXIF: Pillow raises whatever it stumbles over, and the pixels are good
+    except Exception:
         return 1
     return value if value in _TURNS else 1
 
