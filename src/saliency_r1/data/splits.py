@@ -27,7 +27,7 @@ from saliency_r1.data.table import INDEX
 from saliency_r1.runtime.files import link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
-_VERSION = 1  # of what an import writes; raise it when that changes, so that earlier imports are not reused
+_VERSION = 2  # of what an import writes; raise it when that changes, so that earlier imports are not reused
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
@@ -156,6 +156,8 @@ class Importer:
             else:
                 rows.append(_row(result, objects))
         excused = self._excused(part, problems)
+        if found.crowds:
+            print(f"{part}: {found.crowds} crowds (iscrowd 1) are left out, as in COCO's measures", flush=True)
         self._counted(part, len(rows), excused, len(dropped))
         index = pl.DataFrame(rows, INDEX)
         index_file = self.folder / _index_path(part)
@@ -171,6 +173,7 @@ class Importer:
             "dropped_as_empty": dropped,
             "missing": [{"name": problem.name, "reason": problem.reason} for problem in problems],
             "unlisted": found.unlisted,
+            "crowds": found.crowds,
         }
         return index
 
