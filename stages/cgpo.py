@@ -52,9 +52,9 @@ def main(params: Params) -> None:
         rollouts = [row for update in updates for row in update.rollouts]
         pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
         write_versions(folder)
-    checkpoints.discard(runs)
     first, last = updates[0].curve, updates[-1].curve
     print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
+    checkpoints.discard(runs)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +15,7 @@ from saliency_r1.metrics.evaluator import DatasetCurves, SaliencyEvaluator
 from saliency_r1.metrics.instances import KEYS, evaluate_instances, replicate_instances
 from saliency_r1.metrics.resampling import Difference, differences, intervals
 from saliency_r1.metrics.truth import DEFAULT, Floats, MeasureError, Protocol
+from saliency_r1.runtime import files
 
 Task = Literal["sod", "cosod", "sis"]
 Progress = Callable[[int, int], None]
@@ -158,7 +158,7 @@ def write_json(results: list[FolderResult], comparison: Mapping[str, Difference]
         "results": [result.summary() for result in results],
         "comparison": {key: difference._asdict() for key, difference in comparison.items()},
     }
-    path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_json(path, _finite(content))
 
 
 def write_rows(results: list[FolderResult], path: Path) -> None:
@@ -166,7 +166,8 @@ def write_rows(results: list[FolderResult], path: Path) -> None:
     import polars as pl
 
     rows = [{"result": result.name, **row} for result in results for row in result.rows]
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)
+    with files.replacing(path) as aside:
+        pl.DataFrame(rows, infer_schema_length=None).write_parquet(aside)
 
 
 def _finite(value: Any) -> Any:

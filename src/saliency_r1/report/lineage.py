@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from saliency_r1.params import load_yaml
 from saliency_r1.runtime.versions import FILE, versions
+from saliency_r1.yaml_loader import load_yaml
 
 
 def lineage(root: Path, artifacts: Path) -> dict[str, Any]:

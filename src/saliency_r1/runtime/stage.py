@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from saliency_r1.params import Params, Runtime, load_params
 from saliency_r1.runtime import processes
+from saliency_r1.runtime.messages import printable
 from saliency_r1.runtime.parent import die_with_program
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
         _check_tree(script)
         main(load_params(params_path))
     except KeyboardInterrupt:
+        print(f"\n{name} interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not is_user_error(error):
             raise
-        print(f"\n{name} stopped: {describe_error(error)}", file=sys.stderr)
+        print(f"\n{name} stopped: {printable(describe_error(error), keep=chr(10))}", file=sys.stderr)
         if "DVC_STAGE" in os.environ:
             print("The last complete results stay in the cache; `dvc checkout` puts them back.", file=sys.stderr)
         sys.exit(1)
@@ -146,9 +148,10 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     if not processes.is_main():
         yield from iterable
     elif sys.stdout.isatty():
+        from rich.markup import escape
         from rich.progress import track
 
-        yield from track(iterable, description=label, total=total)
+        yield from track(iterable, description=escape(printable(label)), total=total)
     else:
         yield from _plain_progress(iterable, total, label)
 
