@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def stage(tmp_path, monkeypatch):
     """The script of SFT in a folder with the tables that it reads; `splits` are those of its samples."""
     params = load_params(ROOT / "params.yaml")
-    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "stages")  # as when it is run
     monkeypatch.chdir(tmp_path)
     script = importlib.import_module("stages.sft")
 

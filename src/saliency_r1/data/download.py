@@ -6,6 +6,7 @@ artifacts/download/
     models/{policy,segmenter}/
     table.parquet                      one row a sample
     report.json                        what was imported, from what, and what was not and why
+    versions.json                      of the packages it ran with
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from saliency_r1.data.survey import refuse, survey
 from saliency_r1.data.table import INDEX, SCHEMA, evenly_spaced, samples
 from saliency_r1.params import Download
 from saliency_r1.runtime.files import atomic_folder, held, link_tree, remove, write_json
+from saliency_r1.runtime.versions import write_versions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -64,6 +66,7 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
             for key, source in bases.items():
                 report["models"][key] = models.provide(source, folder / "models" / key)
             write_json(folder / "report.json", report)
+            write_versions(folder)
         remove(cache / "kept")
     return table
 
