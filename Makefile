@@ -43,4 +43,4 @@ smoke: setup
 	rm -rf $(SMOKE)
 	git clone --quiet . $(SMOKE)
 	cp profiles/smoke.yaml $(SMOKE)/params.yaml
-	cd $(SMOKE) && PYTHONPATH="$(CURDIR)/$(SMOKE)/src" dvc repro && cat artifacts/report/results.md
+	cd $(SMOKE) && dvc repro && cat artifacts/report/results.md

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from saliency_r1.params import Cgpo, Params, load_yaml, parse_params
+from saliency_r1.params import Cgpo, Params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.report.calibration import expected_calibration_error, last_rollouts, reliability
 from saliency_r1.rollout.environment import Environment
@@ -34,6 +34,7 @@ from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.stage import prepare_torch
 from saliency_r1.training import cgpo, sft
 from saliency_r1.training.optimiser import Optimiser
+from saliency_r1.yaml_loader import load_yaml
 
 DOWNLOAD, ANNOTATE, ADAPTER = Path("artifacts/download"), Path("artifacts/annotate"), Path("artifacts/sft/adapter")
 MEANS = ("reward", "parse_failures", "sampled_reward", "confidence", "calibration_error", "entropy", "tokens",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from flows.locks import forget_dead_owners
-from saliency_r1.runtime.stage import die_with_parent
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -70,7 +69,7 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
     """
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*_dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
     last: deque[str] = deque(maxlen=LAST_LINES)
     ran = False
@@ -84,7 +83,6 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        preexec_fn=die_with_parent,
     ) as process:
         for line in _lines(process):
             ran = ran or line.startswith(("Running stage", "Importing"))
@@ -93,6 +91,14 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     if process.returncode:
         raise RuntimeError(f"{stage} ended with exit code {process.returncode}:\n" + "\n".join(last))
     return Outcome(stage, ran, time.monotonic() - start)
+
+
+def _dvc_as_child() -> list[str]:
+    """The command of a DVC that ends with this process.
+
+    It asks for that itself: tasks are threads, and in a process with threads no Python may run between fork and exec.
+    """
+    return [sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(os.getpid())]
 
 
 def _environment() -> dict[str, str]:

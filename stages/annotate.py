@@ -10,6 +10,7 @@ Reads artifacts/download/ and the section `annotate` of params.yaml; writes arti
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1 import annotation, segmenter

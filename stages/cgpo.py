@@ -12,6 +12,7 @@ artifacts/cgpo/.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1.params import Params
@@ -49,9 +50,9 @@ def main(params: Params) -> None:
         pl.DataFrame([update.costs for update in updates]).write_csv(folder / "costs.csv")
         rollouts = [row for update in updates for row in update.rollouts]
         pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
-    checkpoints.discard(runs)
     first, last = updates[0].curve, updates[-1].curve
     print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
+    checkpoints.discard(runs)
 
 
 if __name__ == "__main__":

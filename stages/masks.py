@@ -10,6 +10,7 @@ instances/<model>/<dataset>.json (COCO results) and table.parquet.
 from collections.abc import Iterator
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1.params import Params

@@ -10,6 +10,8 @@ Reads artifacts/download/ and artifacts/masks/; writes artifacts/metrics/.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
+
 from saliency_r1.evaluation.split import evaluate
 from saliency_r1.params import Params
 from saliency_r1.runtime.files import atomic_folder

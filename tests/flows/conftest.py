@@ -28,9 +28,9 @@ stages:
 STAGE = """
 import json, os, sys, time
 from pathlib import Path
-from saliency_r1.runtime.stage import die_with_parent
+from saliency_r1.runtime.parent import die_with_program
 
-die_with_parent()
+die_with_program()
 name, value = sys.argv[1:]
 Path("pids").mkdir(exist_ok=True)
 Path("pids", name).write_text(f"{os.getpid()} {os.getppid()}")

@@ -106,7 +106,6 @@ def test_killing_the_flow_ends_dvc_and_the_stage(
     monkeypatch.setenv("SHELL", shell)
     reproduce("data.dvc", project, print)
     monkeypatch.setenv("HANG", "first")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     flow = subprocess.Popen([sys.executable, "-c", KILLED], cwd=project)
     until(lambda: read(project / "pids" / "first"), 60)
     training, dvc = map(int, read(project / "pids" / "first").split())

@@ -25,7 +25,8 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1"}
+        self.environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+        del self.environment["PYTHONPATH"]  # a stage finds the code of its own tree by itself
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command; returns all it printed, and fails with that."""

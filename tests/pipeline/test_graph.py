@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from saliency_r1.params import Params, load_yaml
+from saliency_r1.params import Params
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 GRAPH: dict[str, Any] = load_yaml(ROOT / "dvc.yaml")["stages"]
@@ -16,10 +17,12 @@ PLUMBING = {
     f"src/saliency_r1/{name}.py"
     for name in (
         "params",
+        "yaml_loader",
         "moved",
         "runtime/stage",
         "runtime/files",
         "runtime/messages",
+        "runtime/parent",
         "runtime/processes",
         "training/live",
     )

@@ -21,8 +21,7 @@ pytestmark = pytest.mark.slow
 
 def start(count: int, *arguments: str | Path, sharded: bool = False) -> subprocess.Popen[str]:
     launch = [*LAUNCH, str(count)] if count > 1 else [sys.executable]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths} | ({"ACCELERATE_USE_FSDP": "true"} if sharded else {})
+    environment = os.environ | ({"ACCELERATE_USE_FSDP": "true"} if sharded else {})
     return subprocess.Popen([*launch, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True)
 
 

@@ -5,10 +5,11 @@ import torch
 from handful import CGPO, LORA, SFT, fresh, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
 
-from saliency_r1.params import Isr, load_params, load_yaml, parse_params
+from saliency_r1.params import Isr, load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
+from saliency_r1.yaml_loader import load_yaml
 
 
 def test_sft_changes_the_adapter_and_nothing_else(environment, examples, tmp_path):

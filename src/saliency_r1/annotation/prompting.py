@@ -6,8 +6,8 @@ carry the outlines of the ground truth. Expressions come first and reasoning sec
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +18,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from saliency_r1.annotation.interface import Proposal, Subject, Try
+from saliency_r1.chat.dialect import without_thinking
 from saliency_r1.cot import KINDS, Expression
 from saliency_r1.tasks import InstanceTruth
 
 PROMPTS = Path(__file__).with_name("prompts")
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+_MOST_OBJECTS = 100  # braces that are looked at in an answer
 # Tags are the policy's own; an expression with one in it would not parse.
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^<>]*$")]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=r"^[^<>]*$")]
@@ -64,13 +65,9 @@ def outlined(subject: Subject) -> list[Image.Image]:
 
 def read(text: str, subject: Subject) -> Proposal:
     """A model's answer as a proposal. Total: whatever is wrong with it becomes the proposal's fault."""
-    fenced = _FENCED.search(text)
-    try:
-        answer = _answer(subject.task).model_validate_json(fenced[1] if fenced else text.strip())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the answer"
-        return Proposal(fault=f"It was not the JSON that was asked for: {where}: {first['msg']}.")
+    answer = _answered(without_thinking(text), _answer(subject.task))
+    if isinstance(answer, str):
+        return Proposal(fault=f"It was not the JSON that was asked for: {answer}.")
     said, wanted = answer.expressions, _wanted(subject)
     if subject.task != "sod" and len(said) != wanted:
         return Proposal(fault=f"It had {len(said)} expressions, {wanted} were asked for.")
@@ -81,6 +78,33 @@ def read(text: str, subject: Subject) -> Proposal:
     kind = KINDS[subject.task]
     images = range(len(said)) if subject.task == "cosod" else [0] * len(said)
     return Proposal(answer.reasoning, tuple(Expression(kind, image, text) for image, text in zip(images, said)))
+
+
+def _answered(text: str, form: type[AnswerSchema]) -> AnswerSchema | str:
+    """The first JSON object in a text that has the form, whatever stands around it; else what was wrong with one."""
+    wrong = ""
+    for candidate in (text, *_objects(text)):
+        try:
+            return form.model_validate_json(candidate)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            wrong = f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}"
+    return wrong
+
+
+def _objects(text: str) -> Iterator[str]:
+    """The JSON objects that stand in a text, outermost ones, from left to right."""
+    decoder = json.JSONDecoder()
+    position = text.find("{")
+    for _ in range(_MOST_OBJECTS):
+        if position < 0:
+            return
+        try:
+            _, end = decoder.raw_decode(text, position)
+            yield text[position:end]
+        except (json.JSONDecodeError, RecursionError):
+            end = position + 1
+        position = text.find("{", end)
 
 
 def _answer(task: str) -> type[AnswerSchema]:

@@ -107,8 +107,9 @@ class Importer:
                     self.store.discard(file)
                     raise
             index = self._imported(part, key, scratch, link)
-        for archive, file, digest in zip(wanted, files, digests):
-            self.store.remember(archive, file, digest)
+        if not self.reports[str(part)]["missing"]:  # of an incomplete one the right version would be refused later
+            for archive, file, digest in zip(wanted, files, digests):
+                self.store.remember(archive, file, digest)
         described = [{"path": a.path, "sha256": d} for a, d in zip(wanted, digests)]
         self.reports[str(part)]["archives"] = described
         return index

@@ -30,7 +30,8 @@ from saliency_r1.evaluation.detections import read_predictions
 from saliency_r1.metrics import DatasetCurves, SaliencyEvaluator, evaluate_instances, resampling
 from saliency_r1.metrics.instances import replicate_instances
 from saliency_r1.runtime.files import write_json
-from saliency_r1.runtime.stage import die_with_parent, progress
+from saliency_r1.runtime.parent import die_with_parent
+from saliency_r1.runtime.stage import progress
 
 REPLICATES = 1000
 LEVEL = 0.95

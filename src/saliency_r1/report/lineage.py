@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from saliency_r1.params import load_yaml
+from saliency_r1.yaml_loader import load_yaml
 
 PACKAGES = (
     "saliency-r1", "torch", "transformers", "peft", "segment-anything", "numpy", "polars", "opencv-python-headless",
