@@ -11,7 +11,7 @@ artifacts/download/
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import polars as pl
 
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.earlier import Memory
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
@@ -36,9 +37,9 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     """Import what `settings` names into `out` and return the sample table (`table.SCHEMA`).
 
     `root` is the folder that relative paths of the settings start from; what is fetched is kept in
-    `root/runs/download`. Splits that an earlier `out` already holds unchanged are linked, not imported again; those
-    that a limit has cut are imported anew. Raises `DataError` for everything a person can mend; `out` then holds what
-    it held before.
+    `root/runs/download`. Splits and pairs that an earlier `out` already holds unchanged are linked, not imported again
+    (those that a limit has left out are); `out` becomes what a first run would leave. Raises `DataError` for everything
+    a person can mend; `out` then holds what it held before.
     """
     catalogue = Catalogue.load(root / settings.catalogue)
     parts = [DatasetSplit(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
@@ -49,24 +50,32 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
         raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
     with _explained(out):
         cache.mkdir(parents=True, exist_ok=True)
-        with held(cache / "lock"), atomic_folder(out) as folder:
-            store = ArchiveCache(cache, mirror, patience or Patience())
-            importer = Importer(store, settings.allow_missing, out, folder)
-            indexes = {part: importer.run(part) for part in parts}
-            indexes, leaks = _without_leaks(indexes)
-            tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
-            table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
-            if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
-                raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
-            if settings.limit is not None:
-                _keep_only(table, folder)
-            table.write_parquet(folder / "table.parquet")
-            report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
-            for key, source in bases.items():
-                report["models"][key] = models.provide(source, folder / "models" / key)
-            write_json(folder / "report.json", report)
-            write_versions(folder)
+        with held(cache / "lock"):
+            memory = Memory(cache / "imports.json", out)
+            with atomic_folder(out) as folder:
+                store = ArchiveCache(cache, mirror, patience or Patience())
+                importer = Importer(store, settings.allow_missing, memory, folder)
+                table, leaks = _import(settings, parts, importer)
+                report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
+                for key, source in bases.items():
+                    report["models"][key] = models.provide(source, folder / "models" / key)
+                write_json(folder / "report.json", report)
+                write_versions(folder)
+            memory.write()
     return table
+
+
+def _import(settings: Download, parts: Sequence[DatasetSplit], importer: Importer) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Import the splits, write the sample table, and return it with the list of leaks."""
+    indexes, leaks = _without_leaks({part: importer.run(part) for part in parts})
+    tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
+    table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
+    if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
+        raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
+    if settings.limit is not None:
+        _keep_only(table, importer.folder)
+    table.write_parquet(importer.folder / "table.parquet")
+    return table, leaks
 
 
 def _keep_only(table: pl.DataFrame, folder: Path) -> None:
