@@ -11,7 +11,6 @@ from clones import Clone, ran
 from saliency_r1.params import load_params
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 # What a run with other parameters may change in git: the parameters, and what records the run.
 RECORDS = {"params.yaml", "dvc.lock", "artifacts/metrics/metrics.json"}
 
