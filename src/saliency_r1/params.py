@@ -18,6 +18,8 @@ from typing import IO, Annotated, Any, Literal, Self, Union, get_args, get_origi
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from saliency_r1.names import ScoreSource
+
 Split = Literal["train", "val", "test"]
 ModelName = Literal["base", "sft", "cgpo"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -270,7 +272,7 @@ class Masks(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
     batch_size: Count
-    score: Literal["segmenter", "mask_probability", "confidence", "constant"]
+    score: ScoreSource
     split: Split
 
 

@@ -98,7 +98,7 @@ def test_by_hand():
     found[:6, :10] = True
     false = np.zeros((10, 20), bool)
     false[8:, 12:] = True
-    scores = evaluate_instances({"a": [(found, 0.4), (false, 0.9)]}, {"a": ids}, score_source="segmenter_iou")
+    scores = evaluate_instances({"a": [(found, 0.4), (false, 0.9)]}, {"a": ids}, score_source="segmenter")
     # Precision 1/2 up to recall 1/2: 51 of 101 points, at the thresholds .5, .55 and .6.
     assert scores["AP50"] == pytest.approx(0.5 * 51 / 101)
     assert scores["AP"] == pytest.approx(3 * 0.5 * 51 / 101 / 10)
@@ -108,13 +108,15 @@ def test_by_hand():
     # The published protocol asks for more than the threshold, and false positives cost nothing.
     assert (scores["APr50"], scores["APr60"]) == (0.5, 0)
     assert (scores["images"], scores["instances"], scores["detections"]) == (1, 2, 2)
-    assert scores["score_source"] == "segmenter_iou"
+    assert scores["score_source"] == "segmenter"
 
 
 def test_degenerate_cases():
     ids = np.ones((4, 4), np.int32)
     assert evaluate_instances({"a": []}, {"a": ids})["AP"] == 0
     assert np.isnan(evaluate_instances({"a": []}, {"a": ids * 0})["AP50"])
+    with pytest.raises(MeasureError, match="no image has an instance"):
+        replicate_instances({"a": []}, {"a": ids * 0}, 20)
     full = np.ones((4, 4), bool)
     assert evaluate_instances({"a": [(full, 0.5)]}, {"a": ids})["AP"] == pytest.approx(1)
     assert replicate_instances({"a": []}, {"a": ids}, 20)["AP"].max() == 0

@@ -78,7 +78,7 @@ class EndpointAnnotator:
             {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in prompting.outlined(one.subject)
         ]
         content.append({"type": "text", "text": prompting.prompt(one)})
-        form = {"name": "annotation", "strict": True, "schema": prompting.schema(one.subject.task)}
+        form = {"name": "annotation", "strict": True, "schema": prompting.schema(one.subject)}
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],

@@ -99,13 +99,13 @@ def unique_stems(images: Sequence[Path]) -> dict[Path, str]:
 
 def save(result: Answer, images: Sequence[Path], stems: Sequence[str], out: Path) -> dict[str, Any]:
     """Write `<stem>.png` (the map, or the instance ids) and `<stem>_overlay.png`; return the entry of response.json."""
-    import numpy as np
     from PIL import Image
 
+    from saliency_r1.metrics.saliency import to_levels
     from saliency_r1.prediction.predictor import read_image
     from saliency_r1.report.pictures import paint
 
-    levels = [np.rint(map_ * 255).astype(np.uint8) for map_ in result.maps]
+    levels = [to_levels(map_) for map_ in result.maps]
     for index, (path, stem) in enumerate(zip(images, stems)):
         Image.fromarray(levels[index] if levels else result.ids).save(out / f"{stem}.png")
         picture = read_image(path)
@@ -126,4 +126,4 @@ def save(result: Answer, images: Sequence[Path], stems: Sequence[str], out: Path
 def _summary(result: Answer) -> str:
     if result.errors:
         return f"nothing, the response does not parse: {'; '.join(result.errors)}"
-    return "; ".join(item.text for item in result.expressions)
+    return "; ".join(item.text for item in result.expressions) or "nothing stands out"

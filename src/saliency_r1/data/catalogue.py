@@ -14,10 +14,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saliency_r1.data.errors import DataError
+from saliency_r1.names import TaskName
 from saliency_r1.params import ParamsError, load_yaml
 from saliency_r1.runtime.files import sha256
 
-TaskName = Literal["sod", "sis", "cosod"]
 SplitName = Literal["train", "val", "test"]
 LayoutName = Literal["pairs", "groups", "coco", "id_map", "colour_map"]
 LAYOUTS: dict[str, tuple[str, ...]] = {

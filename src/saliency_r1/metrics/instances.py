@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from saliency_r1.metrics.resampling import draw
 from saliency_r1.metrics.truth import EPS, Array, Floats, MeasureError
+from saliency_r1.names import SCORE_SOURCES
 
 Predictions = Mapping[str, Sequence[tuple[Array, float]]]
 Truths = Mapping[str, Array]
 
-SCORE_SOURCES = ("segmenter_iou", "mask_probability", "response_confidence", "constant", "unknown")
 KEYS = ("AP", "AP50", "AP70", "AP75")
 _THRESHOLDS = np.round(np.arange(0.5, 1, 0.05), 2)
 _RECALLS = np.linspace(0, 1, 101)
@@ -41,8 +41,8 @@ def evaluate_instances(
     Raises MeasureError, listing names, for predictions that are surplus, missing (unless `missing="zero"`, which takes
     them for empty and counts them as `missing`) or of another size than the ground truth.
     """
-    if score_source not in SCORE_SOURCES:
-        raise MeasureError(f"score_source is one of {', '.join(SCORE_SOURCES)}, got {score_source!r}")
+    if score_source not in (known := (*SCORE_SOURCES, "unknown")):
+        raise MeasureError(f"score_source is one of {', '.join(known)}, got {score_source!r}")
     absent = _check(predictions, truths, missing)
     annotations, results, images = [], [], []
     for image, (name, ids) in enumerate(sorted(truths.items()), 1):
@@ -144,12 +144,15 @@ def replicate_instances(
 ) -> dict[str, Floats]:
     """AP, AP50, AP70 and AP75 of bootstrap replicates over images, for `intervals` and `differences`.
 
-    Matching is COCO's; what is drawn is how often an image counts. Every array has one value a replicate.
+    Matching is COCO's; what is drawn is how often an image counts. Every array has one value a replicate. Raises
+    MeasureError where no image has an instance.
     """
     names = sorted(truths)
     matched = [_matches(predictions.get(name, ()), truths[name]) for name in names]
     draws = np.array([draw(seed, f"image {name}", replicates) for name in names], dtype=float)
     instances = np.array([len(np.unique(truths[name][truths[name] > 0])) for name in names])
+    if not instances.sum():
+        raise MeasureError("no image has an instance: there is no average precision to replicate")
     image = np.repeat(np.arange(len(names)), [len(scores) for scores, _ in matched])
     order = np.argsort(-np.concatenate([scores for scores, _ in matched]), kind="stable")
     hits = np.concatenate([hits for _, hits in matched])[order]

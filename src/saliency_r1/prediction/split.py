@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from saliency_r1.metrics.saliency import to_levels
 from saliency_r1.policy import Policy
 from saliency_r1.rollout.confidence import response_confidence
 from saliency_r1.rollout.environment import Environment, Rollout, Row
@@ -52,7 +53,7 @@ def write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str)
     for name, values in zip(row["names"], rollout.prediction.maps):
         path = folder / "maps" / model / row["dataset"] / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(path)
+        Image.fromarray(to_levels(values)).save(path)
     instances = None
     if row["task"] == "sis":
         instances = [

@@ -32,7 +32,7 @@ class Rollout:
     parsed: cot.Parsed
     prediction: tasks.Prediction
     reward: tasks.Reward
-    objects: int  # masks of the ground truth: 1 of SOD, one an instance of SIS, one an image of CoSOD
+    objects: int  # of the ground truth: instances (SIS), images in which something stands out (SOD, CoSOD)
 
     def record(self) -> dict[str, Any]:
         """The columns that every table of responses has."""
@@ -146,7 +146,7 @@ class Environment:
             truth = task.truth(read_masks(row, self.folder))
             prediction = task.predict(parsed[index], segments[index], truth.sizes)
             reward = task.reward(parsed[index], prediction, truth, self.weights[task.name])
-            rollouts.append(Rollout(row, response, parsed[index], prediction, reward, len(truth.masks)))
+            rollouts.append(Rollout(row, response, parsed[index], prediction, reward, truth.objects))
         self.seconds.segment += segmented - start
         self.seconds.reward += time.perf_counter() - segmented
         return rollouts
