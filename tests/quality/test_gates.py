@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from world import tables, write
 
-from saliency_r1.params import Params, load_yaml, parse_params
+from saliency_r1.params import Params, parse_params
 from saliency_r1.quality import SUITES, GateError, check
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FIRST = pl.col("sample_id") == pl.col("sample_id").first()

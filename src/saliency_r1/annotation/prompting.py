@@ -7,10 +7,10 @@ Expressions come first and reasoning second, as JSON.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -19,11 +19,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from saliency_r1.annotation.interface import Proposal, Subject, Try
+from saliency_r1.chat.dialect import without_thinking
 from saliency_r1.cot import KINDS, Expression
 from saliency_r1.tasks import InstanceTruth
 
 PROMPTS = Path(__file__).with_name("prompts")
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+_MOST_OBJECTS = 100  # braces that are looked at in an answer
 # Tags are the policy's own; an expression with one in it would not parse.
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^<>]*$")]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=r"^[^<>]*$")]
@@ -51,6 +52,9 @@ class SharedAnswerSchema(AnswerSchema):
     shared: Words
 
 
+Form = TypeVar("Form", bound=BaseModel)
+
+
 def schema(subject: Subject) -> dict[str, Any]:
     """The JSON schema of an answer."""
     return _answer(subject).model_json_schema()
@@ -75,13 +79,9 @@ def outlined(subject: Subject) -> list[Image.Image]:
 
 def read(text: str, subject: Subject) -> Proposal:
     """A model's answer as a proposal. Total: whatever is wrong with it becomes the proposal's fault."""
-    fenced = _FENCED.search(text)
-    try:
-        answer = _answer(subject).model_validate_json(fenced[1] if fenced else text.strip())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the answer"
-        return Proposal(fault=f"It was not the JSON that was asked for: {where}: {first['msg']}.")
+    answer = _answered(without_thinking(text), _answer(subject))
+    if isinstance(answer, str):
+        return Proposal(fault=f"It was not the JSON that was asked for: {answer}.")
     if isinstance(answer, NothingSchema):
         return Proposal(answer.reasoning, subject.silence)
     said, wanted = answer.expressions, _wanted(subject)
@@ -99,7 +99,34 @@ def read(text: str, subject: Subject) -> Proposal:
     return Proposal(answer.reasoning, tuple(Expression(kind, image, text) for image, text in zip(images, said)))
 
 
-def _answer(subject: Subject) -> type[NothingSchema | AnswerSchema]:
+def _answered(text: str, form: type[Form]) -> Form | str:
+    """The first JSON object in a text that has the form, whatever stands around it; else what was wrong with one."""
+    wrong = ""
+    for candidate in (text, *_objects(text)):
+        try:
+            return form.model_validate_json(candidate)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            wrong = f"{'.'.join(map(str, first['loc'])) or 'the answer'}: {first['msg']}"
+    return wrong
+
+
+def _objects(text: str) -> Iterator[str]:
+    """The JSON objects that stand in a text, outermost ones, from left to right."""
+    decoder = json.JSONDecoder()
+    position = text.find("{")
+    for _ in range(_MOST_OBJECTS):
+        if position < 0:
+            return
+        try:
+            _, end = decoder.raw_decode(text, position)
+            yield text[position:end]
+        except (json.JSONDecodeError, RecursionError):
+            end = position + 1
+        position = text.find("{", end)
+
+
+def _answer(subject: Subject) -> type[NothingSchema] | type[AnswerSchema]:
     if not any(subject.salient):
         return NothingSchema
     return SharedAnswerSchema if subject.task == "cosod" else AnswerSchema

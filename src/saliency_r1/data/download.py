@@ -6,11 +6,12 @@ artifacts/download/
     models/{policy,segmenter}/
     table.parquet                      one row a sample
     report.json                        what was imported, from what, and what was not and why
+    versions.json                      of the packages it ran with
 """
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from saliency_r1.data.errors import DataError
 from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
 from saliency_r1.data.splits import DatasetSplit, Importer
+from saliency_r1.data.survey import refuse, survey
 from saliency_r1.data.table import INDEX, SCHEMA, evenly_spaced, samples
 from saliency_r1.params import Download
-from saliency_r1.runtime.files import atomic_folder, held, write_json
+from saliency_r1.runtime.files import atomic_folder, held, link_tree, remove, write_json
+from saliency_r1.runtime.versions import write_versions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -43,14 +46,14 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     bases = {key: models.resolve(getattr(settings, key), key, catalogue, root) for key in ("policy", "segmenter")}
     cache = root / "runs" / "download"
     mirror = root / settings.mirror if settings.mirror else None
-    if mirror is not None and not mirror.is_dir():
-        raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
     with _explained(out):
         cache.mkdir(parents=True, exist_ok=True)
         with held(cache / "lock"), atomic_folder(out) as folder:
             store = ArchiveCache(cache, mirror, patience or Patience())
-            importer = Importer(store, settings.allow_missing, out, folder)
-            indexes = {part: importer.run(part) for part in parts}
+            refuse(survey(settings, root))
+            kept = cache / "kept"
+            importer = Importer(store, settings.allow_missing, [out, kept], folder)
+            indexes = _import_all(parts, importer, kept)
             indexes, leaks = _without_leaks(indexes)
             tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
             table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
@@ -63,7 +66,32 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
             for key, source in bases.items():
                 report["models"][key] = models.provide(source, folder / "models" / key)
             write_json(folder / "report.json", report)
+            write_versions(folder)
+        remove(cache / "kept")
     return table
+
+
+def _import_all(parts: Sequence[DatasetSplit], importer: Importer, kept: Path) -> dict[DatasetSplit, pl.DataFrame]:
+    """The index of every split. Where some cannot be imported, the others are kept for the next run.
+
+    Raises one `DataError` with what is wrong with each.
+    """
+    indexes, faults = {}, []
+    for part in parts:
+        try:
+            indexes[part] = importer.run(part)
+        except DataError as error:
+            faults.append(str(error))
+            remove(importer.folder / "datasets" / str(part))  # what was stored before it failed
+    if not faults:
+        return indexes
+    if indexes:
+        write_json(importer.folder / "report.json", {"imports": importer.reports})
+        with atomic_folder(kept) as folder:
+            link_tree(importer.folder, folder)
+        what = ", ".join(map(str, indexes))
+        faults.append(f"What was imported well is kept, and linked by the next run: {what}")
+    raise DataError("\n".join(faults))
 
 
 def _keep_only(table: pl.DataFrame, folder: Path) -> None:

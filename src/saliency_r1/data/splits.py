@@ -21,12 +21,13 @@ from saliency_r1.data.catalogue import Dataset, Split, SplitName
 from saliency_r1.data.errors import DataError, listed
 from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
+from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item, stored_digest
 from saliency_r1.data.table import INDEX
 from saliency_r1.runtime.files import link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
-_VERSION = 1  # of what an import writes; raise it when that changes, so that earlier imports are not reused
+_VERSION = 2  # of what an import writes; raise it when that changes, so that earlier imports are not reused
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
@@ -54,11 +55,14 @@ class DatasetSplit:
 
 @dataclass
 class Importer:
-    """Imports splits into `folder`, reusing what `previous` (the folder it will replace) holds unchanged."""
+    """Imports splits into `folder`, reusing what one of `previous` holds unchanged.
+
+    These are the folder that will be replaced, and what was imported well by a run that failed elsewhere.
+    """
 
     store: ArchiveCache
     allow_missing: Sequence[str]
-    previous: Path
+    previous: Sequence[Path]
     folder: Path
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -81,9 +85,7 @@ class Importer:
             if not folder.is_dir():
                 raise DataError(f"{folder}: the folder of {part} does not exist; correct `folder` in the catalogue")
             return folder
-        if self.store.mirror is not None and (folder := self.store.mirror / part.dataset.name).is_dir():
-            return folder
-        return None
+        return unpacked(part.dataset, part.split_name, self.store.mirror) if self.store.mirror is not None else None
 
     def _from_archives(self, part: DatasetSplit) -> pl.DataFrame:
         """Obtain, verify, extract and import; hashes not known in advance are recorded once all of it went well."""
@@ -107,28 +109,31 @@ class Importer:
                     self.store.discard(file)
                     raise
             index = self._imported(part, key, scratch, link)
-        for archive, file, digest in zip(wanted, files, digests):
-            self.store.remember(archive, file, digest)
+        if not self.reports[str(part)]["missing"]:  # of an incomplete one the right version would be refused later
+            for archive, file, digest in zip(wanted, files, digests):
+                self.store.remember(archive, file, digest)
         described = [{"path": a.path, "sha256": d} for a, d in zip(wanted, digests)]
         self.reports[str(part)]["archives"] = described
         return index
 
     def _reused(self, part: DatasetSplit, key: str) -> pl.DataFrame | None:
         """The earlier import of the split, linked into the new folder, if it had the same key and is still whole."""
-        source = self.previous / _pairs_path(part)
-        try:
-            report = json.loads((self.previous / "report.json").read_text(encoding="utf-8"))["imports"][str(part)]
-            index = pl.read_parquet(self.previous / _index_path(part), schema=INDEX)
-            if report["key"] != key or not _whole(source, index):
-                return None
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
-            return None  # nothing there, or not what an import leaves behind
-        link_tree(source, self.folder / _pairs_path(part))
-        (self.folder / _index_path(part)).parent.mkdir(parents=True, exist_ok=True)
-        link(self.previous / _index_path(part), self.folder / _index_path(part))
-        self.reports[str(part)] = report
-        print(f"{part}: {len(index)} images, unchanged", flush=True)
-        return index
+        for previous in self.previous:
+            source = previous / _pairs_path(part)
+            try:
+                report = json.loads((previous / "report.json").read_text(encoding="utf-8"))["imports"][str(part)]
+                index = pl.read_parquet(previous / _index_path(part), schema=INDEX)
+                if report["key"] != key or not _whole(source, index):
+                    continue
+            except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
+                continue  # nothing there, or not what an import leaves behind
+            link_tree(source, self.folder / _pairs_path(part))
+            (self.folder / _index_path(part)).parent.mkdir(parents=True, exist_ok=True)
+            link(previous / _index_path(part), self.folder / _index_path(part))
+            self.reports[str(part)] = report
+            print(f"{part}: {len(index)} images, unchanged", flush=True)
+            return index
+        return None
 
     def _imported(self, part: DatasetSplit, key: str, source: Path, place: Place) -> pl.DataFrame:
         """Find, open, check and store every pair of `source`; anything missing that is not excused stops the stage."""
@@ -151,6 +156,8 @@ class Importer:
             else:
                 rows.append(_row(result, objects))
         excused = self._excused(part, problems)
+        if found.crowds:
+            print(f"{part}: {found.crowds} crowds (iscrowd 1) are left out, as in COCO's measures", flush=True)
         self._counted(part, len(rows), excused, len(dropped))
         index = pl.DataFrame(rows, INDEX)
         index_file = self.folder / _index_path(part)
@@ -166,6 +173,7 @@ class Importer:
             "dropped_as_empty": dropped,
             "missing": [{"name": problem.name, "reason": problem.reason} for problem in problems],
             "unlisted": found.unlisted,
+            "crowds": found.crowds,
         }
         return index
 
@@ -231,7 +239,11 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
 
 def _find(part: DatasetSplit, source: Path) -> Found:
     try:
-        found = LAYOUTS[part.dataset.layout].find(source, part.split)
+        split = settle(source, part.split, part.split_name)
+        for key in ("images", "masks"):
+            if (found_as := getattr(split, key)) != (stated := getattr(part.split, key)):
+                print(f"{part}: {key} are read from {found_as} (there is no {stated})", flush=True)
+        found = LAYOUTS[part.dataset.layout].find(source, split)
         if part.split.names is not None:
             names = locate(source, part.split.names).read_text(encoding="utf-8").splitlines()
             found = keep_listed(found, names)

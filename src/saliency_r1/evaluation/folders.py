@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saliency_r1.metrics.evaluator import SaliencyEvaluator
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
+from saliency_r1.runtime.messages import printable
 
 Missing = Literal["error", "zero"]
 EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
@@ -285,4 +286,4 @@ def _group(name: str, grouped: bool) -> str | None:
 
 def _listed(names: list[str], limit: int = 20) -> str:
     more = f" ... and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(map(printable, names[:limit])) + more

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from saliency_r1.evaluation.detections import image_names, read_predictions, read_truths
+from saliency_r1.evaluation.detections import read_predictions, read_truths
 from saliency_r1.evaluation.folders import Missing, score_folders
 from saliency_r1.evaluation.published import Row, image_counts, table
 from saliency_r1.evaluation.scores import Scores, of_instances, of_maps
 from saliency_r1.metrics.resampling import Difference, differences
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol
 from saliency_r1.names import ScoreSource, TaskName
+from saliency_r1.runtime import files
 
 Progress = Callable[[int, int], None]
 
@@ -98,10 +98,10 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
 
 
 def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
-    truths = read_truths(gt)
+    truths, names = read_truths(gt)
     if settings.expected and len(truths) not in settings.expected:
         raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {settings.expected}")
-    found = read_predictions(pred, truths, image_names(gt))
+    found = read_predictions(pred, truths, names)
     if settings.missing == "zero":
         found = {name: masks for name, masks in found.items() if name in truths}
     return FolderResult(
@@ -124,7 +124,7 @@ def write_json(results: list[FolderResult], comparison: Mapping[str, Difference]
         "results": [result.summary() for result in results],
         "comparison": {key: difference._asdict() for key, difference in comparison.items()},
     }
-    path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_json(path, _finite(content))
 
 
 def write_rows(results: list[FolderResult], path: Path) -> None:
@@ -132,7 +132,8 @@ def write_rows(results: list[FolderResult], path: Path) -> None:
     import polars as pl
 
     rows = [{"result": result.name, **row} for result in results for row in result.rows]
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)
+    with files.replacing(path) as aside:
+        pl.DataFrame(rows, infer_schema_length=None).write_parquet(aside)
 
 
 def _finite(value: Any) -> Any:

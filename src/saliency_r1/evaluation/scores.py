@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saliency_r1.metrics.evaluator import DatasetCurves, SaliencyEvaluator
-from saliency_r1.metrics.instances import Predictions, Truths, evaluate_instances, replicate_instances
+from saliency_r1.metrics.instances import Predictions, Truths, as_regions, evaluate_instances, replicate_instances
 from saliency_r1.metrics.resampling import intervals
 from saliency_r1.metrics.truth import Floats
 
@@ -57,14 +57,17 @@ def of_instances(
 ) -> Scores:
     """The scores of instances, with intervals from so many replicates; the rest as in `evaluate_instances`."""
     found = evaluate_instances(predictions, truths, score_source=score_source, missing=missing)
-    # Without an instance there is no average precision, and none to replicate.
-    replicates = replicate_instances(predictions, truths, bootstrap) if bootstrap and found["instances"] else {}
+    replicates = replicate_instances(predictions, truths, bootstrap) if bootstrap else {}
     return Scores(
         measures={key: value for key, value in found.items() if key.startswith("AP")},
         intervals=intervals(replicates),
         rows=[
-            {"name": name, "instances": len(set(ids[ids > 0].tolist())), "detections": len(predictions.get(name, ()))}
-            for name, ids in sorted(truths.items())
+            {
+                "name": name,
+                "instances": len(as_regions(truth).instances),
+                "detections": len(predictions.get(name, ())),
+            }
+            for name, truth in sorted(truths.items())
         ],
         images=found["images"],
         scored_as_empty=found["missing"],

@@ -28,10 +28,12 @@ from saliency_r1.evaluation.detections import read_predictions
 from saliency_r1.evaluation.folders import Problems, score_files
 from saliency_r1.evaluation.scores import Scores, finite, of_instances, of_maps
 from saliency_r1.metrics.evaluator import DatasetCurves
+from saliency_r1.metrics.instances import as_regions
 from saliency_r1.metrics.resampling import draw, intervals
 from saliency_r1.names import MEASURES
 from saliency_r1.runtime.files import write_json
-from saliency_r1.runtime.stage import die_with_parent, progress
+from saliency_r1.runtime.parent import die_with_parent
+from saliency_r1.runtime.stage import progress
 
 REPLICATES = 1000
 DIGITS = 6
@@ -228,7 +230,9 @@ def _score_maps(part: ModelOnDataset) -> Scores:
 
 
 def _score_instances(part: ModelOnDataset) -> Scores:
-    truths = {sample["names"][0]: read_masks(sample, part.download)[0] for sample in part.samples}
+    masks = {sample["names"][0]: read_masks(sample, part.download)[0] for sample in part.samples}
+    # Of equal scores the first counts more, so images stand in the order in which a folder is read.
+    truths = {name: as_regions(ids) for name, ids in sorted(masks.items())}
     # A response without instances leaves no row here; that there was a response, `check_complete` has seen.
     predictions = read_predictions(part.masks / "instances" / part.model / f"{part.dataset}.json", truths)
     return of_instances(predictions, truths, REPLICATES)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1 import cot, tasks
+from saliency_r1.rollout.grounding import Answered, ground
 
 if TYPE_CHECKING:
     import torch
@@ -123,12 +124,8 @@ class Predictor:
         sizes = [(picture.height, picture.width) for picture in pictures]
         prompt = self.policy.prompt(pictures, rules.instruction)
         (response,) = self.policy.generate([prompt], self.max_new_tokens)
-        parsed = cot.parse(response.text, task, len(pictures))
-        phrases = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(pictures))]
-        # Expressions stand in the order of their images, so flattening the answer restores their order.
-        answers = self.segmenter.segment(self.segmenter.encode(pictures), phrases) if parsed.ok else []
-        segments = [segment for row in answers for segment in row]
-        prediction = rules.predict(parsed, segments, sizes)
+        answered = Answered(response.text, rules, sizes, lambda: pictures)
+        ((parsed, prediction),) = ground(self.segmenter, [answered], 1)
         return Answer(
             text=response.text,
             reasoning=parsed.reasoning,

@@ -1,0 +1,113 @@
+"""Finding pictures in folders, and opening nothing but files.
+
+Hidden files and folders, and those that systems leave behind, are passed over. Links are followed: a file behind a link
+counts as the place where the link lies, and a link into a folder above itself is refused. Names are the same if they
+are the same letters, however a file system has written them (NFC, NFD) and in whatever case.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from saliency_r1.inputs.errors import InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+
+# What macOS, Synology and Windows leave in folders beside what begins with a point.
+_LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def nfc(name: str) -> str:
+    """A name as composed letters, as most systems write it; macOS writes `é` as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def key(name: str) -> str:
+    """What two names share if they mean the same file: composed letters without case."""
+    return nfc(nfc(name).casefold())
+
+
+def shown(name: str | Path) -> str:
+    """A name that can be printed and stored; bytes that are not UTF-8 are written `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over."""
+    return name.startswith(".") or name in _LITTER
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture; says nothing about what is in the file."""
+    return path.suffix.lower() in SUFFIXES and not hidden(path.name)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures that lie in a folder itself, sorted by name. Raises `OSError` as the system gives it."""
+    return sorted(path for path in folder.iterdir() if is_picture(path))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, linked ones too, sorted by name."""
+    return sorted(path for path in folder.iterdir() if not hidden(path.name) and path.is_dir())
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """The pictures in a folder and all folders below, sorted by path."""
+    return sorted(path for path in walk(folder) if is_picture(path))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and below that is no folder, hidden names excepted, in no particular order.
+
+    Raises `InputError` for a link that leads into a folder above itself, and `OSError` as the system gives it.
+    """
+    yield from _walk(folder, {_identity(folder)})
+
+
+def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
+    for entry in os.scandir(folder):
+        if hidden(entry.name):
+            continue
+        path = folder / entry.name
+        if not entry.is_dir():
+            yield path
+            continue
+        here = _identity(path)
+        if here in above:
+            raise InputError(f"{shown(path)} is a link into a folder above itself; remove it")
+        yield from _walk(path, above | {here})
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def require_file(path: Path) -> None:
+    """Raise `InputError` unless `path` is a file, or leads to one; nothing is opened, so that a pipe hangs nobody.
+
+    A name that is not UTF-8 is refused as well: no table, page or terminal could say it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        broken = path.is_symlink()
+        raise InputError(f"{shown(path)} is {'a link that leads nowhere' if broken else 'missing'}") from None
+    except (OSError, ValueError) as error:  # a circle of links, a folder that may not be entered, a NUL in the name
+        raise InputError(f"{shown(path)} cannot be reached ({error})") from None
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{shown(path)} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, expected a file")
+    if shown(path) != str(path):
+        raise InputError(f"{shown(path)}: the name is not UTF-8; rename the file, for example with convmv")

@@ -1,0 +1,126 @@
+"""The one way a picture becomes pixels: 8-bit RGB, upright, as a viewer shows it.
+
+The importer stores what this gives, so that training and `predict` see the same pixels of the same file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import require_file, shown
+
+# What the policy takes: Qwen2.5-VL's processor refuses a picture that is longer than this times its width.
+MOST_ASPECT = 200
+# Where Pillow calls a picture a decompression bomb: a file of kilobytes that fills gigabytes.
+MOST_PIXELS = 178_956_970
+_ORIENTATION = 0x0112  # EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners keep in files of 16
+
+
+def open_whole(path: Path) -> Image.Image:
+    """Any file that Pillow reads, decoded completely and as it is stored; of several frames the first.
+
+    Raises `InputError` for a file that is missing, no picture, half of one, or larger than `MOST_PIXELS`; `OSError` as
+    the system gives it.
+    """
+    require_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on damaged EXIF data, and on sizes that are checked here
+            image = Image.open(path)
+            if image.width * image.height > MOST_PIXELS:
+                image.close()
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,}")
+            image.load()
+            return image
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if isinstance(error, Image.DecompressionBombError):
+            raise InputError(f"{shown(path)} is too large to be opened ({error}): scale it down") from None
+        raise InputError(f"{shown(path)} is not a readable image ({error or type(error).__name__})") from error
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture as 8-bit RGB, upright, transparency on white, 16 bits scaled (see `to_rgb`).
+
+    Raises `InputError` as `open_whole` does, and for a shape that the policy does not take.
+    """
+    image = open_whole(path)
+    check_shape(image.size, shown(path))
+    return to_rgb(image)
+
+
+def check_shape(size: tuple[int, int], name: str) -> None:
+    """Raise `InputError` for a (width, height) that a later stage cannot take."""
+    if min(size) < 1:
+        raise InputError(f"{name}: a picture of {size[0]} x {size[1]} pixels")
+    if max(size) > MOST_ASPECT * min(size):
+        raise InputError(
+            f"{name}: {size[0]} x {size[1]} pixels, one side more than {MOST_ASPECT} times the other, which the policy "
+            "does not take: crop or pad the picture"
+        )
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a picture, 1 (upright) to 8; what cannot be read or is none of these counts as 1."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if value in _TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says."""
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether every reader sees the same in a picture: 8 bits, upright, opaque."""
+    return image.mode in ("RGB", "L") and orientation(image) == 1 and not image.has_transparency_data
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB, the way a viewer shows it.
+
+    EXIF orientation is applied; greys of more than 8 bits are scaled by the least of 8, 10, 12, 14 or 16 bits that holds
+    them, floats from [0, 1] or else [0, 255]; transparency is laid on white; palettes, greys and CMYK are converted.
+
+    Raises:
+        ValueError: the picture has no pixels.
+    """
+    if min(image.size) < 1:
+        raise InputError(f"picture of {image.width} x {image.height} pixels")
+    image = upright(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_scaled(np.asarray(image, dtype=np.float64), floats=image.mode == "F"))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(values: NDArray[np.float64], floats: bool) -> NDArray[np.uint8]:
+    values = np.nan_to_num(values)
+    largest = values.max()
+    depths = [float(2**bits - 1) for bits in _DEPTHS]
+    tops = [1.0, 255.0] if floats else depths
+    top = next((top for top in tops if largest <= top), 65535.0)
+    return (values / top * 255).round().clip(0, 255).astype(np.uint8)
