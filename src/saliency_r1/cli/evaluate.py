@@ -1,5 +1,6 @@
 """`saliency-r1 evaluate`: score a folder of maps against a folder of ground truths."""
 
+import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,7 @@ def evaluate(
     check_outputs([path for path in (json, html, parquet, plot) if path], [*folders, gt])
     if plot:
         check_plot(plot)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         lines = [bar.add_task(escape(printable(folder.name)), total=None) for folder in given]
         results = [
             evaluate_folders(folder, gt, settings, partial(_advance, bar, line)) for folder, line in zip(folders, lines)
