@@ -1,80 +1,18 @@
 """A fresh clone of HEAD, the smoke profile, `dvc repro`: what a person gets who has just cloned the project."""
 
-import hashlib
-import os
-import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from clones import Clone, ran
 
 from saliency_r1.params import load_params
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 # What a run with other parameters may change in git: the parameters, and what records the run.
 RECORDS = {"params.yaml", "dvc.lock", "artifacts/metrics/metrics.json"}
-
-
-class Clone:
-    """A clone of the repository and the commands of a person working in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
-        del self.environment["PYTHONPATH"]  # a stage finds the code of its own tree by itself
-
-    @classmethod
-    def of(cls, source: Path, folder: Path) -> "Clone":
-        """A new clone of what is committed in another one."""
-        subprocess.run(["git", "clone", "--quiet", str(source), str(folder)], check=True)
-        clone = cls(folder)
-        for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
-            clone.run("git", "config", key, value)
-        return clone
-
-    def run(self, *command: str, check: bool = True) -> str:
-        """Run a command; returns all it printed, and fails with that."""
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, check=False,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert (ended.returncode == 0) == check, ended.stdout
-        return ended.stdout
-
-    def repro(self, *options: str, check: bool = True) -> list[str]:
-        """`dvc repro`; returns the stages that ran."""
-        return ran(self.run("dvc", "repro", *options, check=check))
-
-    def changed(self) -> set[str]:
-        return {line[3:] for line in self.run("git", "status", "--porcelain", "--untracked-files=all").splitlines()}
-
-    def results(self) -> dict[str, str]:
-        """A hash of every file under artifacts/."""
-        files = (path for path in (self.folder / "artifacts").rglob("*") if path.is_file())
-        hashes = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files}
-        return {path.relative_to(self.folder).as_posix(): value for path, value in hashes.items()}
-
-
-def ran(output: str) -> list[str]:
-    return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """The clone after its first run."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a git repository")
-    clone = Clone.of(ROOT, tmp_path_factory.mktemp("fresh") / "clone")
-    shutil.copyfile(clone.folder / "profiles" / "smoke.yaml", clone.folder / "params.yaml")
-    stages = clone.repro()
-    assert stages[-1] == "report"
-    assert len(stages) == 14, stages  # params, seven stages, six gates
-    return clone
 
 
 def test_everything_is_there(clone: Clone) -> None:

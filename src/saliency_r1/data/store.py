@@ -1,6 +1,7 @@
 """One pair on its way into the sample table: opened once, checked, stored."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ _ORIENTATION = 0x0112  # EXIF
 class Imported:
     """One stored pair. Paths are relative to the target folder.
 
-    `sha256` is that of the image as it came, `stored` that of the two files as they lie in the target, `thumbnail` 16 x
-    16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map, ascending.
+    `sha256` is that of the image as it came, `source` that of image and ground truth, `stored` that of the two files
+    in the target, `thumbnail` 16 x 16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map,
+    ascending.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Imported:
     height: int
     width: int
     sha256: str
+    source: str
     stored: str
     thumbnail: bytes
     instances: int
@@ -69,12 +72,19 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
         height=upright.height,
         width=upright.width,
         sha256=sha256(item.image),
+        source=source_digest(item),
         stored=stored_digest(target, image_path, mask_path),
         thumbnail=thumbnail(upright),
         instances=len(ids) if mask.dtype == np.uint16 else int(mask.any()),
         ids=ids,
         oriented=orientation != 1,
     )
+
+
+def source_digest(item: Item) -> str:
+    """The SHA-256 of an image and its ground truth as they came."""
+    truth = item.truth.read_bytes() if isinstance(item.truth, Path) else pickle.dumps(item.truth)
+    return hashlib.sha256(item.image.read_bytes() + truth).hexdigest()
 
 
 def stored_digest(target: Path, image: str, mask: str) -> str:
