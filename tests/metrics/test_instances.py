@@ -11,7 +11,7 @@ from saliency_r1.evaluation.detections import read_predictions, read_truths
 from saliency_r1.inputs.regions import area
 from saliency_r1.metrics import MeasureError, evaluate_instances
 from saliency_r1.metrics import instances as module
-from saliency_r1.metrics.instances import as_regions, replicate_instances
+from saliency_r1.metrics.instances import Regions, as_regions, replicate_instances
 
 SHAPE = (60, 80)
 

@@ -199,7 +199,7 @@ def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageN
     found: Found = {name: [] for name in sizes}
     if not faults:
         try:
-            images = names.resolve([_id(row["image_id"]) for row in content])
+            images = names.resolve([one for row in content if (one := _id(row["image_id"])) is not None])
         except InputError as error:
             raise InputError(f"{shown(path)}: {error}") from None
         order = sorted(range(len(content)), key=lambda place: _category(content[place]))
