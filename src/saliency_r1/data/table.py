@@ -40,6 +40,7 @@ INDEX: dict[str, Any] = {
     "thumbnail": pl.Binary,
     "instances": pl.Int64,
     "oriented": pl.Boolean,
+    "turned": pl.Boolean,
     "objects": pl.String,
 }
 

@@ -35,6 +35,7 @@ class Settings:
     prefix: str = ""
     suffix: str = ""
     score_source: str = "unknown"
+    may_be_empty: bool = False
 
     @property
     def expected(self) -> tuple[int, ...]:
@@ -96,6 +97,7 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
         bootstrap=settings.bootstrap,
         prefix=settings.prefix,
         suffix=settings.suffix,
+        may_be_empty=settings.may_be_empty,
         workers=settings.workers,
         progress=progress,
     )

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1 import cot, tasks
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
 
 if TYPE_CHECKING:
     import torch
@@ -148,15 +150,11 @@ def task_named(name: str) -> tasks.Task:
 
 
 def read_image(source: Source) -> Image.Image:
-    """A picture as 8-bit RGB, upright, transparency laid on white. Raises `PredictError` that names a bad file."""
-    from saliency_r1.segmenter.preprocess import to_rgb
-
-    if isinstance(source, Image.Image):
-        return to_rgb(source)
+    """A picture as the import would store it (see `inputs.pictures`). Raises `PredictError` that names a bad file."""
     try:
-        with Image.open(source) as image:
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise PredictError(f"{source}: there is no such file") from None
-    except OSError as error:
-        raise PredictError(f"{source} is not a readable image ({error})") from error
+        if isinstance(source, Image.Image):
+            check_shape(source.size, "the picture")
+            return to_rgb(source)
+        return read_picture(Path(source))
+    except InputError as error:
+        raise PredictError(str(error)) from None
