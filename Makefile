@@ -3,9 +3,10 @@
 # make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone beside this one
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
+# Paths within recipes are relative: make and the shell both cut a path at the space of `My Drive`.
+VENV := .venv
 SMOKE := runs/smoke
-export PATH := $(VENV)/bin:$(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
@@ -17,7 +18,7 @@ setup: $(VENV)/.ready
 
 # One lock file for every machine; the package itself is installed in place, so an edited file needs no new setup.
 $(VENV)/.ready: requirements.lock pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -42,4 +43,4 @@ smoke: setup
 	rm -rf $(SMOKE)
 	git clone --quiet . $(SMOKE)
 	cp profiles/smoke.yaml $(SMOKE)/params.yaml
-	cd $(SMOKE) && PYTHONPATH=$(CURDIR)/$(SMOKE)/src dvc repro && cat artifacts/report/results.md
+	cd $(SMOKE) && dvc repro && cat artifacts/report/results.md

@@ -15,17 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from flows.locks import forget_dead_owners
-from saliency_r1.runtime.stage import die_with_parent
-
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.locks import forget_dead_owners, only_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_LINES = 15  # of a failed stage's output that go into the error
@@ -70,7 +66,7 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
     """
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*_dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
     last: deque[str] = deque(maxlen=LAST_LINES)
     ran = False
@@ -84,7 +80,6 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        preexec_fn=die_with_parent,
     ) as process:
         for line in _lines(process):
             ran = ran or line.startswith(("Running stage", "Importing"))
@@ -93,6 +88,14 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     if process.returncode:
         raise RuntimeError(f"{stage} ended with exit code {process.returncode}:\n" + "\n".join(last))
     return Outcome(stage, ran, time.monotonic() - start)
+
+
+def _dvc_as_child() -> list[str]:
+    """The command of a DVC that ends with this process.
+
+    It asks for that itself: tasks are threads, and in a process with threads no Python may run between fork and exec.
+    """
+    return [sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(os.getpid())]
 
 
 def _environment() -> dict[str, str]:
@@ -130,6 +133,16 @@ def run_stage(stage: str, folder: Path, force: bool) -> Outcome:
 @flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
 def pipeline(folder: Path = ROOT, force: bool = False) -> None:
     """Run every stage of dvc.yaml, each after the stages it needs; a failed one skips what follows it."""
+    with only_run(folder, get_run_logger().warning):
+        outcomes = _run_stages(folder, force)
+    create_table_artifact(
+        [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
+        key="stages",
+        description="What ran and what was up to date",
+    )
+
+
+def _run_stages(folder: Path, force: bool) -> list[Outcome]:
     futures: dict[str, PrefectFuture[Outcome]] = {}
     for stage in read_graph(folder):
         # Only a download can fail for a reason that goes away by itself.
@@ -137,12 +150,7 @@ def pipeline(folder: Path = ROOT, force: bool = False) -> None:
         futures[stage.name] = options.submit(
             stage.name, folder, force, return_state=False, wait_for=[futures[needed] for needed in stage.needs]
         )
-    outcomes = [future.result() for future in futures.values()]
-    create_table_artifact(
-        [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
-        key="stages",
-        description="What ran and what was up to date",
-    )
+    return [future.result() for future in futures.values()]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import own_tree  # noqa: F401
+
 from saliency_r1.params import Params, describe_params
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.stage import run_stage

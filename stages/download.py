@@ -10,6 +10,8 @@ Reads the section `download` of params.yaml; writes artifacts/download/.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
+
 from saliency_r1.data.download import download
 from saliency_r1.params import Params
 from saliency_r1.runtime.stage import run_stage

@@ -8,8 +8,10 @@ results.md and overview.png.
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
+
 from saliency_r1.params import Params
-from saliency_r1.report import build
+from saliency_r1.report.page import build
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import run_stage
 

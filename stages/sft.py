@@ -10,6 +10,7 @@ Reads artifacts/download/, artifacts/annotate/ and the section `sft` of params.y
 
 from pathlib import Path
 
+import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1.params import Params
@@ -18,6 +19,7 @@ from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
+from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import checkpoints, live, sft
 from saliency_r1.training.optimiser import save_adapter, wrap
 
@@ -28,7 +30,7 @@ def main(params: Params) -> None:
     """Train the adapter and answer validation prompts with it."""
     device, dtype = prepare_torch(params.runtime, params.seed)
     options = params.sft
-    samples = pl.read_parquet(DOWNLOAD / "table.parquet")
+    validation = sft.read_validation(DOWNLOAD, options.evaluate_samples, params.seed)
     examples = sft.read_examples(DOWNLOAD, ANNOTATE)
     base = Policy.load(DOWNLOAD / "models/policy", device=device, dtype=dtype, **params.policy.loading)
     policy = wrap(base, options.lora, params.seed)
@@ -38,9 +40,9 @@ def main(params: Params) -> None:
     runs = Path("runs/sft") / key
     steps = sft.train(policy, environment, examples, options, params.seed, runs)
     curves = list(progress(live.follow(steps, Path("runs/sft/live"), dict), options.steps, "sft"))
-    validation = samples.filter(pl.col("split") == "val").sample(fraction=1, shuffle=True, seed=params.seed)
-    rows = validation.head(options.evaluate_samples).to_dicts()
-    answers = processes.map_sharded(rows, lambda own: (answer.record() for answer in environment.greedy(policy, own)))
+    answers = processes.map_sharded(
+        validation, lambda own: (answer.record() for answer in environment.greedy(policy, own))
+    )
     if not processes.is_main():
         return
     table = pl.DataFrame(answers)
@@ -48,9 +50,10 @@ def main(params: Params) -> None:
         save_adapter(policy, folder / "adapter")
         pl.DataFrame(curves).write_csv(folder / "curves.csv")
         table.write_parquet(folder / "table.parquet")
-    checkpoints.discard(runs)
+        write_versions(folder)
     reward, parsed = table.select(pl.mean("reward"), pl.sum("parsed")).row(0)
     print(f"validation reward {reward:.3f}, {parsed} of {len(table)} responses parse")
+    checkpoints.discard(runs)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,14 @@
 """Fixtures that more than one folder of tests uses: the embedded bases and a few samples."""
 
+import os
+from pathlib import Path
+
 import pytest
 from rendered import EMBEDDED, write_samples
+
+# What tests start finds what tests find (pyproject.toml, pythonpath): the code of this tree, whatever is installed.
+TREE = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = os.pathsep.join(str(TREE / folder) for folder in ("src", "", "tests"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from saliency_r1.cli.app import app
-from saliency_r1.params import ParamsError, describe_params, load_params, load_yaml, parse_params
+from saliency_r1.params import ParamsError, describe_params, load_params, parse_params
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
@@ -74,12 +75,16 @@ def test_a_whole_number_may_stand_for_a_float() -> None:
 REFUSED = [
     ("cgpo.lr", "fast", "cgpo.lr = 'fast', expected float"),
     ("cgpo.lr", True, "cgpo.lr = True, expected float"),
+    ("seed", 1 << 32, "seed = 4294967296, expected int: input should be less than 4294967296"),
+    ("launch", "", "launch: '', expected what stands in front of a script"),
+    ("launch", "python '", 'launch: "python \'" is no command line'),
+    ("launch", "python\nrm", "launch: 'python\\nrm', expected what stands in front of a script"),
     ("cgpo.lr", 0.0, "cgpo.lr = 0.0, expected float: input should be greater than 0"),
     ("cgpo.lr", float("nan"), "cgpo.lr = nan, expected float"),
     ("cgpo.updates", 1.5, "cgpo.updates = 1.5, expected int"),
     ("cgpo.updates", True, "cgpo.updates = True, expected int"),
     ("cgpo.updates", "10", "cgpo.updates = '10', expected int"),
-    ("cgpo.isr", 3, "cgpo.isr = 3, expected a section with every, weight, batch_size"),
+    ("cgpo.isr", 3, "cgpo.isr = 3, expected a section with every, weight, batch_size, moments"),
     ("cgpo.algorithm", "ppo", "cgpo.algorithm = 'ppo', expected one of 'cgpo',"),
     ("download.limit", "all", "download.limit = 'all', expected int or null"),
     ("download.datasets", "ecssd", "download.datasets = 'ecssd', expected list of str"),

@@ -1,4 +1,4 @@
-"""The numbers of the pipeline: one YAML loader and one typed, immutable model of `params.yaml`.
+"""The numbers of the pipeline: one typed, immutable model of `params.yaml`.
 
     params = load_params()          # the whole file, validated
     params.cgpo.lr                  # a float, whatever way it was written
@@ -9,14 +9,17 @@ never an integer; only a whole number may stand where a float is expected.
 """
 
 import difflib
-import re
+import reprlib
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import IO, Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from saliency_r1.names import ScoreSource
+from saliency_r1.yaml_loader import YamlError, load_yaml
 
 Split = Literal["train", "val", "test"]
 ModelName = Literal["base", "sft", "cgpo"]
@@ -25,40 +28,11 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # what numpy takes
 
 
 class ParamsError(ValueError):
     """A parameter file that cannot be used; the message names file, key, value and expectation."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but `1e-05` is a float and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value) and not any(key.tag.endswith(":merge") for key, _ in node.value):
-            keys = [key.value for key, _ in node.value]
-            twice = sorted({key for key in keys if keys.count(key) > 1})
-            raise ParamsError(f"the key {', '.join(twice)} stands twice in one mapping{node.start_mark}")
-        return mapping
-
-
-# PyYAML takes a number in exponent form for text when it has no point or no sign in the exponent, and `dvc exp run -S
-# cgpo.lr=1e-5` writes exactly that.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def load_yaml(source: Path | str | IO[str]) -> Any:
-    """Read one YAML document from a path or an open file. The only YAML loader of the project."""
-    try:
-        if isinstance(source, (str, Path)):
-            with open(source, encoding="utf-8") as file:
-                return yaml.load(file, _Loader)
-        return yaml.load(source, _Loader)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{getattr(source, 'name', source)} is not valid YAML: {error}") from error
 
 
 class Section(BaseModel):
@@ -232,11 +206,15 @@ class Rewards(Section):
 
 
 class Isr(Section):
-    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off."""
+    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off.
+
+    `moments` are those of Adam that its steps use: those of the RL steps too, or own ones.
+    """
 
     every: Steps
     weight: NotNegative
     batch_size: Count
+    moments: Literal["own", "shared"]
 
 
 class Cgpo(Section):
@@ -270,7 +248,7 @@ class Masks(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
     batch_size: Count
-    score: Literal["segmenter", "mask_probability", "confidence", "constant"]
+    score: ScoreSource
     split: Split
 
 
@@ -300,7 +278,7 @@ class Checks(Section):
 class Params(Section):
     """The whole of `params.yaml`. `launch` is how dvc.yaml starts the stages that run the policy."""
 
-    seed: Steps
+    seed: Seed
     launch: str
     runtime: Runtime
     policy: Policy
@@ -315,6 +293,17 @@ class Params(Section):
     report: Report
     checks: Checks
 
+    @field_validator("launch")
+    @classmethod
+    def _a_command(cls, launch: str) -> str:
+        try:
+            words = shlex.split(launch)
+        except ValueError as error:
+            raise ValueError(f"{launch!r} is no command line: {error}") from None
+        if not words or "\n" in launch:
+            raise ValueError(f"{launch!r}, expected what stands in front of a script on a command line, such as python")
+        return launch
+
     def result_settings(self, *sections: str) -> dict[str, Any]:
         """The content of some sections without what changes no result: what a checkpoint, or a measurement, is of."""
         return self.model_dump(include=set(sections), exclude=NEUTRAL)
@@ -322,7 +311,11 @@ class Params(Section):
 
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and validate a parameter file; `ParamsError` lists everything that is wrong with it."""
-    return parse_params(load_yaml(path), str(path))
+    try:
+        content = load_yaml(path)
+    except YamlError as error:
+        raise ParamsError(str(error)) from None
+    return parse_params(content, str(path))
 
 
 def parse_params(content: Any, source: str = "params.yaml") -> Params:
@@ -344,15 +337,22 @@ def _complaint(entry: dict[str, Any]) -> str:
             known = list(_annotation(parents).model_fields)
             near = difflib.get_close_matches(str(last), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return f"unknown parameter {key} = {entry['input']!r}; {hint}"
+            return f"unknown parameter {key} = {_shown(entry['input'])}; {hint}"
         case "missing":
             return f"missing parameter {key}, expected {_type_name(_annotation(entry['loc']))}"
         case "value_error":
             return f"{key}: {entry['ctx']['error']}"
         case _:
-            expected = f"{key} = {entry['input']!r}, expected {_type_name(_annotation(entry['loc']))}"
+            expected = f"{key} = {_shown(entry['input'])}, expected {_type_name(_annotation(entry['loc']))}"
             only_the_type = entry["type"].endswith("_type") or entry["type"] == "literal_error"
             return expected if only_the_type else f"{expected}: {entry['msg'].lower()}"
+
+
+def _shown(value: Any) -> str:
+    """A value in one line of bearable length, whatever it holds."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 100, 100
+    return short.repr(value)
 
 
 def _annotation(loc: Any) -> Any:

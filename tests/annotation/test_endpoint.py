@@ -2,19 +2,18 @@
 
 import base64
 import io
-import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
+from chat_server import GOOD, Server, completion
 from PIL import Image
 from rendered import EMBEDDED
 
@@ -24,58 +23,7 @@ from saliency_r1.annotation.endpoint import EndpointAnnotator
 from saliency_r1.annotation.interface import Subject, Try
 from saliency_r1.params import Endpoint
 
-GOOD = json.dumps({"expressions": ["the red disc"], "reasoning": "A red disc stands out."})
 SECRET = "sk-never-to-be-seen"
-
-
-def completion(content: str) -> tuple[int, bytes]:
-    reply = {"choices": [{"message": {"content": content}}], "usage": {"total_tokens": 100}}
-    return 200, json.dumps(reply).encode()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers the n-th request as the n-th of `replies` says, and from then on as the last."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.replies: list[Callable[[BaseHTTPRequestHandler], tuple[int, bytes] | None]] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.lock = threading.Lock()
-        self.busy = self.busiest = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            number = len(self.server.bodies)
-            self.server.bodies.append(body)
-            self.server.keys.append(self.headers.get("Authorization"))
-            self.server.busy += 1
-            self.server.busiest = max(self.server.busiest, self.server.busy)
-        answer = self.server.replies[min(number, len(self.server.replies) - 1)](self)
-        with self.server.lock:
-            self.server.busy -= 1
-        if answer is None:
-            self.close_connection = True
-            return
-        status, content = answer
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        if status == 429:
-            self.send_header("Retry-After", "0")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -174,7 +122,7 @@ def test_another_prompt_model_or_image_is_another_question(server, annotator):
     made.write([once()])
     made.write([Try(subject(), 1, 3, (7, 0, 1), "Not good.")])
     made.write([once(1)])
-    made.model = "another"
+    made.client.model = "another"
     made.write([once()])
     assert len(server.bodies) == 4
     assert "Not good." in server.bodies[1]["messages"][0]["content"][-1]["text"]
@@ -236,4 +184,4 @@ def test_a_real_server_with_the_embedded_policy(tmp_path):
         finally:
             process.kill()
     assert all("not the JSON" in one.fault for one in said)
-    assert annotator.tokens > 0
+    assert annotator.client.tokens > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_r1.data.archives import expanded_size, extract
+from saliency_r1.data.archives import DamagedArchive, expanded_size, extract
 from saliency_r1.data.errors import DataError
 
 
@@ -93,3 +93,21 @@ def test_an_encrypted_zip(tmp_path: Path) -> None:
     archive.write_bytes(content)
     with pytest.raises(DataError, match="'a' is encrypted"):
         extract(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", [9, 98], ids=["Deflate64", "PPMd"])
+def test_a_method_that_python_does_not_know_is_no_damage(tmp_path: Path, method: int) -> None:
+    archive = tmp_path / "some.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.txt", "hello" * 100)
+    raw = archive.read_bytes()
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # the local header and the central one
+        at = raw.index(mark) + place
+        raw = raw[:at] + method.to_bytes(2, "little") + raw[at + 2 :]
+    archive.write_bytes(raw)
+    with pytest.raises(
+        DataError, match=r"packed by a method that is not read here.*put the folder under download"
+    ) as no:
+        extract(archive, tmp_path / "out")
+    assert not isinstance(no.value, DamagedArchive)
+    assert "damaged" not in str(no.value)

@@ -9,6 +9,8 @@ from saliency_r1.data.catalogue import Catalogue, describe_archive, write_catalo
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.models import Source, resolve
 
+from .toys import Project
+
 SHIPPED = Path(__file__).parents[2] / "embedded/catalogue.yaml"
 BENCHMARKS = {
     "DUTS": {"train": (10553,), "test": (5019,)},
@@ -73,6 +75,17 @@ def test_catalogues_include_others(tmp_path: Path) -> None:
         ("datasets: {a: {splits: {dev: {folder: x}}}}", r"datasets\.a\.splits\.dev"),
         ("datasets: {a: {splits: {test: {archive: x, sha256: 12}}}}", r"archives\.0\.sha256 = 12"),
         ("datasets: {a/b: {folder: x}}", "may not contain /"),
+        ("datasets: {2012: {folder: x}}", "the key 2012 is read as int, keys are text: put it in quotes"),
+        ("datasets: {null: {folder: x}}", "the key None is read as NoneType"),
+        ("datasets: {yes: {folder: x}}", "the key True is read as bool"),
+        ('datasets: {"a\\0": {folder: x}}', "may not contain /, .+ or control characters"),
+        ('datasets: {"a\\n": {folder: x}}', "a name has 1 to 100 bytes"),
+        ('datasets: {"..": {folder: x}}', "does not start with a point"),
+        ('datasets: {"": {folder: x}}', "a name has 1 to 100 bytes"),
+        ("datasets: [a]", "datasets: expected a mapping of names"),
+        ("include: 3", "include = 3, expected a list of files"),
+        ("include: ['a\\0b']", "no such catalogue|not a readable catalogue"),
+        ("include: ['.']", "not a readable catalogue"),
         ("datasets: {a: 3}", r"datasets\.a: expected a mapping, found 3"),
         ("models: {m: {}}", "give either path or hub"),
         ("sets: {}", "expected a mapping with the keys"),
@@ -83,6 +96,27 @@ def test_catalogues_include_others(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "path", ["../../README.md", "/etc/passwd", "a/../../b", "..", "C:/x.zip", "a\\b.zip", "a\0b", " a", "", "~/../x\n"]
+)
+@pytest.mark.parametrize("key", ["archive", "images", "masks", "annotations", "attributes", "names"])
+def test_no_path_leaves_its_folder(tmp_path: Path, key: str, path: str) -> None:
+    split = {"archive": "x.zip", key: path}
+    with pytest.raises(DataError, match=rf"splits\.test\.{key}.*expected a"):
+        write_catalogue(tmp_path / "c.yaml", {"a": {"splits": {"test": split}}})
+    assert not (tmp_path / "c.yaml").exists()
+
+
+def test_a_catalogue_cannot_touch_what_lies_outside(project: Project, tmp_path: Path) -> None:
+    """The wrong hash used to delete the file that the path climbed to."""
+    readme = project.root / "README.md"
+    readme.write_text("mine")
+    project.datasets["a"] = {"splits": {"test": {"archive": "../../README.md", "sha256": "0" * 64}}}
+    with pytest.raises(DataError, match="expected a relative path that does not climb"):
+        project.run()
+    assert readme.read_text() == "mine"
 
 
 def test_code_can_write_entries(tmp_path: Path) -> None:

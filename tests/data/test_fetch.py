@@ -1,6 +1,7 @@
 """Fetching from a real server on this machine that stalls, truncates, lies, apologises in HTML and hangs up."""
 
 import hashlib
+import os
 import random
 import socket
 import struct
@@ -244,11 +245,40 @@ def test_a_later_run_continues_what_an_earlier_one_began(server: tuple[str, type
     assert seen.ranges == ["bytes=1234567-"]
 
 
-def test_a_damaged_cache_is_replaced(server: tuple[str, type[Handler]], tmp_path: Path) -> None:
-    cached = tmp_path / "cache/sets/file.zip"
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(CONTENT[::-1])
+def test_a_fetched_file_that_went_bad_is_replaced(server: tuple[str, type[Handler]], tmp_path: Path) -> None:
+    cached = store(tmp_path).obtain(archive(f"{server[0]}/good"), tmp_path)
+    times = cached.stat()
+    with open(cached, "r+b") as file:  # bits rot without a new time of change
+        file.write(b"rotten")
+    os.utime(cached, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert store(tmp_path).obtain(archive(f"{server[0]}/good"), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_somebody_put_into_the_cache_is_never_touched(
+    server: tuple[str, type[Handler]], tmp_path: Path, replaced: bool
+) -> None:
+    cached = tmp_path / "cache/sets/file.zip"
+    if replaced:
+        store(tmp_path).obtain(archive(f"{server[0]}/good"), tmp_path)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.unlink(missing_ok=True)
+    cached.write_bytes(CONTENT[::-1])
+    with pytest.raises(DataError, match=r"sha256 .*put there by hand, so it is left alone"):
+        store(tmp_path).obtain(archive(f"{server[0]}/good"), tmp_path)
+    assert cached.read_bytes() == CONTENT[::-1]
+
+
+def test_a_link_in_the_cache_leads_nowhere_else(server: tuple[str, type[Handler]], tmp_path: Path) -> None:
+    """What the catalogue calls a path cannot climb (test_catalogue); a linked folder could."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file.zip").write_bytes(b"somebody's own")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/sets").symlink_to(outside)
+    with pytest.raises(DataError, match="lies outside of"):
+        store(tmp_path).obtain(archive(f"{server[0]}/good"), tmp_path)
+    assert (outside / "file.zip").read_bytes() == b"somebody's own"
 
 
 def test_a_damaged_download_of_unknown_size_is_fetched_anew(
@@ -282,8 +312,21 @@ def test_a_hash_is_recorded_at_first_and_enforced_after(project: Project, tmp_pa
     assert project.report()["imports"]["toy/test"]["archives"][0]["sha256"] == sha256(archive_file)
     project.add("toy", pairs(tmp_path / "toy", 4, seed=7))
     project.datasets["toy"]["splits"]["test"] = {"archive": "datasets/toy-test.zip"}
-    with pytest.raises(DataError, match=r"toy-test\.zip: .*expected"):
+    with pytest.raises(DataError, match=r"toy-test\.zip: .*expected.*take its entry out of .*known\.json"):
         project.run()
+    (project.root / "runs/download/known.json").unlink()
+    assert len(project.run()) == 4
+
+
+def test_an_incomplete_archive_is_not_the_one_to_hold_to(project: Project, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "toy")
+    next((source / "masks").iterdir()).unlink()
+    project.add("toy", source)
+    project.datasets["toy"]["splits"]["test"] = {"archive": "datasets/toy-test.zip"}
+    project.run(allow_missing=("toy/*",))
+    project.add("toy", pairs(tmp_path / "whole", 5))
+    project.datasets["toy"]["splits"]["test"] = {"archive": "datasets/toy-test.zip"}
+    assert len(project.run()) == 5
 
 
 def test_two_runs_do_not_fight(project: Project, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The stage as people run it: `python stages/download.py`."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -27,7 +26,6 @@ def start(project: Project, **settings: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "stages/download.py")],
         cwd=project.root,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

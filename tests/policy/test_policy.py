@@ -120,6 +120,20 @@ def test_only_response_tokens_carry_loss(policy, prompts):
     assert answer[-1] == policy.end_id
 
 
+def test_the_output_layer_sees_the_responses_tokens_and_no_copy_of_its_matrix_is_made_for_them(policy, prompts):
+    """A slice of the hidden states is not contiguous: in bfloat16 a CPU then copies the matrix once for each row."""
+    seen = []
+    handle = policy.model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    answers = [policy.response_ids(text) for text in ("a red circle", "the blue ring and the star at the left")]
+    try:
+        logits = policy.logits(policy.collate([prompts[0], prompts[4]], answers))
+    finally:
+        handle.remove()
+    assert len(logits) == sum(map(len, answers))
+    assert seen[0].is_contiguous()
+    assert seen[0].flatten(0, -2).shape[0] < len(prompts[4].input_ids)
+
+
 def test_entropy_and_confidence(policy, prompts):
     answer = policy.response_ids("the red circle")
     with torch.no_grad():

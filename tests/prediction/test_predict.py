@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from saliency_r1.cli import predict as cli_predict
 from saliency_r1.cli.app import app as whole_app
+from saliency_r1.data.samples import chunks
 from saliency_r1.prediction.predictor import PredictError, Predictor
 from saliency_r1.segmenter import Segment
 
@@ -112,6 +113,10 @@ def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
         predictor("sod").predict([picture()], "depth")
 
 
+def listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Calls the command in a folder with two pictures and without models; `said` is what the policy says."""
@@ -136,10 +141,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_command_writes_maps_overlays_and_the_response(command: Any, tmp_path: Path) -> None:
     done = command("a.png", "b.png", "--task", "sod", "--out", "out")
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "a.png", "a_overlay.png", "b.png", "b_overlay.png", "response.json",
+    assert listing(tmp_path / "out") == [
+        "maps/a.png", "maps/b.png", "overlays/a.png", "overlays/b.png", "response.json",
     ]  # fmt: skip
-    assert np.array(Image.open("out/a.png")).tolist() == [[255] * 32] * 24
+    assert np.array(Image.open("out/maps/a.png")).tolist() == [[255] * 32] * 24
     written = json.loads(Path("out/response.json").read_text())
     assert [entry["images"] for entry in written["answers"]] == [["a.png"], ["b.png"]]
     assert written["answers"][0]["expressions"][0] == {"image": "a.png", "kind": "rg", "text": "top"}
@@ -147,7 +152,7 @@ def test_the_command_writes_maps_overlays_and_the_response(command: Any, tmp_pat
 
 def test_instances_are_written_as_ids(command: Any) -> None:
     assert command("a.png", "--task", "sis", "--out", "out", said="sis").exit_code == 0
-    assert np.unique(np.array(Image.open("out/a.png"))).tolist() == [1, 2]
+    assert np.unique(np.array(Image.open("out/maps/a.png"))).tolist() == [1, 2]
 
 
 def test_a_group_is_asked_about_at_once(command: Any) -> None:
@@ -163,14 +168,14 @@ def test_real_models_are_loaded_as_params_yaml_says(tmp_path: Path, monkeypatch:
     done = CliRunner().invoke(whole_app, ["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), *models])
     assert done.exit_code == 0, done.output
     assert "the response does not parse" in done.output, "the base describes and knows no tags"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.png", "response.json"]
+    assert listing(tmp_path / "out") == ["maps/a.png", "overlays/a.png", "response.json"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("a.png", "--task", "depth"), "unknown task 'depth'"),
-        (("c.png",), "c.png: there is no such file"),
+        (("c.png",), "c.png is missing"),
         (("text.png",), "text.png is not a readable image"),
         (("a.png", "a.png"), "two pictures are called a"),
         (("a.png", "--adapter", "nowhere"), "nowhere: there is no such folder"),
@@ -183,7 +188,7 @@ def test_what_is_wrong_is_said_in_one_line(command: Any, arguments: tuple[str, .
     assert "Traceback" not in done.output
 
 
-def test_a_large_group_is_divided_evenly() -> None:
+def test_a_large_group_is_divided_as_in_the_training() -> None:
     paths = [Path(f"{number}.png") for number in range(5)]
-    assert [len(part) for part in cli_predict.prompts(paths, "cosod", 4)] == [2, 3]
+    assert cli_predict.prompts(paths, "cosod", 4) == chunks(paths, 4)
     assert [len(part) for part in cli_predict.prompts(paths, "sod", 4)] == [1] * 5

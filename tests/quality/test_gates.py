@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from world import tables, write
 
-from saliency_r1.params import Params, load_yaml, parse_params
+from saliency_r1.params import Params, parse_params
 from saliency_r1.quality import SUITES, GateError, check
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FIRST = pl.col("sample_id") == pl.col("sample_id").first()
@@ -50,6 +51,8 @@ DEFECTS = {
     "consistency": ("annotate", with_value("consistency", 0.1, pl.col("task") == "sod"), "kept_consistency", "sod"),
     "kept": ("annotate", with_value("kept", False, pl.col("task") == "sod"), "kept: expected", "sod"),
     "form": ("annotate", with_value("response", "no tags"), "well_formed: expected a kept response parses", "sod"),
+    "silence": ("annotate", pl.lit([], pl.List(pl.String)).alias("expressions"), "stated: expected a kept", "sod"),
+    "surplus": ("annotate", with_value("objects", 0, pl.col("task") == "sis"), "stated: expected a kept", "sis"),
     "size": ("masks", pl.lit([9]).alias("height"), "sized: expected as large as the ground truth", "base: "),
     "measure": ("metrics", with_value("Sm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
 }

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from saliency_r1.params import Params
-from saliency_r1.report import build
+from saliency_r1.report.page import build
 
 from .world import HOSTILE
 

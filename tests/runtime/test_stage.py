@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import alive
 
 from saliency_r1.params import load_params
 from saliency_r1.runtime.stage import describe_error, prepare_torch, progress
@@ -89,19 +90,42 @@ def test_a_terminated_stage_cleans_up(tmp_path: Path) -> None:
     assert (tmp_path / "cleaned").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-def test_a_stage_dies_with_its_killed_parent(tmp_path: Path) -> None:
-    body = """
+SLEEPER = """
     try:
         Path('started').write_text(str(os.getpid())); time.sleep(60)
     finally:
         Path('cleaned').touch()"""
-    child = script(tmp_path, body)
-    parent = subprocess.Popen([sys.executable, "-c", f"import subprocess; subprocess.run({child!r})"], cwd=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.parametrize("program", ["DVC_STAGE", "TORCHELASTIC_RUN_ID"])
+def test_a_stage_dies_with_the_killed_program_that_started_it(program: str, tmp_path: Path) -> None:
+    child = script(tmp_path, SLEEPER)
+    code = f"import subprocess; subprocess.run({child!r})"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {program: "thing"})
     wait_for(tmp_path / "started")
     parent.kill()
     parent.wait()
     wait_for(tmp_path / "cleaned")
+
+
+def test_a_stage_that_a_person_has_left_behind_goes_on(tmp_path: Path) -> None:
+    command = " ".join(["nohup", *script(tmp_path, SLEEPER), "> /dev/null 2>&1 & sleep 1"])
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)  # the shell ends when the stage has begun
+    wait_for(tmp_path / "started")
+    pid = int((tmp_path / "started").read_text())
+    time.sleep(1)
+    assert alive(pid)
+    assert not (tmp_path / "cleaned").exists()
+    os.kill(pid, signal.SIGTERM)
+    wait_for(tmp_path / "cleaned")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_who_comes_too_late_to_die_with_its_parent_dies_at_once() -> None:
+    code = "from saliency_r1.runtime.parent import die_with_parent; die_with_parent(1 << 30); print('alive')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, "")
 
 
 def wait_for(path: Path, seconds: float = 20) -> None:

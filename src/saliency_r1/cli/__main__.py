@@ -1,5 +1,5 @@
 """`python -m saliency_r1.cli` is `saliency-r1`."""
 
-from saliency_r1.cli.app import app
+from saliency_r1.cli import main
 
-app()
+main()

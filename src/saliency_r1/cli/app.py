@@ -1,22 +1,29 @@
 """The command line: `saliency-r1 --help`. Every command imports what it needs when it is called."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from saliency_r1.cli.errors import exit_on_user_error
+from saliency_r1.cli.data import check as check_data
+from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
 from saliency_r1.cli.predict import predict
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Saliency reasoning with language and masks.")
-params_app = typer.Typer(no_args_is_help=True, help="The numbers of the pipeline.")
+# Plain help: typer's markup would eat the brackets of a file's name, and its tracebacks are the business of errors.py.
+_PLAIN: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+app = typer.Typer(**_PLAIN, add_completion=False, help="Saliency reasoning with language and masks.")
+params_app = typer.Typer(**_PLAIN, help="The numbers of the pipeline.")
 app.add_typer(params_app, name="params")
+data_app = typer.Typer(no_args_is_help=True, help="The data sets and base models of the pipeline.")
+app.add_typer(data_app, name="data")
+data_app.command("check")(check_data)
 app.command()(evaluate)
 app.command()(predict)
 
 
 @app.command()
+@command("pipeline")
 def annotations(
     download: Annotated[Path, typer.Option(help="folder of the stage download")] = Path("artifacts/download"),
     annotate: Annotated[Path, typer.Option(help="folder of the stage annotate")] = Path("artifacts/annotate"),
@@ -25,20 +32,21 @@ def annotations(
 ) -> None:
     """Show annotations on their images in a page: what was written, over which ground truth, how well it agrees."""
     from saliency_r1.report.annotated import write_page
+    from saliency_r1.runtime.messages import printable
 
-    with exit_on_user_error():
-        write_page(download, annotate, out, count)
-    typer.echo(out)
+    write_page(download, annotate, out, count)
+    say(printable(out))
 
 
 @params_app.command("check")
+@command()
 def check_params(path: Annotated[Path, typer.Argument(help="a params file")] = Path("params.yaml")) -> None:
     """Say whether a params file has every key with a value of the right type, and no other."""
     from saliency_r1.params import describe_params, load_params
+    from saliency_r1.runtime.messages import printable
 
-    with exit_on_user_error():
-        load_params(path)
-    typer.echo(f"{path}: {len(describe_params())} parameters, all as expected")
+    load_params(path)
+    say(f"{printable(path)}: {len(describe_params())} parameters, all as expected")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,111 @@
-"""How a command ends on an error that a person can mend."""
+"""How a command ends: in results, or in one paragraph and an exit code, whatever happens in it.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+0 is success, 1 an error, 2 a wrong command line (which typer says), 130 an interruption. Nothing is caught by a list of
+types: what nobody has thought of is said as such, with the input it was about, and `--debug` shows where it happened.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import inspect
+import io
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
+_DEBUG = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", help="show the traceback of an error")],
+)
+_SPELT = {"–": "-", "—": "-", "→": "->", "…": "...", "±": "+-", "²": "^2"}
 
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Such an error inside the block becomes one paragraph on stderr and exit code 1; any other is raised on."""
+
+def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function the body of a command that ends well; it gets the option `--debug`.
+
+    `extra` names the part of the package that has to be installed for it (`pip install 'saliency-r1[predict]'`).
+    """
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @wraps(body)
+        def run(*arguments: Any, debug: bool = False, **options: Any) -> None:
+            speak_plainly()
+            try:
+                body(*arguments, **options)
+                sys.stdout.flush()
+            except (SystemExit, typer.Exit, typer.Abort, typer.BadParameter):
+                raise
+            except KeyboardInterrupt:
+                say("interrupted", error=True)
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                _stop_speaking()
+                raise typer.Exit(1) from None
+            except Exception as error:
+                if debug:
+                    raise
+                say(describe(error, extra), error=True)
+                raise typer.Exit(1) from None
+
+        # typer reads the options of a command from its signature and its annotations.
+        signature = inspect.signature(body)
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _DEBUG])  # type: ignore[attr-defined]
+        run.__annotations__ = {**body.__annotations__, "debug": _DEBUG.annotation}
+        return run
+
+    return decorate
+
+
+def describe(error: Exception, extra: str = "") -> str:
+    """One paragraph about an error: what is wrong, with what, and what to do."""
+    from saliency_r1.runtime.messages import printable
     from saliency_r1.runtime.stage import describe_error, is_user_error
 
-    try:
-        yield
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        typer.echo(describe_error(error), err=True)
-        raise typer.Exit(1) from None
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "saliency_r1":
+        package = f"saliency-r1[{extra}]" if extra else "saliency-r1"
+        return f"{error.name} is not installed; this needs: pip install '{package}'"
+    notes = ", ".join(getattr(error, "__notes__", ()))
+    if is_user_error(error):
+        text = describe_error(error)
+        # Most such messages begin with the file; the system's own about a full disk does not.
+        about = f" ({notes})" if notes and notes not in text else ""
+        return printable(text, keep="\n") + about
+    where = f" at {notes}" if notes else ""
+    what = " ".join(str(error).split())[:500]
+    return (
+        f"unexpected {type(error).__name__}{where}{': ' if what else ''}{printable(what)}\n"
+        "This is either a file that nobody has thought of or a defect; --debug shows where it happened."
+    )
+
+
+def say(text: str, error: bool = False) -> None:
+    """Print a line, on stderr if it is about an error."""
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def speak_plainly() -> None:
+    """Let no character end a command: what a terminal cannot show is spelt, `\\u732b`, in whatever encoding it has."""
+    codecs.register_error("saliency-r1", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="saliency-r1")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_SPELT.get(one) or one.encode("ascii", "backslashreplace").decode() for one in text), error.end
+
+
+def _stop_speaking() -> None:
+    """The reader of a pipe has left (`| head`): what is still to be written goes nowhere, without a complaint."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

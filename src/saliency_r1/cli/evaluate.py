@@ -1,11 +1,15 @@
 """`saliency-r1 evaluate`: score a folder of maps against a folder of ground truths."""
 
+import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from saliency_r1.cli.errors import command
+from saliency_r1.names import ScoreSource, TaskName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,14 +18,6 @@ if TYPE_CHECKING:
     from saliency_r1.evaluation.published import Row
     from saliency_r1.evaluation.results import FolderResult
     from saliency_r1.metrics.resampling import Difference
-
-
-class Task(StrEnum):
-    """What is evaluated."""
-
-    sod = "sod"
-    cosod = "cosod"
-    sis = "sis"
 
 
 class Missing(StrEnum):
@@ -49,10 +45,11 @@ def _value(text: str) -> int:
     return value
 
 
+@command()
 def evaluate(
     pred: Annotated[Path, typer.Option(help="predictions: a folder of maps; for sis also a COCO result file")],
     gt: Annotated[Path, typer.Option(help="ground truths: a folder of masks; for sis also a COCO file")],
-    task: Annotated[Task, typer.Option(help="sod, cosod (a folder a group) or sis")] = Task.sod,
+    task: Annotated[TaskName, typer.Option(help="cosod: a folder a group")] = "sod",
     compare: Annotated[
         Path | None, typer.Option(help="a second folder of predictions, compared image by image")
     ] = None,
@@ -65,7 +62,9 @@ def evaluate(
     ] = Missing.error,
     resize: Annotated[bool, typer.Option(help="stretch predictions to the size of the ground truth")] = False,
     dataset: Annotated[str | None, typer.Option(help="e.g. ECSSD: check the count, show published results")] = None,
-    score_source: Annotated[str, typer.Option(help="sis: where the scores come from")] = "unknown",
+    score_source: Annotated[
+        Literal[ScoreSource, "unknown"], typer.Option(help="sis: where the scores come from, as masks.score")
+    ] = "unknown",
     bootstrap: Annotated[int, typer.Option(min=0, help="replicates for the intervals, 0 for none")] = 1000,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     prefix: Annotated[
@@ -94,13 +93,16 @@ def evaluate(
 ) -> None:
     """Score saliency maps or instances as the field does, and refuse to score a part of a data set."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
-    from saliency_r1.evaluation.pages import draw_curves, write_page
+    from saliency_r1.evaluation.outputs import check_outputs, check_plot
+    from saliency_r1.evaluation.pages import write_curves, write_page
     from saliency_r1.evaluation.results import Settings, among_published, evaluate_folders, write_json, write_rows
-    from saliency_r1.metrics import MeasureError, Protocol
+    from saliency_r1.metrics import Protocol
+    from saliency_r1.runtime.messages import printable
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a folder may be called [red] or :cat:
     protocol = Protocol(
         stretch=stretch,
         thresholds=thresholds,
@@ -109,7 +111,7 @@ def evaluate(
         void=void,
     )
     settings = Settings(
-        task=task.value,
+        task=task,
         protocol=protocol,
         missing=missing.value,
         resize=resize,
@@ -121,32 +123,38 @@ def evaluate(
         score_source=score_source,
         may_be_empty=empty is not None,
     )
-    try:
-        folders = [pred] + ([compare] if compare else [])
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            lines = [bar.add_task(folder.name, total=None) for folder in folders]
-            results = [
-                evaluate_folders(folder, gt, settings, partial(_advance, bar, line))
-                for folder, line in zip(folders, lines)
-            ]
-        for result, name in zip(results, _distinct(folders)):
-            result.name = name
-        comparison = results[0].compare(results[1]) if compare and bootstrap else {}
-        published = among_published(results, dataset) if dataset else []
-        if json:
-            write_json(results, comparison, json)
-        if html:
-            write_page(results, comparison, published, dataset, html)
-        if parquet:
-            write_rows(results, parquet)
-        if plot:
-            plot.write_bytes(draw_curves(results, plot.suffix.lstrip(".") or "png"))
-    except (MeasureError, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    given = [pred] + ([compare] if compare else [])
+    folders = [predicted(folder) for folder in given]
+    check_outputs([path for path in (json, html, parquet, plot) if path], [*folders, gt])
+    if plot:
+        check_plot(plot)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        lines = [bar.add_task(escape(printable(folder.name)), total=None) for folder in given]
+        results = [
+            evaluate_folders(folder, gt, settings, partial(_advance, bar, line)) for folder, line in zip(folders, lines)
+        ]
+    for result, name in zip(results, _distinct(given)):
+        result.name = printable(name)
+    comparison = results[0].compare(results[1]) if compare and bootstrap else {}
+    published = among_published(results, dataset) if dataset else []
+    if json:
+        write_json(results, comparison, json)
+    if html:
+        write_page(results, comparison, published, dataset, html)
+    if parquet:
+        write_rows(results, parquet)
+    if plot:
+        write_curves(results, plot)
     _print(console, results, comparison)
     if published:
         _print_published(console, published)
+
+
+def predicted(folder: Path) -> Path:
+    """The maps in a folder that `saliency-r1 predict` has written; any other folder as it is."""
+    if (folder / "maps").is_dir() and (folder / "response.json").is_file():
+        return folder / "maps"
+    return folder
 
 
 def _advance(bar: "Progress", line: "TaskID", done: int, total: int) -> None:

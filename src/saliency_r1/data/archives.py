@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 # Images hardly compress, so an archive of them expands little; uncompressed bitmaps reach about 20. A bomb has 1,000.
 _DEFAULT_EXPANSION = 30
 _DEFAULT_ALLOWANCE = 64 << 20
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 _UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
 
 
@@ -60,6 +60,12 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
     except _DAMAGE as error:
         raise DamagedArchive(
             f"{archive}: truncated or damaged ({type(error).__name__}: {error}); delete it and fetch it anew"
+        ) from error
+    except NotImplementedError as error:
+        # Windows packs more than 2 GB with Deflate64, which Python does not know.
+        raise DataError(
+            f"{archive}: packed by a method that is not read here ({error}; Deflate64?). It may well be sound: unpack "
+            "it with the program that made it and put the folder under download.mirror, or pack it again"
         ) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise DataError(

@@ -6,18 +6,19 @@ relative to the file the entry is written in.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Self
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saliency_r1.data.errors import DataError
-from saliency_r1.params import ParamsError, load_yaml
+from saliency_r1.names import TaskName
 from saliency_r1.runtime.files import sha256
+from saliency_r1.yaml_loader import YamlError, load_yaml
 
-TaskName = Literal["sod", "sis", "cosod"]
 SplitName = Literal["train", "val", "test"]
 LayoutName = Literal["pairs", "groups", "coco", "id_map", "colour_map"]
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -28,6 +29,20 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 _ARCHIVE_KEYS = ("size", "sha256", "expands_to", "locations")
 
 
+def _inside(path: str) -> str:
+    """A relative path that stays in the folder it starts from: nothing of a catalogue reaches anything else."""
+    if not path.strip() or path != path.strip():
+        raise ValueError("expected a path, without white space around it")
+    if "\\" in path or any(ord(char) < 32 for char in path):
+        raise ValueError("expected a path with / between its parts and no control characters")
+    if PurePosixPath(path).is_absolute() or path[1:2] == ":" or ".." in PurePosixPath(path).parts:
+        raise ValueError("expected a relative path that does not climb; `folder` and download.mirror may be anywhere")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +50,7 @@ class _Entry(BaseModel):
 class Archive(_Entry):
     """One file to obtain. `size` and `expands_to` are bytes; what is None is not known in advance."""
 
-    path: str
+    path: Inside
     size: int | None = Field(default=None, gt=0)
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     expands_to: int | None = Field(default=None, gt=0)
@@ -48,11 +63,11 @@ class Split(_Entry):
     archives: tuple[Archive, ...] = ()
     folder: str | None = None
     count: tuple[int, ...] = ()
-    images: str = "images"
-    masks: str = "masks"
-    annotations: str | None = None
-    attributes: str = "attributes.json"
-    names: str | None = None
+    images: Inside = "images"
+    masks: Inside = "masks"
+    annotations: Inside | None = None
+    attributes: Inside = "attributes.json"
+    names: Inside | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -210,14 +225,22 @@ class _Reader:
             content = load_yaml(path)
         except FileNotFoundError:
             raise DataError(f"{path}: there is no such catalogue; see download.catalogue and `include`") from None
-        except ParamsError as error:
-            raise DataError(f"{path}: {error}") from None
+        except YamlError as error:
+            raise DataError(str(error)) from None
+        except (OSError, ValueError) as error:  # a folder, no permission, a name with a null in it
+            raise DataError(f"{path}: not a readable catalogue ({error})") from None
         if not isinstance(content, dict) or not set(content) <= {"include", "datasets", "models"}:
             raise DataError(f"{path}: expected a mapping with the keys include, datasets and models")
-        for other in content.get("include") or ():
+        included = content.get("include") or []
+        if not isinstance(included, list) or not all(isinstance(other, str) for other in included):
+            raise DataError(f"{path}: include = {reprlib.repr(included)}, expected a list of files")
+        for other in included:
             self.read(path.parent / other)
         for key, model, into in (("datasets", Dataset, self.datasets), ("models", Model, self.models)):
-            for name, entry in (content.get(key) or {}).items():
+            entries = content.get(key) or {}
+            if not isinstance(entries, dict):
+                raise DataError(f"{path}: {key}: expected a mapping of names, found {reprlib.repr(entries)}")
+            for name, entry in entries.items():
                 if name in into:
                     raise DataError(f"{path}: {key}.{name} is described twice; keep one")
                 into[name] = _validated(model, path, key, name, entry)  # type: ignore[index]
@@ -225,16 +248,19 @@ class _Reader:
 
 def _validated(model: type[BaseModel], path: Path, key: str, name: str, entry: Any) -> Any:
     if not isinstance(entry, dict):
-        raise DataError(f"{path}: {key}.{name}: expected a mapping, found {entry!r}")
-    if "/" in name or name.startswith("."):
-        raise DataError(f"{path}: {key}.{name}: a name may not contain / or start with a point")
+        raise DataError(f"{path}: {key}.{name}: expected a mapping, found {reprlib.repr(entry)}")
+    if not name.strip() or name != name.strip() or name.startswith(".") or len(name.encode()) > 100:
+        raise DataError(f"{path}: {key}.{name!r:.200}: a name has 1 to 100 bytes and does not start with a point")
+    if any(char in "/\\" or not char.isprintable() for char in name):
+        raise DataError(f"{path}: {key}.{name!r}: a name may not contain /, \\ or control characters")
     try:
         return model.model_validate({**entry, "name": name, "base": path.parent})
     except ValidationError as error:
         lines = []
         for fault in error.errors():
             where = ".".join(map(str, (key, name, *fault["loc"])))
-            lines.append(f"{path}: {where} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+            shown = reprlib.repr(fault["input"])
+            lines.append(f"{path}: {where} = {shown}: {fault['msg'].removeprefix('Value error, ')}")
         raise DataError("\n".join(lines)) from None
 
 

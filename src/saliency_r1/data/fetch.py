@@ -71,23 +71,27 @@ class ArchiveCache:
             if path.is_file():
                 self.verify(archive, path)
                 return path
-        cached = self.cache / archive.path
+        cached = self._place(archive)
         if cached.is_file():
             try:
                 self.verify(archive, cached)
                 return cached
-            except DataError:
-                cached.unlink()  # ours to replace
+            except DataError as error:
+                if not self._fetched_here(cached):
+                    raise DataError(f"{error} (it was put there by hand, so it is left alone)") from None
+                cached.unlink()
         if archive.locations:
             announce()
         failures = []
         for location in archive.locations:
             try:
                 self._fetch(location, cached, archive.size)
+                self._note(cached)
                 self.verify(archive, cached)
                 return cached
             except DataError as error:
-                cached.unlink(missing_ok=True)
+                if self._fetched_here(cached):
+                    cached.unlink()
                 failures.append(f"  {location}: {error}")
         tried = "\n".join(failures) or "  the catalogue lists no location"
         raise DataError(
@@ -98,14 +102,16 @@ class ArchiveCache:
     def verify(self, archive: Archive, path: Path) -> None:
         """Compare a file with what the catalogue, or else an earlier import, says about it."""
         expected = self._expected(archive)
+        stated = archive.sha256 or archive.size
+        cure = _CURE if stated else f"put the first one back, or take its entry out of {self._record}"
         size = path.stat().st_size
         if expected["size"] not in (None, size):
             raise DataError(
-                f"{path}: {size:,} bytes, expected {expected['size']:,}; truncated or another version: {_CURE}"
+                f"{path}: {size:,} bytes, expected {expected['size']:,}; truncated or another version: {cure}"
             )
         if expected["sha256"] is not None and (found := sha256(path)) != expected["sha256"]:
             raise DataError(
-                f"{path}: sha256 {found}, expected {expected['sha256']}; damaged or another version: {_CURE}"
+                f"{path}: sha256 {found}, expected {expected['sha256']}; damaged or another version: {cure}"
             )
 
     def digest(self, archive: Archive, path: Path) -> str:
@@ -122,8 +128,32 @@ class ArchiveCache:
 
     def discard(self, path: Path) -> None:
         """Drop a fetched file that turned out to be damaged, so that the next run fetches it anew."""
-        if path.is_relative_to(self.cache):
+        if self._fetched_here(path):
             path.unlink()
+
+    def _place(self, archive: Archive) -> Path:
+        """Where a fetched archive is kept; `DataError` where that is not inside of the cache."""
+        place = self.cache / archive.path
+        if not place.resolve().is_relative_to(self.cache.resolve()):
+            raise DataError(f"{archive.path}: lies outside of {self.cache}; take the link out that leads there")
+        return place
+
+    def _note(self, path: Path) -> None:
+        """Remember that a file of the cache was fetched by us, and may be replaced by us."""
+        write_json(self._notes, self._noted() | {path.relative_to(self.cache).as_posix(): _stamp(path)})
+
+    def _fetched_here(self, path: Path) -> bool:
+        """Whether a file was fetched by us and is not one that somebody has put in its place."""
+        if not path.is_relative_to(self.cache) or not path.is_file():
+            return False
+        return self._noted().get(path.relative_to(self.cache).as_posix()) == _stamp(path)
+
+    @property
+    def _notes(self) -> Path:
+        return self.cache / "fetched.json"
+
+    def _noted(self) -> dict[str, list[int]]:
+        return json.loads(self._notes.read_text(encoding="utf-8")) if self._notes.is_file() else {}
 
     @property
     def _record(self) -> Path:
@@ -150,6 +180,12 @@ class ArchiveCache:
                 _from_pooch(location, target)
             case _:
                 raise FetchError("expected https:, gdrive:, hf:, doi: or ftp:")
+
+
+def _stamp(path: Path) -> list[int]:
+    """Inode, size and time of change: a file that is replaced has others."""
+    found = path.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 _CURE = "delete the file to have it fetched anew, or correct size and sha256 in the catalogue"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+T = TypeVar("T")
 
 
 def read_images(row: Mapping[str, Any], folder: Path) -> list[Image.Image]:
@@ -27,3 +29,12 @@ def read_masks(row: Mapping[str, Any], folder: Path) -> list[NDArray[Any]]:
         with Image.open(folder / path) as image:
             masks.append(np.array(image))
     return masks
+
+
+def chunks(group: Sequence[T], size: int) -> list[list[T]]:
+    """A group of images cut into the prompts that ask about it, of at most `size` images each.
+
+    As few parts as can be, of nearly one size, larger ones first: of at most 4, 5 are 3 + 2 and 4 are one.
+    """
+    parts = np.array_split(np.arange(len(group)), -(-len(group) // size)) if group else []
+    return [[group[place] for place in part] for part in parts]

@@ -1,6 +1,7 @@
 """One pair on its way into the sample table: opened once, checked, stored."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from saliency_r1.data.catalogue import MaskRule
 from saliency_r1.data.images import thumbnail, turned
 from saliency_r1.data.importers import Item, Layout, Problem
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import shown
+from saliency_r1.inputs.find import require_file, shown
 from saliency_r1.inputs.pictures import check_shape, is_plain, open_whole, orientation, to_rgb
 from saliency_r1.runtime.files import link, sha256
 
@@ -25,9 +26,10 @@ _KEPT_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png"}
 class Imported:
     """One stored pair. Paths are relative to the target folder.
 
-    `sha256` is that of the image as it came, `stored` that of the two files as they lie in the target, `thumbnail` 16 x
-    16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map, ascending. `oriented`: the image
-    had an EXIF orientation; `turned`: its mask lay on the stored pixels and was turned along.
+    `sha256` is that of the image as it came, `source` that of image and ground truth, `stored` that of the two files
+    in the target, `thumbnail` 16 x 16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map,
+    ascending. `oriented`: the image had an EXIF orientation; `turned`: its mask lay on the stored pixels and was turned
+    along.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Imported:
     height: int
     width: int
     sha256: str
+    source: str
     stored: str
     thumbnail: bytes
     instances: int
@@ -54,8 +57,9 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
     try:
         image = open_whole(item.image)
         check_shape(image.size, shown(item.image))
-        truth = layout.mask(item.truth, rule)
         upright = to_rgb(image)
+        _check_size(item.size or image.size, image.size, upright.size)
+        truth = layout.mask(item.truth, rule)
         mask = _fitted(truth, image.size, upright.size, orientation(image), rule)
     except InputError as error:
         return Problem(item.name, str(error))
@@ -71,6 +75,7 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
         height=upright.height,
         width=upright.width,
         sha256=sha256(item.image),
+        source=source_digest(item),
         stored=stored_digest(target, image_path, mask_path),
         thumbnail=thumbnail(upright),
         instances=len(ids) if mask.dtype == np.uint16 else int(mask.any()),
@@ -78,6 +83,15 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
         oriented=orientation(image) != 1,
         turned=mask is not truth,
     )
+
+
+def source_digest(item: Item) -> str:
+    """The SHA-256 of an image and its ground truth as they came. Raises `InputError` for what is no file."""
+    for path in (item.image, item.truth):
+        if isinstance(path, Path):
+            require_file(path)
+    truth = item.truth.read_bytes() if isinstance(item.truth, Path) else pickle.dumps(item.truth)
+    return hashlib.sha256(item.image.read_bytes() + truth).hexdigest()
 
 
 def stored_digest(target: Path, image: str, mask: str) -> str:
@@ -100,12 +114,20 @@ def _fitted(
     Where both sizes are the same, the mask lies on the upright image unless `rule.orientation` says otherwise.
     """
     size = mask.shape[::-1]
+    _check_size(size, stored, upright)
     if size == upright and (turn == 1 or rule.orientation != "stored"):
         return mask
     if size == stored and rule.orientation != "upright":
         return turned(mask, turn)
-    against = f", and mask: {{orientation: {rule.orientation}}} is declared" if size in (stored, upright) else ""
-    raise InputError(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}{against}")
+    raise InputError(
+        f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}, and mask: {{orientation: "
+        f"{rule.orientation}}} is declared in the catalogue"
+    )
+
+
+def _check_size(size: tuple[int, ...], stored: tuple[int, int], upright: tuple[int, int]) -> None:
+    if size not in (stored, upright):
+        raise InputError(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
 
 
 def _store_image(item: Item, image: Image.Image, upright: Image.Image, target: Path, place: Place) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from saliency_r1.data.samples import chunks
+
 SCHEMA: dict[str, Any] = {
     "sample_id": pl.String,
     "task": pl.String,
@@ -36,9 +38,11 @@ INDEX: dict[str, Any] = {
     "height": pl.Int64,
     "width": pl.Int64,
     "sha256": pl.String,
+    "source": pl.String,
     "stored": pl.String,
     "thumbnail": pl.Binary,
     "instances": pl.Int64,
+    "ids": pl.List(pl.Int64),
     "oriented": pl.Boolean,
     "turned": pl.Boolean,
     "objects": pl.String,
@@ -86,16 +90,14 @@ def subset(table: pl.DataFrame, splits: Sequence[str], limit: int | None) -> pl.
 
 
 def _chunks(index: pl.DataFrame, task: str, chunk: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Sample names with the images of each. The chunks of a group are of nearly one size: 4 is 2 + 2, not 3 + 1."""
+    """Sample names with the images of each: one, or for CoSOD those of a part of a group."""
     if task != "cosod":
         for image in index.iter_rows(named=True):
             yield image["name"], [image]
         return
     for (group,), images in index.group_by("group", maintain_order=True):
-        rows = images.to_dicts()
-        parts = np.array_split(np.arange(len(rows)), -(-len(rows) // chunk))
-        for number, part in enumerate(parts, 1):
-            yield f"{group}-{number:02d}", [rows[place] for place in part]
+        for number, part in enumerate(chunks(images.to_dicts(), chunk), 1):
+            yield f"{group}-{number:02d}", part
 
 
 def _meta(images: list[dict[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from saliency_r1.inputs.find import SUFFIXES, key, nfc, pictures_below, shown
 from saliency_r1.inputs.masks import read_levels, read_mask
 from saliency_r1.metrics.evaluator import SaliencyEvaluator
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
+from saliency_r1.runtime.messages import printable
 
 Missing = Literal["error", "zero"]
 _LOSSY = (".jpg", ".jpeg")
@@ -216,9 +217,33 @@ def score_folders(
         raise MeasureError(f"co-saliency needs a folder a group, these lie outside of one: {_listed(loose)}")
     matched, problems = match(find_maps(pred, prefix, suffix), truths)
     _stop(problems, missing)
-
     settings: dict[str, Any] = {"protocol": protocol, "weighted": weighted, "bootstrap": bootstrap}
-    part = _Part(settings, grouped, resize, may_be_empty)
+    score = score_files(matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress)
+    if not may_be_empty and len(score.problems.empty) == len(score.evaluator) - score.scored_as_empty > 0:
+        raise MeasureError(
+            f"{gt}: all {len(score.problems.empty)} ground truths that have a map are empty (every value is 0); if "
+            "nothing is salient in them, say what F is there: --empty zero or --empty agree"
+        )
+    return score
+
+
+def score_files(
+    matched: Mapping[str, Path],
+    truths: Mapping[str, Path],
+    problems: Problems,
+    settings: Mapping[str, Any],
+    grouped: bool = False,
+    missing: Missing = "error",
+    resize: bool = False,
+    may_be_empty: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderScore:
+    """Score every ground truth with the map that `matched` has for its name; `problems` are those found so far.
+
+    `settings` are those of the `SaliencyEvaluator`; the rest and the errors are as in `score_folders`.
+    """
+    part = _Part(dict(settings), grouped, resize, may_be_empty)
     jobs = [(name, matched.get(name), path) for name, path in truths.items()]
     total = SaliencyEvaluator(**settings)
     for evaluator, found in _parts(part, jobs, workers):
@@ -227,16 +252,10 @@ def score_folders(
         if progress:
             progress(len(total) + len(problems.unreadable) + len(problems.sizes), len(jobs))
     _stop(problems, missing)
-    scored = len(jobs) - len(problems.missing) - len(problems.unreadable) - len(problems.sizes)
-    if scored and len(problems.empty) == scored and not may_be_empty:
-        raise MeasureError(
-            f"{gt}: all {scored} ground truths are empty (every value is 0); if nothing is salient in them, say what F "
-            "is there: --empty zero or --empty agree"
-        )
     if missing == "zero":
         empty = problems.missing + problems.unreadable + problems.sizes
         for name in empty:
-            truth = read_truth(truths[name], protocol, may_be_empty)
+            truth = read_truth(truths[name], total.protocol, may_be_empty)
             total.update(np.zeros(truth.shape, np.uint8), truth, name, _group(name, grouped))
     else:
         empty = []
@@ -300,4 +319,4 @@ def _group(name: str, grouped: bool) -> str | None:
 
 def _listed(names: list[str], limit: int = 20) -> str:
     more = f" ... and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(map(printable, names[:limit])) + more

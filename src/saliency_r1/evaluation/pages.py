@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saliency_r1.evaluation.published import Row
 from saliency_r1.evaluation.results import FolderResult
 from saliency_r1.metrics.resampling import Difference
+from saliency_r1.runtime.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw_curves(results: list[FolderResult], format: str = "svg") -> bytes:
@@ -17,22 +23,40 @@ def draw_curves(results: list[FolderResult], format: str = "svg") -> bytes:
 
     `format` is one that matplotlib writes (svg, png, pdf).
     """
+    from matplotlib import rc_context
+
+    buffer = BytesIO()
+    # A name is no formula, whatever `$\\frac{$` looks like; letters that the font lacks are boxes and worth no warning.
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        # Without a date equal results make equal files.
+        _figure(results).savefig(buffer, format=format, metadata={"Date": None} if format == "svg" else None)
+    return buffer.getvalue()
+
+
+def _figure(results: list[FolderResult]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = figure.subplots(1, 3)
+    drawn = [result for result in results if result.curves]
     for panel, (x, y) in zip(panels, (("recall", "precision"), ("threshold", "F"), ("threshold", "E"))):
-        for result in results:
-            if result.curves:
-                across = result.curves.recall if x == "recall" else result.curves.thresholds
-                panel.plot(across, getattr(result.curves, y), label=result.name)
+        lines = []
+        for curves in (result.curves for result in drawn if result.curves):
+            across = curves.recall if x == "recall" else curves.thresholds
+            lines += panel.plot(across, getattr(curves, y))
         panel.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
         panel.grid(alpha=0.3)
-    panels[0].legend(loc="lower left", frameon=False)
-    buffer = BytesIO()
-    # Without a date equal results make equal files.
-    figure.savefig(buffer, format=format, metadata={"Date": None} if format == "svg" else None)
-    return buffer.getvalue()
+        if panel is panels[0] and lines:
+            # Named here: a label that begins with an underscore would be left out of a legend made of labels.
+            panel.legend(lines, [result.name for result in drawn], loc="lower left", frameon=False)
+    return figure
+
+
+def write_curves(results: list[FolderResult], path: Path) -> None:
+    """Write the picture of the curves, in the format of the file's suffix."""
+    with replacing(path) as aside:
+        aside.write_bytes(draw_curves(results, path.suffix.lstrip(".") or "png"))
 
 
 def write_page(
@@ -60,4 +84,4 @@ def write_page(
             picture=picture[picture.find("<svg") :] if picture else "",
         )
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)

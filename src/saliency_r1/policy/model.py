@@ -226,9 +226,11 @@ class Policy:
         answers = batch["labels"][:, 1:] != IGNORED
         # The output layer sees the responses alone: prompts with images are long, and vocabularies large.
         first = int(answers.any(0).int().argmax())
+        # Positions, not their number: a slice is not contiguous, and a CPU copies the output matrix for each row of it.
+        positions = torch.arange(first, answers.shape[1], device=answers.device)
         with self._precision():
-            kept = self.model(**inputs, use_cache=False, logits_to_keep=answers.shape[1] + 1 - first).logits
-        logits = kept[:, :-1][answers[:, first:]].float()
+            kept = self.model(**inputs, use_cache=False, logits_to_keep=positions).logits
+        logits = kept[answers[:, first:]].float()
         mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
         mask[self.suppressed] = True
         return logits.masked_fill(mask, float("-inf"))

@@ -22,6 +22,7 @@ from PIL import Image
 from saliency_r1 import cot, tasks
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
+from saliency_r1.rollout.grounding import Answered, ground
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class Answer:
     Attributes:
         text: the whole response.
         reasoning: what stands between `<think>` and `</think>`.
-        expressions: what the answer names, in order.
+        expressions: what the answer names, in order; none where it says that nothing stands out.
         errors: why the response does not parse; empty if it does. Then nothing is predicted.
         maps: SOD and CoSOD: one saliency map an image, float32 H x W in [0, 1] at the image's size; SIS: none.
         instances: SIS: one segment an expression, with `mask` (bool H x W), `probability` and `score`; else none.
@@ -125,12 +126,8 @@ class Predictor:
         sizes = [(picture.height, picture.width) for picture in pictures]
         prompt = self.policy.prompt(pictures, rules.instruction)
         (response,) = self.policy.generate([prompt], self.max_new_tokens)
-        parsed = cot.parse(response.text, task, len(pictures))
-        phrases = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(pictures))]
-        # Expressions stand in the order of their images, so flattening the answer restores their order.
-        answers = self.segmenter.segment(self.segmenter.encode(pictures), phrases) if parsed.ok else []
-        segments = [segment for row in answers for segment in row]
-        prediction = rules.predict(parsed, segments, sizes)
+        answered = Answered(response.text, rules, sizes, lambda: pictures)
+        ((parsed, prediction),) = ground(self.segmenter, [answered], 1)
         return Answer(
             text=response.text,
             reasoning=parsed.reasoning,
@@ -150,11 +147,14 @@ def task_named(name: str) -> tasks.Task:
 
 
 def read_image(source: Source) -> Image.Image:
-    """A picture as the import would store it (see `inputs.pictures`). Raises `PredictError` that names a bad file."""
+    """A picture as 8-bit RGB, upright, transparency laid on white, as the importer reads it.
+
+    Raises `PredictError` that names a file that is missing, no picture, or of a shape that the policy does not take.
+    """
     try:
         if isinstance(source, Image.Image):
             check_shape(source.size, "the picture")
             return to_rgb(source)
         return read_picture(Path(source))
     except InputError as error:
-        raise PredictError(str(error)) from None
+        raise PredictError(str(error)) from error

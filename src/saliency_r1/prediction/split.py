@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from saliency_r1.policy import Policy
+from saliency_r1.prediction.maps import write_map
 from saliency_r1.rollout.confidence import response_confidence
 from saliency_r1.rollout.environment import Environment, Rollout, Row
 from saliency_r1.runtime.files import write_json
@@ -50,9 +50,7 @@ def write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str)
     """
     rollout, row = answer.rollout, answer.rollout.row
     for name, values in zip(row["names"], rollout.prediction.maps):
-        path = folder / "maps" / model / row["dataset"] / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(path)
+        write_map(values, folder / "maps" / model / row["dataset"] / f"{name}.png")
     instances = None
     if row["task"] == "sis":
         instances = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saliency_r1.report.read import LABELS, TASKS, Artifacts, unseen
+from saliency_r1.report.read import LABELS, TITLES, Artifacts, unseen
+from saliency_r1.runtime.messages import printable
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def results(artifacts: Artifacts) -> list[Table]:
     tables = []
     for task, names in artifacts.datasets.items():
         measures = measures_of(task)
-        tables.append(Table(task, TASKS[task], measures, [_block(artifacts, name, measures) for name in names]))
+        tables.append(Table(task, TITLES[task], measures, [_block(artifacts, name, measures) for name in names]))
     return tables
 
 
@@ -149,7 +150,8 @@ def markdown(tables: Sequence[Table], comparison: dict[str, dict[str, dict[str, 
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    """A line of a Markdown table; a name with a bar or a line end in it stays one cell."""
+    return f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _block(artifacts: Artifacts, dataset: str, measures: Sequence[Measure]) -> Block:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from saliency_r1.data.samples import read_images, read_masks
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy, Prompt, Response
 from saliency_r1.rollout.batches import buckets
+from saliency_r1.rollout.grounding import Answered, ground
 from saliency_r1.segmenter import Segmenter
 from saliency_r1.segmenter import load as load_segmenter
 
@@ -32,7 +34,7 @@ class Rollout:
     parsed: cot.Parsed
     prediction: tasks.Prediction
     reward: tasks.Reward
-    objects: int  # masks of the ground truth: 1 of SOD, one an instance of SIS, one an image of CoSOD
+    objects: int  # of the ground truth: instances (SIS), images in which something stands out (SOD, CoSOD)
 
     def record(self) -> dict[str, Any]:
         """The columns that every table of responses has."""
@@ -118,35 +120,23 @@ class Environment:
         return [responses[position] for position in range(len(prompts))]
 
     def score(self, rows: Sequence[Row], responses: Sequence[Response]) -> list[Rollout]:
-        """Parse and segment the responses and reward them; images of one sample are encoded once.
+        """Parse, segment and predict (`grounding.ground`), then reward.
 
         A failure of the segmenter raises: it never turns into a reward of 0.
         """
         start = time.perf_counter()
-        parsed = [cot.parse(response.text, row["task"], len(row["images"])) for row, response in zip(rows, responses)]
-        speaking = [index for index, item in enumerate(parsed) if item.expressions]
-        segments: dict[int, list[Any]] = {index: [] for index in range(len(rows))}
-        for first in range(0, len(speaking), self.batch_size):
-            part = speaking[first : first + self.batch_size]
-            images = [image for index in part for image in read_images(rows[index], self.folder)]
-            phrases: list[list[str]] = []
-            for index in part:
-                own: list[list[str]] = [[] for _ in rows[index]["images"]]
-                for expression in parsed[index].expressions:
-                    own[expression.image].append(expression.text)
-                phrases += own
-            found = iter(self.segmenter.segment(self.segmenter.encode(images), phrases))
-            for index in part:
-                # Expressions are in the order of their images, so concatenation restores the answer's order.
-                segments[index] = [segment for _ in rows[index]["images"] for segment in next(found)]
+        truths = [tasks.get(row["task"]).truth(read_masks(row, self.folder)) for row in rows]
+        answers = [
+            Answered(response.text, tasks.get(row["task"]), truth.sizes, partial(read_images, row, self.folder))
+            for row, response, truth in zip(rows, responses, truths, strict=True)
+        ]
+        grounded = ground(self.segmenter, answers, self.batch_size)
         segmented = time.perf_counter()
         rollouts = []
-        for index, (row, response) in enumerate(zip(rows, responses)):
+        for row, response, truth, (parsed, prediction) in zip(rows, responses, truths, grounded, strict=True):
             task = tasks.get(row["task"])
-            truth = task.truth(read_masks(row, self.folder))
-            prediction = task.predict(parsed[index], segments[index], truth.sizes)
-            reward = task.reward(parsed[index], prediction, truth, self.weights[task.name])
-            rollouts.append(Rollout(row, response, parsed[index], prediction, reward, len(truth.masks)))
+            reward = task.reward(parsed, prediction, truth, self.weights[task.name])
+            rollouts.append(Rollout(row, response, parsed, prediction, reward, truth.objects))
         self.seconds.segment += segmented - start
         self.seconds.reward += time.perf_counter() - segmented
         return rollouts

@@ -77,10 +77,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Write a text as UTF-8, whole or not at all; half a pair (of a file's name that is no UTF-8) as its escape."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a file beside `path` that takes its place when the block ends well, and goes when it does not.
+
+    Where `path` is a link, the link is replaced and not what it leads to. The suffix stays: writers of pictures ask it.
+    """
+    aside = path.with_name(f".{os.getpid()}.partial{path.suffix}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ Its script is:
         run_stage(main)
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -24,14 +23,18 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from saliency_r1.params import Params, Runtime, load_params
 from saliency_r1.runtime import processes
+from saliency_r1.runtime.messages import printable
+from saliency_r1.runtime.parent import die_with_program
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PLAIN_LINE_EVERY = 15.0  # seconds between two plain progress lines
+
+
+class StageError(ValueError):
+    """A stage that cannot run as it was started; the message says what to do."""
 
 
 def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.yaml") -> NoReturn:
@@ -40,35 +43,38 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
     An error that a person can mend (a `ValueError` of this package, or one of the operating system) ends as one
     paragraph on stderr and exit code 1; anything else is a defect and keeps its traceback.
     """
-    die_with_parent()
+    die_with_program()
     signal.signal(signal.SIGTERM, _leave)
     _speak_utf8()
     quiet_libraries()
-    name = Path(sys.argv[0]).stem
+    script = Path(sys.argv[0])
+    name = script.stem
     try:
+        _check_tree(script)
         main(load_params(params_path))
     except KeyboardInterrupt:
+        print(f"\n{name} interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not is_user_error(error):
             raise
-        print(f"\n{name} stopped: {describe_error(error)}", file=sys.stderr)
+        print(f"\n{name} stopped: {printable(describe_error(error), keep=chr(10))}", file=sys.stderr)
         if "DVC_STAGE" in os.environ:
             print("The last complete results stay in the cache; `dvc checkout` puts them back.", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies, so that no orphan goes on training beside the next run.
-
-    A killed `dvc repro`, or a cancelled flow, takes its stages along; without this they survive as orphans.
-    """
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the kernel knew about us
-            sys.exit(143)
+def _check_tree(script: Path) -> None:
+    """Raise `StageError` where the script lies in one tree of the project and this package in another."""
+    trees = (folder for folder in script.resolve().parents if (folder / "src/saliency_r1/__init__.py").is_file())
+    package = Path(__file__).resolve().parents[1]
+    if (tree := next(trees, None)) is not None and package != (tree / "src/saliency_r1").resolve():
+        raise StageError(
+            f"{script} lies in {tree} but would run the code of {package}, and its result would pass for one of the "
+            f"first. Let the script import `own_tree` before `saliency_r1`, as those of stages/ do, or set "
+            f"PYTHONPATH={tree / 'src'}"
+        )
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -142,9 +148,10 @@ def progress(iterable: Iterable[T], total: int | None = None, label: str = "") -
     if not processes.is_main():
         yield from iterable
     elif sys.stdout.isatty():
+        from rich.markup import escape
         from rich.progress import track
 
-        yield from track(iterable, description=label, total=total)
+        yield from track(iterable, description=escape(printable(label)), total=total)
     else:
         yield from _plain_progress(iterable, total, label)
 

@@ -98,6 +98,20 @@ def read_rows(download: Path) -> Sequence[Row]:
     return pl.read_parquet(download / "table.parquet").filter(split="train").to_dicts()
 
 
+def read_validation(download: Path, count: int, seed: int) -> list[Row]:
+    """`count` samples of the validation split, or all of them, drawn with `seed`; from the stage download's folder.
+
+    Raises `TrainingError` when there are none: what SFT has learnt, and its gate, are judged by answers to them.
+    """
+    validation = pl.read_parquet(download / "table.parquet").filter(split="val")
+    if validation.is_empty():
+        raise TrainingError(
+            "there is no validation sample, and the answers to them are what SFT is judged by; give one of "
+            "download.datasets a split `val` in the catalogue"
+        )
+    return validation.sample(fraction=1, shuffle=True, seed=seed).head(count).to_dicts()
+
+
 def read_examples(download: Path, annotate: Path) -> Examples:
     """The kept annotations of the training split with their samples, from the folders of the two stages."""
     samples = {row["sample_id"]: row for row in read_rows(download)}

@@ -1,0 +1,223 @@
+"""A client of the OpenAI chat protocol that keeps to a pace and a budget, tries again, and pays nothing twice.
+
+    client = ChatClient("Qwen/Qwen2.5-VL-72B-Instruct", endpoint, Path("runs/annotate/answers"), "annotate.endpoint")
+    for reply in client.ask_all(questions):
+        reply.text, reply.fault
+
+Every answer is stored under the hash of its question as soon as it has come, and a run that was killed or repeated
+reads it from there. An answer that is empty, cut off or a refusal is never stored. The key comes from the environment
+variable OPENAI_API_KEY and is never written anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from saliency_r1.chat import connection, dialect
+from saliency_r1.chat.errors import ChatError
+from saliency_r1.params import Endpoint
+from saliency_r1.runtime.files import write_json
+
+_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # what may go away by itself
+_MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirects would drop its content
+_LONGEST_WAIT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: text after images; `name` is how messages call it, `schema` the JSON that is wanted, if any."""
+
+    name: str
+    text: str
+    images: Sequence[Image.Image] = ()
+    schema: dict[str, Any] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. `fault` says why there is none to use: "empty", "cut off" or "refused"; else it is ""."""
+
+    text: str
+    fault: str = ""
+    model: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+class ChatClient:
+    """Asks an endpoint, several questions at a time, at a given pace, within a budget of requests and of tokens.
+
+    `section` is where the endpoint stands in the parameters; messages name its keys. Raises `ChatError` for a key, a
+    proxy or an address that cannot be used.
+    """
+
+    def __init__(self, model: str, answer_tokens: int, options: Endpoint, cache: Path, section: str) -> None:
+        self.model = model
+        self.answer_tokens = answer_tokens
+        self.options = options
+        self.cache = cache
+        self.section = section
+        self.requests = 0
+        self.tokens = 0
+        self.dialect = dialect.Dialect()
+        self._lock = threading.Lock()
+        self._free_at = 0.0  # when the next request may start, in seconds of the monotonic clock
+        self._client = connection.connect(options.url, options.timeout, section)
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Reply]:
+        """Replies in order. Raises `ChatError` when the server gives none; what was answered is kept."""
+        with ThreadPoolExecutor(self.options.concurrency) as pool:
+            replies = [pool.submit(self.ask, question) for question in questions]
+            try:
+                return [reply.result() for reply in replies]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def ask(self, question: Question) -> Reply:
+        """The reply to a question, from the cache or from the server."""
+        body = self._body(question)
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        path = self.cache / digest[:2] / f"{digest}.json"
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return Reply(kept["content"], model=kept.get("model", ""), usage=kept.get("usage", {}))
+        reply = self._post(body, question.name)
+        if not reply.fault:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"content": reply.text, "model": reply.model, "usage": reply.usage})
+        return reply
+
+    def _body(self, question: Question) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in question.images
+        ]
+        content.append({"type": "text", "text": question.text})
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": self.answer_tokens,
+            "temperature": self.options.temperature,
+            "seed": question.seed,
+        }
+        if question.schema is not None:
+            form = {"name": "answer", "strict": True, "schema": question.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        return body
+
+    def _post(self, body: dict[str, Any], name: str) -> Reply:
+        """Ask until there is an answer, wait longer each time; what cannot go away by itself is an error."""
+        address = "chat/completions"
+        unusable: Reply | None = None
+        attempt = 0
+        while attempt <= self.options.retries:
+            self._spend()
+            self._keep_pace()
+            wait = None
+            sent = self.dialect.spoken(body)
+            try:
+                response = self._client.post(address, json=sent)
+                if response.status_code == httpx.codes.OK:
+                    unusable = self._read(response)
+                    if not unusable.fault or unusable.fault == "refused":
+                        return unusable
+                    fault = f"an answer that is {unusable.fault}"
+                elif response.status_code in _MOVED:
+                    address = self._moved(response)
+                    fault = f"redirected to {address}"
+                elif self.dialect.learn(response.status_code, response.text, sent):
+                    continue  # asked again without what the server does not know; that is no failure of its own
+                elif response.status_code not in _PASSING:
+                    raise ChatError(
+                        f"{self.options.url} refused {name}: status {response.status_code}: "
+                        f"{connection.excerpt(response.text)}"
+                    )
+                else:
+                    unusable, fault, wait = None, f"status {response.status_code}", _retry_after(response)
+            except (httpx.TransportError, _Unreadable) as error:
+                unusable, fault = None, f"{type(error).__name__}: {error}"
+            if attempt < self.options.retries and not fault.startswith("redirected"):
+                time.sleep(min(_LONGEST_WAIT, self.options.backoff * 2**attempt if wait is None else wait))
+            attempt += 1
+        if unusable is not None:
+            return unusable
+        raise ChatError(
+            f"{self.options.url} gave no answer for {name} in {self.options.retries + 1} requests; the last one: "
+            f"{fault}. Answers so far are kept; run again when the server is well"
+        )
+
+    def _moved(self, response: httpx.Response) -> str:
+        """Where the same request is wanted; `ChatError` where that is another server, which nobody has named."""
+        target = response.next_request.url if response.next_request else None
+        here = response.request.url
+        if target is None or (target.scheme, target.host, target.port) != (here.scheme, here.host, here.port):
+            raise ChatError(
+                f"{self.options.url} redirects to {target or 'nowhere'}; set {self.section}.url to the address that "
+                "is meant to see your pictures"
+            )
+        return str(target)
+
+    def _spend(self) -> None:
+        """Count a request, or stop when the budget is spent."""
+        with self._lock:
+            for name, spent, limit in (
+                ("max_requests", self.requests, self.options.max_requests),
+                ("max_tokens", self.tokens, self.options.max_tokens),
+            ):
+                if limit is not None and spent >= limit:
+                    raise ChatError(
+                        f"{self.section}.{name} = {limit} is spent ({self.requests} requests, {self.tokens} "
+                        "tokens); answers so far are kept: raise it and run again to go on"
+                    )
+            self.requests += 1
+
+    def _keep_pace(self) -> None:
+        """Wait for this request's turn; turns are `60 / requests_per_minute` seconds apart, so none come in a burst."""
+        if self.options.requests_per_minute is None:
+            return
+        with self._lock:
+            turn = max(self._free_at, time.monotonic())
+            self._free_at = turn + 60 / self.options.requests_per_minute
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+    def _read(self, response: httpx.Response) -> Reply:
+        try:
+            content = response.json()
+            usage = dict(content.get("usage") or {})
+            reply = dialect.read(content)
+            with self._lock:
+                self.tokens += int(usage.get("total_tokens") or 0)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _Unreadable(f"not a chat completion ({connection.excerpt(response.text)})") from error
+        return Reply(*reply, usage=usage)
+
+
+class _Unreadable(Exception):
+    """A reply with status 200 that is no chat completion."""
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """The seconds that a server asks to wait for, if it does so in seconds."""
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None

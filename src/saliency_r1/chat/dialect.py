@@ -1,0 +1,108 @@
+"""What servers of one protocol do differently: fields they refuse, and the shapes in which an answer comes.
+
+A refused field is left out, or said in another way, from then on, and this is said once. What decides the answer, the
+prompt and the images, is never changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+_REFUSING = frozenset({400, 422, 501})
+
+
+class Dialect:
+    """The form of requests that a server takes, learnt from what it has refused."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._renamed: dict[str, str] = {}
+        self._dropped: set[str] = set()
+        self._plain_json = False
+
+    def spoken(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A body as this server takes it."""
+        with self._lock:
+            said = {self._renamed.get(key, key): value for key, value in body.items() if key not in self._dropped}
+            if self._plain_json and "response_format" in said:
+                said["response_format"] = {"type": "json_object"}
+            return said
+
+    def learn(self, status: int, text: str, sent: dict[str, Any]) -> bool:
+        """Whether a refusal names something that can be said in another way; `sent` is what was refused.
+
+        Each change is made once, so that asking again comes to an end. True as well where another request has
+        learnt it since `sent` went out.
+        """
+        if status not in _REFUSING:
+            return False
+        with self._lock:
+            change = self._change(text, sent)
+        if change:
+            print(f"the server does not take {change} from now on", file=sys.stderr, flush=True)
+            return True
+        return change is not None
+
+    def _change(self, text: str, sent: dict[str, Any]) -> str | None:
+        """What is changed, in words; "" where it is changed already, None where nothing can be."""
+        if "max_tokens" in sent and "max_tokens" in text:
+            if "max_completion_tokens" in text:
+                return self._rename("max_tokens", "max_completion_tokens")
+            return self._drop("max_tokens")
+        if "max_completion_tokens" in sent and "max_completion_tokens" in text:
+            return self._drop("max_tokens")
+        for name in ("temperature", "seed"):
+            if name in sent and name in text:
+                return self._drop(name)
+        form = sent.get("response_format", {})
+        words = ("response_format", "json_schema", "schema", "json_object")
+        if form and any(word in text for word in words):
+            if form["type"] == "json_schema":
+                if self._plain_json:
+                    return ""
+                self._plain_json = True
+                return "response_format json_schema: json_object"
+            return self._drop("response_format")
+        return None
+
+    def _rename(self, name: str, other: str) -> str:
+        if name in self._renamed:
+            return ""
+        self._renamed[name] = other
+        return f"{name}: {other}"
+
+    def _drop(self, name: str) -> str:
+        if name in self._dropped:
+            return ""
+        self._dropped.add(name)
+        return f"{name}: left out"
+
+
+def without_thinking(text: str) -> str:
+    """What a model says after it has thought aloud; empty where it never came to an end of thinking."""
+    text = text.strip().lstrip("\ufeff").strip()
+    if not text.startswith("<think>"):
+        return text
+    return text.rpartition("</think>")[2].strip() if "</think>" in text else ""
+
+
+def read(content: dict[str, Any]) -> tuple[str, str, str]:
+    """Text, fault and the server's name of the model, of a chat completion.
+
+    The text may come as parts, behind a byte order mark, or after a `<think>` block. Raises `KeyError`, `TypeError` and
+    the like for what is no chat completion.
+    """
+    choice = content["choices"][0]
+    message = choice["message"]
+    said = message.get("content")
+    if isinstance(said, list):
+        said = "".join(str(part.get("text") or "") for part in said if part.get("type") in ("text", "output_text"))
+    text = without_thinking(str(said or ""))
+    model = str(content.get("model") or "")
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        return text, "refused", model
+    if choice.get("finish_reason") == "length":
+        return text, "cut off", model
+    return text, "" if text else "empty", model

@@ -1,0 +1,5 @@
+"""The one error of this package."""
+
+
+class ChatError(ValueError):
+    """A server that cannot be asked, or gives no answer; the message says what to do and never holds the key."""

@@ -1,0 +1,160 @@
+"""The client of the chat protocol against servers that differ, and environments that do."""
+
+import threading
+
+import pytest
+from chat_server import Server, completion
+
+from saliency_r1.chat import ChatClient, ChatError, Question
+from saliency_r1.chat.connection import connect, read_key
+from saliency_r1.chat.dialect import without_thinking
+from saliency_r1.params import Endpoint
+
+SCHEMA = {"type": "object"}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def client(server, tmp_path):
+    return make(server.url, tmp_path)
+
+
+def make(url, folder, **changes):
+    options = Endpoint(
+        url=url, concurrency=2, requests_per_minute=None, timeout=2.0, retries=2, backoff=0.01,
+        temperature=0.3, max_requests=None, max_tokens=None,
+    ).model_copy(update=changes)  # fmt: skip
+    return ChatClient("a-model", 64, options, folder / "answers", "annotate.endpoint")
+
+
+def question(name="s0", schema=SCHEMA):
+    return Question(name, "What stands out?", schema=schema, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "field", "instead"),
+    [
+        (b"Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "max_tokens", "max_completion_"),
+        (b"'temperature' does not support 0.3 with this model", "temperature", None),
+        (b'{"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}', "seed", None),
+    ],
+)
+def test_a_field_that_the_server_refuses_is_left_out_from_then_on(client, server, capsys, refusal, field, instead):
+    server.replies = [lambda _: (400, refusal), lambda _: completion("a dog")]
+    assert client.ask(question()).text == "a dog"
+    first, second = server.bodies
+    assert field in first
+    assert field not in second
+    assert instead is None or any(key.startswith(instead) for key in second)
+    assert second["messages"] == first["messages"]
+    client.ask(question("s1", schema=None))
+    assert field not in server.bodies[-1], "learnt once"
+    assert field in capsys.readouterr().err
+
+
+def test_a_server_without_schemas_is_asked_for_json_and_then_for_text(client, server):
+    refused = (400, b"response_format is not supported")
+    server.replies = [lambda _: refused, lambda _: refused, lambda _: completion("a dog")]
+    assert client.ask(question()).text == "a dog"
+    forms = [body.get("response_format", {}).get("type") for body in server.bodies]
+    assert forms == ["json_schema", "json_object", None]
+
+
+def test_a_server_that_refuses_for_ever_is_an_error(client, server):
+    server.replies = [lambda _: (400, b"max_tokens temperature seed response_format: I like nothing")]
+    with pytest.raises(ChatError, match="refused s0: status 400"):
+        client.ask(question())
+    assert len(server.bodies) <= 6
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        (completion(None, reasoning_content="a dog, I think"), "empty"),
+        (completion("  "), "empty"),
+        (completion("<think>still thinking"), "empty"),
+        (completion("a d", finish="length"), "cut off"),
+        (completion(None, refusal="I cannot help with that."), "refused"),
+        (completion("", finish="content_filter"), "refused"),
+    ],
+)
+def test_what_is_no_answer_is_not_kept(client, server, reply, fault):
+    server.replies = [lambda _: reply]
+    assert client.ask(question()).fault == fault
+    asked = len(server.bodies)
+    assert asked == (1 if fault == "refused" else 3), "a refusal is not asked for again at once"
+    server.replies = [lambda _: completion("a dog")]
+    assert client.ask(question()).text == "a dog"
+    assert len(server.bodies) == asked + 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["\ufeffa dog", [{"type": "text", "text": "a "}, {"type": "text", "text": "dog"}], "<think>hm</think>\n\na dog"],
+)
+def test_an_answer_is_read_in_every_shape(client, server, content):
+    server.replies = [lambda _: completion(content)]
+    reply = client.ask(question())
+    assert (reply.text, reply.fault, reply.model) == ("a dog", "", "served-model")
+    assert client.ask(question()) == reply, "from the cache, all of it"
+    assert len(server.bodies) == 1
+
+
+def test_thinking_is_only_what_stands_first():
+    assert without_thinking('{"reasoning": "</think>"}') == '{"reasoning": "</think>"}'
+
+
+def test_a_redirect_is_followed_on_the_same_server_only(client, server):
+    server.replies = [lambda _: (307, b"", ("Location", "/v1/elsewhere")), lambda _: completion("a dog")]
+    assert client.ask(question()).text == "a dog"
+    server.replies = [lambda _: (308, b"", ("Location", "http://localhost:9/v1/chat/completions"))]
+    with pytest.raises(ChatError, match=r"redirects to http://localhost:9.*set annotate\.endpoint\.url"):
+        client.ask(question("s1", schema=None))
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "\r\n sk-abc \t"])
+def test_white_space_around_the_key_is_no_part_of_it(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert read_key() == "sk-abc"
+
+
+@pytest.mark.parametrize("key", ["\u201csk-abc\u201d", "sk-a\nbc", "sk-\u00e9", "sk-a bc"])
+def test_a_key_that_cannot_be_one_is_refused_unseen(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ChatError, match="holds a character that no key has") as refused:
+        connect("http://127.0.0.1:1/v1", 1.0, "annotate.endpoint")
+    assert "abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000/v1", "ftp://host/v1", "http://", "http://[::1", "http://a b/"])
+def test_what_is_no_address_is_named(url):
+    with pytest.raises(ChatError, match=r"annotate\.endpoint\.url"):
+        connect(url, 1.0, "annotate.endpoint")
+
+
+@pytest.mark.parametrize("exempt", ["[::1]", "::1,[fe80::1]", "example.org, [::1]:8000", "*"])
+def test_any_no_proxy_lets_this_machine_be_asked(client, server, monkeypatch, tmp_path, exempt):
+    monkeypatch.setenv("NO_PROXY", exempt)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    server.replies = [lambda _: completion("a dog")]
+    assert make(server.url, tmp_path).ask(question()).text == "a dog"
+
+
+def test_a_socks_proxy_without_its_package_is_named(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    monkeypatch.setattr("saliency_r1.chat.connection.find_spec", lambda name: None)
+    with pytest.raises(ChatError, match="names a SOCKS proxy"):
+        connect("https://example.org/v1", 1.0, "annotate.endpoint")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    connect("https://example.org/v1", 1.0, "annotate.endpoint")
