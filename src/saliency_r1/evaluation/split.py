@@ -226,7 +226,9 @@ def _score_maps(part: ModelOnDataset) -> Scores:
             if not maps[name].is_file():
                 raise EvaluationError(f"{part.model} has no map for {name} of {part.dataset}, expected {maps[name]}")
     grouped = part.task == "cosod"
-    return of_maps(score_files(maps, truths, Problems(), {"bootstrap": REPLICATES}, grouped).evaluator, grouped)
+    return of_maps(
+        score_files(maps, truths, Problems(), {"bootstrap": REPLICATES}, grouped, may_be_empty=True).evaluator, grouped
+    )
 
 
 def _score_instances(part: ModelOnDataset) -> Scores:
