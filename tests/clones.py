@@ -1,4 +1,4 @@
-"""A clone of the project, as a person has it who has just cloned it, and the commands of that person."""
+"""A clone of the repository, in which tests do what a person does."""
 
 import hashlib
 import os
@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
 
 
 class Clone:
@@ -17,7 +15,7 @@ class Clone:
         self.folder = folder
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
-        del self.environment["PYTHONPATH"]  # a stage finds the code of its own tree by itself
+        self.environment.pop("PYTHONPATH", None)  # a stage finds the code of its own tree by itself
 
     @classmethod
     def of(cls, source: Path, folder: Path) -> "Clone":

@@ -205,11 +205,15 @@ class Rewards(Section):
 
 
 class Isr(Section):
-    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off."""
+    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off.
+
+    `moments` are those of Adam that its steps use: those of the RL steps too, or own ones.
+    """
 
     every: Steps
     weight: NotNegative
     batch_size: Count
+    moments: Literal["own", "shared"]
 
 
 class Cgpo(Section):

@@ -1,7 +1,7 @@
 """The command `saliency-r1 predict`: pictures in, maps, overlays and the response out.
 
     saliency-r1 predict cat.jpg dog.jpg --task sod --out predictions
-    predictions/maps/cat.png        the saliency map, or the instance ids: `saliency-r1 evaluate --pred predictions/maps`
+    predictions/maps/cat.png        the saliency map, or the instance ids; `evaluate --pred predictions/maps` reads them
     predictions/overlays/cat.png    the picture with what was found in it
     predictions/response.json       what was said
 

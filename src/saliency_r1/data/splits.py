@@ -22,6 +22,7 @@ from saliency_r1.data.earlier import Earlier, Memory, index_path, pairs_path
 from saliency_r1.data.errors import DataError, listed
 from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
+from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
 from saliency_r1.runtime.files import link, write_json
@@ -54,7 +55,7 @@ class DatasetSplit:
 
 @dataclass
 class Importer:
-    """Imports splits into `folder`, reusing what `memory` knows of the folder that it will replace."""
+    """Imports splits into `folder`, reusing what `memory` knows of earlier imports."""
 
     store: ArchiveCache
     allow_missing: Sequence[str]
@@ -81,9 +82,7 @@ class Importer:
             if not folder.is_dir():
                 raise DataError(f"{folder}: the folder of {part} does not exist; correct `folder` in the catalogue")
             return folder
-        if self.store.mirror is not None and (folder := self.store.mirror / part.dataset.name).is_dir():
-            return folder
-        return None
+        return unpacked(part.dataset, part.split_name, self.store.mirror) if self.store.mirror is not None else None
 
     def _from_archives(self, part: DatasetSplit) -> pl.DataFrame:
         """Obtain, verify, extract and import; hashes not known in advance are recorded once all of it went well."""
@@ -159,6 +158,8 @@ class Importer:
             else:
                 rows.append(_row(result, objects))
         excused = self._excused(part, problems)
+        if found.crowds:
+            print(f"{part}: {found.crowds} crowds (iscrowd 1) are left out, as in COCO's measures", flush=True)
         self._counted(part, len(rows), excused, len(dropped))
         index = pl.DataFrame(rows, INDEX)
         if earlier is not None:
@@ -173,6 +174,7 @@ class Importer:
             "dropped_as_empty": dropped,
             "missing": [{"name": problem.name, "reason": problem.reason} for problem in problems],
             "unlisted": found.unlisted,
+            "crowds": found.crowds,
         }
         self._keep(part, key, index, report)
         return index
@@ -240,7 +242,11 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
 
 def _find(part: DatasetSplit, source: Path) -> Found:
     try:
-        found = LAYOUTS[part.dataset.layout].find(source, part.split)
+        split = settle(source, part.split, part.split_name)
+        for key in ("images", "masks"):
+            if (found_as := getattr(split, key)) != (stated := getattr(part.split, key)):
+                print(f"{part}: {key} are read from {found_as} (there is no {stated})", flush=True)
+        found = LAYOUTS[part.dataset.layout].find(source, split)
         if part.split.names is not None:
             names = locate(source, part.split.names).read_text(encoding="utf-8").splitlines()
             found = keep_listed(found, names)

@@ -53,9 +53,10 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
     """
     try:
         image = open_image(item.image)
-        truth = layout.mask(item.truth, rule)
         orientation = image.getexif().get(_ORIENTATION, 1)
         upright = ImageOps.exif_transpose(image) if orientation != 1 else image
+        _check_size(item.size or image.size, image.size, upright.size)
+        truth = layout.mask(item.truth, rule)
         mask = _fitted(truth, image.size, upright.size, orientation)
     except Refused as error:
         return Problem(item.name, str(error))
@@ -101,11 +102,13 @@ def _instance_ids(mask: np.ndarray) -> tuple[int, ...]:
 def _fitted(mask: np.ndarray, stored: tuple[int, int], upright: tuple[int, int], orientation: int) -> np.ndarray:
     """The mask on the upright image; sizes are (width, height)."""
     size = mask.shape[::-1]
-    if size == stored:
-        return turned(mask, orientation)
-    if size == upright:
-        return mask
-    raise Refused(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
+    _check_size(size, stored, upright)
+    return turned(mask, orientation) if size == stored else mask
+
+
+def _check_size(size: tuple[int, ...], stored: tuple[int, int], upright: tuple[int, int]) -> None:
+    if size not in (stored, upright):
+        raise Refused(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
 
 
 def _store_image(item: Item, image: Image.Image, upright: Image.Image, target: Path, place: Place) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from saliency_r1.evaluation.folders import EXTENSIONS
 from saliency_r1.metrics.truth import MeasureError
 
-
 PLOTS = (".png", ".svg", ".pdf")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from saliency_r1.evaluation.detections import image_names, read_predictions, read_truths
+from saliency_r1.evaluation.detections import read_predictions, read_truths
 from saliency_r1.evaluation.folders import Missing, score_folders
 from saliency_r1.evaluation.published import Row, image_counts, table
 from saliency_r1.metrics.evaluator import DatasetCurves, SaliencyEvaluator
@@ -118,18 +118,18 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
 
 
 def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
-    truths = read_truths(gt)
+    truths, names = read_truths(gt)
     if settings.expected and len(truths) not in settings.expected:
         raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {settings.expected}")
-    found = read_predictions(pred, truths, image_names(gt))
+    found = read_predictions(pred, truths, names)
     if settings.missing == "zero":
         found = {name: masks for name, masks in found.items() if name in truths}
     scores = evaluate_instances(found, truths, score_source=settings.score_source, missing=settings.missing)
     replicates = replicate_instances(found, truths, settings.bootstrap) if settings.bootstrap else {}
     measures = {key: value for key, value in scores.items() if key.startswith("AP")}
     rows = [
-        {"name": name, "instances": len(set(ids[ids > 0].tolist())), "detections": len(found.get(name, ()))}
-        for name, ids in sorted(truths.items())
+        {"name": name, "instances": len(truth.instances), "detections": len(found.get(name, ()))}
+        for name, truth in sorted(truths.items())
     ]
     return FolderResult(
         name=pred.name,

@@ -28,7 +28,7 @@ from PIL import Image
 from saliency_r1.data.samples import read_masks
 from saliency_r1.evaluation.detections import read_predictions
 from saliency_r1.metrics import DatasetCurves, SaliencyEvaluator, evaluate_instances, resampling
-from saliency_r1.metrics.instances import replicate_instances
+from saliency_r1.metrics.instances import as_regions, replicate_instances
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.parent import die_with_parent
 from saliency_r1.runtime.stage import progress
@@ -242,14 +242,13 @@ def _score_instances(part: ModelOnDataset) -> Scores:
     owners = {}
     for sample in part.samples:
         (name,), (ids,) = sample["names"], read_masks(sample, part.download)
-        truths[name], owners[name] = ids, sample
+        truths[name], owners[name] = as_regions(ids), sample
     # A response without instances leaves no row here; that there was a response, `check_complete` has seen.
     predictions = read_predictions(part.masks / "instances" / part.model / f"{part.dataset}.json", truths)
     result = evaluate_instances(predictions, truths)
-    # Without an instance there is no average precision, and none to replicate.
-    replicates = replicate_instances(predictions, truths, REPLICATES) if result["instances"] else {}
+    replicates = replicate_instances(predictions, truths, REPLICATES)
     rows = [
-        _row(part, owners[name], name, {"instances": _count(truths[name]), "detections": len(predictions[name])})
+        _row(part, owners[name], name, {"instances": len(truths[name].instances), "detections": len(predictions[name])})
         for name in truths
     ]
     measures = {key: value for key, value in result.items() if key not in ("images", "missing")}
@@ -269,10 +268,6 @@ def _curve_table(scores: Scores) -> pl.DataFrame:
     columns = {"threshold": curves.thresholds, "precision": curves.precision, "recall": curves.recall, "F": curves.F}
     labels = {"model": scores.part.model, "dataset": scores.part.dataset}
     return pl.DataFrame(columns).select(*(pl.lit(value).alias(key) for key, value in labels.items()), *columns)
-
-
-def _count(ids: NDArray[Any]) -> int:
-    return len(np.unique(ids[ids > 0]))
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
