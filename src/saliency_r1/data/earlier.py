@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -75,45 +75,39 @@ class Earlier:
 
 @dataclass
 class Memory:
-    """What is noted in `file` about the imports in `folders`.
-
-    These are the results that are about to be replaced, and what was imported well by a run that failed elsewhere.
-    """
+    """What is noted in `file` about the imports in `previous`, the folder of results that is about to be replaced."""
 
     file: Path
-    folders: Sequence[Path]
-    _new: dict[str, dict[str, Any]] = field(default_factory=dict)
+    previous: Path
+    _noted: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def recall(self, part: str) -> Earlier | None:
         """The earlier import of `<data set>/<split>` if it is there, and as this very code would make it."""
         try:
-            note = self._noted()[part]
-            if note["code"] != _code():
-                return None
-            # An index with another hash is of other results than the noted ones: DVC may have put them there.
-            folder = next(one for one in self.folders if _hash(index_path(one, part)) == note["index"])
-            index = pl.read_parquet(index_path(folder, part), schema=INDEX)
-            return Earlier(pairs_path(folder, part), index, note["key"], note["reading"], note["report"])
-        except (OSError, ValueError, KeyError, TypeError, StopIteration, pl.exceptions.PolarsError):
+            note = json.loads(self.file.read_text(encoding="utf-8"))[part]
+            path = index_path(self.previous, part)
+            if note["code"] != _code() or note["index"] != sha256(path):
+                return None  # other code, or other results than the noted ones: DVC may have put them there
+            index = pl.read_parquet(path, schema=INDEX)
+            return Earlier(pairs_path(self.previous, part), index, note["key"], note["reading"], note["report"])
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
             return None  # nothing there, or not what an import leaves behind
 
     def note(self, part: str, key: str, reading: str, report: dict[str, Any]) -> None:
         """Remember an import until `write`."""
-        self._new[part] = {"key": key, "reading": reading, "report": report}
+        self._noted[part] = {"key": key, "reading": reading, "report": report}
 
-    def write(self, folder: Path) -> None:
-        """Write down what was noted, about imports that now lie in `folder`, one of the `folders`."""
-        try:
-            notes = self._noted()
-        except (OSError, ValueError):
-            notes = {}
-        for part, note in self._new.items():
-            notes[part] = {"code": _code(), "index": _hash(index_path(folder, part)), **note}
-        write_json(self.file, notes)
+    def take_over(self, other: Memory) -> None:
+        """Remember what another one does."""
+        self._noted |= other._noted
 
-    def _noted(self) -> dict[str, dict[str, Any]]:
-        notes: dict[str, dict[str, Any]] = json.loads(self.file.read_text(encoding="utf-8"))
-        return notes
+    def write(self) -> None:
+        """Write down what was noted, about the folder of results that is now in place."""
+        write_json(self.file, dict(self._described()))
+
+    def _described(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for part, note in self._noted.items():
+            yield part, {"code": _code(), "index": sha256(index_path(self.previous, part)), **note}
 
 
 def pairs_path(folder: Path, part: str) -> Path:
@@ -124,10 +118,6 @@ def pairs_path(folder: Path, part: str) -> Path:
 def index_path(folder: Path, part: str) -> Path:
     """Where their index lies."""
     return folder / "index" / f"{part}.parquet"
-
-
-def _hash(file: Path) -> str | None:
-    return sha256(file) if file.exists() else None
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_liste
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
-from saliency_r1.runtime.files import link, write_json
+from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
@@ -55,11 +55,14 @@ class DatasetSplit:
 
 @dataclass
 class Importer:
-    """Imports splits into `folder`, reusing what `memory` knows of earlier imports."""
+    """Imports splits into `folder`, reusing what `memories` know of earlier imports.
+
+    The first is about the folder that will be replaced, the second about what was imported well by a run that failed.
+    """
 
     store: ArchiveCache
     allow_missing: Sequence[str]
-    memory: Memory
+    memories: tuple[Memory, Memory]
     folder: Path
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -115,8 +118,9 @@ class Importer:
 
     def _reused(self, part: DatasetSplit, key: str) -> pl.DataFrame | None:
         """The earlier import of the split, linked into the new folder, if it had the same key and is still whole."""
-        earlier = self.memory.recall(str(part))
-        if earlier is None or earlier.key != key or not earlier.whole:
+        recalled = (memory.recall(str(part)) for memory in self.memories)
+        earlier = next((one for one in recalled if one is not None and one.key == key and one.whole), None)
+        if earlier is None:
             return None
         report = earlier.report  # what it lacks must be excused by today's parameters
         excused = self._excused(part, [Problem(**problem) for problem in report["missing"]])
@@ -132,7 +136,15 @@ class Importer:
         path.parent.mkdir(parents=True, exist_ok=True)
         index.write_parquet(path)
         self.reports[str(part)] = report
-        self.memory.note(str(part), key, _reading(part), report)
+        self.memories[0].note(str(part), key, _reading(part), report)
+
+    def keep(self) -> None:
+        """Put what was imported so far where the second memory looks for it."""
+        noted, kept = self.memories
+        with atomic_folder(kept.previous) as folder:
+            link_tree(self.folder, folder)
+        kept.take_over(noted)
+        kept.write()
 
     def _imported(self, part: DatasetSplit, key: str, source: Path, place: Place) -> pl.DataFrame:
         """Find, open, check and store every pair of `source`; anything missing that is not excused stops the stage."""
@@ -141,7 +153,7 @@ class Importer:
         work: Callable[[Item], Imported | Problem] = partial(
             import_item, layout=LAYOUTS[part.dataset.layout], rule=part.dataset.mask, target=target, place=place
         )
-        earlier = self.memory.recall(str(part))
+        earlier = self.memories[0].recall(str(part))
         if earlier is not None and earlier.reading == _reading(part):
             work = partial(_taken_or_imported, earlier, target, work)
         objects = _attributes(part, source) or found.objects or None

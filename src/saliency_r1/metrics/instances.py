@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saliency_r1.metrics.resampling import draw
 from saliency_r1.metrics.truth import EPS, Array, Floats, MeasureError
+from saliency_r1.names import SCORE_SOURCES
 
 Code = Mapping[str, Any]  # a compressed run-length code of pycocotools, {"size": [H, W], "counts": bytes}
 
@@ -35,7 +36,6 @@ class Regions:
 Predictions = Mapping[str, Sequence[tuple[Array | Code, float]]]
 Truths = Mapping[str, Array | Regions]
 
-SCORE_SOURCES = ("segmenter_iou", "mask_probability", "response_confidence", "constant", "unknown")
 KEYS = ("AP", "AP50", "AP70", "AP75")
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
@@ -59,8 +59,8 @@ def evaluate_instances(
     Raises MeasureError, listing names, for predictions that are surplus, missing (unless `missing="zero"`, which takes
     them for empty and counts them as `missing`) or of another size than the ground truth.
     """
-    if score_source not in SCORE_SOURCES:
-        raise MeasureError(f"score_source is one of {', '.join(SCORE_SOURCES)}, got {score_source!r}")
+    if score_source not in (known := (*SCORE_SOURCES, "unknown")):
+        raise MeasureError(f"score_source is one of {', '.join(known)}, got {score_source!r}")
     absent = _check(predictions, truths, missing)
     images, annotations, results = [], [], []
     for image, (name, truth) in enumerate(truths.items(), 1):
