@@ -247,7 +247,7 @@ class Masks(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
     batch_size: Count
-    score: Literal["segmenter", "mask_probability", "confidence", "constant"]
+    score: Literal["segmenter", "mask_probability", "token_probability", "constant"]
     split: Split
 
 
