@@ -18,6 +18,7 @@ from saliency_r1.data.table import subset
 from saliency_r1.params import Params
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
+from saliency_r1.runtime.versions import write_versions
 
 DOWNLOAD = Path("artifacts/download")
 
@@ -40,6 +41,7 @@ def main(params: Params) -> None:
     table = annotation.tabulate(samples, progress(annotations, len(samples), "annotate"))
     with atomic_folder("artifacts/annotate") as folder:
         table.write_parquet(folder / "table.parquet")
+        write_versions(folder)
     kept, consistency = table.select(pl.sum("kept"), pl.mean("consistency")).row(0)
     print(f"{kept} of {len(table)} annotations kept, {len(table) - kept} set aside; mean consistency {consistency:.3f}")
 

@@ -21,6 +21,7 @@ from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
+from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import cgpo, checkpoints, live, sft
 from saliency_r1.training.optimiser import save_adapter
 
@@ -50,6 +51,7 @@ def main(params: Params) -> None:
         pl.DataFrame([update.costs for update in updates]).write_csv(folder / "costs.csv")
         rollouts = [row for update in updates for row in update.rollouts]
         pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
+        write_versions(folder)
     first, last = updates[0].curve, updates[-1].curve
     print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
     checkpoints.discard(runs)

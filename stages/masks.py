@@ -19,6 +19,7 @@ from saliency_r1.prediction.split import Written, predict_split, write_instances
 from saliency_r1.rollout.environment import Environment, Row
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
+from saliency_r1.runtime.versions import write_versions
 
 DOWNLOAD = Path("artifacts/download")
 ADAPTERS = {"base": None, "sft": Path("artifacts/sft/adapter"), "cgpo": Path("artifacts/cgpo/adapter")}
@@ -46,6 +47,7 @@ def main(params: Params) -> None:
             written += processes.map_sharded(samples, predict)
         if processes.is_main():
             write_instances(folder, written)
+            write_versions(folder)
             pl.DataFrame([one.row for one in written], infer_schema_length=None).write_parquet(folder / "table.parquet")
 
 

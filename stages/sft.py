@@ -19,6 +19,7 @@ from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
+from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import checkpoints, live, sft
 from saliency_r1.training.optimiser import save_adapter, wrap
 
@@ -49,6 +50,7 @@ def main(params: Params) -> None:
         save_adapter(policy, folder / "adapter")
         pl.DataFrame(curves).write_csv(folder / "curves.csv")
         table.write_parquet(folder / "table.parquet")
+        write_versions(folder)
     reward, parsed = table.select(pl.mean("reward"), pl.sum("parsed")).row(0)
     print(f"validation reward {reward:.3f}, {parsed} of {len(table)} responses parse")
     checkpoints.discard(runs)

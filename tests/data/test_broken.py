@@ -136,8 +136,10 @@ def test_fewer_images_than_expected(project: Project, finished: Intact, tmp_path
 
 
 def test_folders_that_are_elsewhere(project: Project, finished: Intact, tmp_path: Path) -> None:
-    project.add("bad", pairs(tmp_path / "bad"), images="JPEGImages")
-    refused(project, "bad/test: JPEGImages: expected once in the archive", "images, masks")
+    folder = pairs(tmp_path / "bad")
+    (folder / "images").rename(folder / "camera")
+    project.add("bad", folder, images="left")
+    refused(project, "bad/test: left: expected once in the archive", "camera, masks")
     finished()
 
 

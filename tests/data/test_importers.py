@@ -150,9 +150,9 @@ def test_coco_names_its_instances_where_there_are_several_categories(tmp_path: P
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ({"counts": [0, 6], "size": [2, 3]}, r"size \[2, 3\], image \[30, 40\]"),
-        (None, "not a COCO segmentation"),
-        ([["a"]], "not a COCO segmentation"),
+        ({"counts": [0, 6], "size": [2, 3]}, r"size \[2, 3\], expected its image's: \[30, 40\]"),
+        (None, "annotation 0 of sub/a.jpg has no segmentation"),
+        ([["a"]], "expected a list of numbers"),
         ({"counts": [1200], "size": [30, 40]}, r"instances \[1\] are empty or hidden"),
     ],
 )

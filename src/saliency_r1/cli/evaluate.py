@@ -4,11 +4,12 @@ import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from saliency_r1.cli.errors import command
+from saliency_r1.names import ScoreSource, TaskName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from saliency_r1.evaluation.published import Row
     from saliency_r1.evaluation.results import FolderResult
     from saliency_r1.metrics.resampling import Difference
-
-
-class Task(StrEnum):
-    """What is evaluated."""
-
-    sod = "sod"
-    cosod = "cosod"
-    sis = "sis"
 
 
 class Missing(StrEnum):
@@ -45,7 +38,7 @@ class Empty(StrEnum):
 def evaluate(
     pred: Annotated[Path, typer.Option(help="predictions: a folder of maps; for sis also a COCO result file")],
     gt: Annotated[Path, typer.Option(help="ground truths: a folder of masks; for sis also a COCO file")],
-    task: Annotated[Task, typer.Option(help="sod, cosod (a folder a group) or sis")] = Task.sod,
+    task: Annotated[TaskName, typer.Option(help="cosod: a folder a group")] = "sod",
     compare: Annotated[
         Path | None, typer.Option(help="a second folder of predictions, compared image by image")
     ] = None,
@@ -58,7 +51,9 @@ def evaluate(
     ] = Missing.error,
     resize: Annotated[bool, typer.Option(help="stretch predictions to the size of the ground truth")] = False,
     dataset: Annotated[str | None, typer.Option(help="e.g. ECSSD: check the count, show published results")] = None,
-    score_source: Annotated[str, typer.Option(help="sis: where the scores come from")] = "unknown",
+    score_source: Annotated[
+        Literal[ScoreSource, "unknown"], typer.Option(help="sis: where the scores come from, as masks.score")
+    ] = "unknown",
     bootstrap: Annotated[int, typer.Option(min=0, help="replicates for the intervals, 0 for none")] = 1000,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     prefix: Annotated[
@@ -86,7 +81,7 @@ def evaluate(
     console = Console(markup=False, emoji=False)  # a folder may be called [red] or :cat:
     protocol = Protocol(stretch=stretch, thresholds=thresholds, empty=empty.value, gt_threshold=gt_threshold)
     settings = Settings(
-        task=task.value,
+        task=task,
         protocol=protocol,
         missing=missing.value,
         resize=resize,

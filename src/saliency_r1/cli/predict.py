@@ -184,4 +184,4 @@ def entry(result: Answer, images: Sequence[Path]) -> dict[str, Any]:
 def _summary(result: Answer) -> str:
     if result.errors:
         return f"nothing, the response does not parse: {'; '.join(result.errors)}"
-    return "; ".join(item.text for item in result.expressions)
+    return "; ".join(item.text for item in result.expressions) or "nothing stands out"

@@ -15,10 +15,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saliency_r1.data.errors import DataError
+from saliency_r1.names import TaskName
 from saliency_r1.runtime.files import sha256
 from saliency_r1.yaml_loader import YamlError, load_yaml
 
-TaskName = Literal["sod", "sis", "cosod"]
 SplitName = Literal["train", "val", "test"]
 LayoutName = Literal["pairs", "groups", "coco", "id_map", "colour_map"]
 LAYOUTS: dict[str, tuple[str, ...]] = {

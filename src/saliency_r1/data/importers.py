@@ -4,30 +4,38 @@
 checking and storing a pair is the same for all of them: `store.import_item`.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 
 from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.images import Refused, binary, grey, open_image
+from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import key
+from saliency_r1.inputs.regions import area, decode
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image and its ground truth (a mask file, or the COCO annotations of the image), not yet opened."""
+    """An image and its ground truth (a mask file, or the COCO annotations of the image), not yet opened.
+
+    `size` is what the annotations say about the image, (width, height); no ground truth of another size is drawn.
+    """
 
     name: str
     image: Path
-    truth: Path | tuple[dict[str, Any], ...]
+    truth: Path | CocoImage
     group: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,13 @@ class Found:
     """What a layout found. `unlisted` counts images of the folder that the annotations or the list do not mention.
 
     `objects` is what the annotations tell about the instances of an image, by its name: `[{"id": 1, "name": "cat"}]`.
+    `crowds` counts the annotations that are left out as crowds.
     """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unlisted: int = 0
+    crowds: int = 0
     objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -136,61 +146,53 @@ class Coco:
     """
 
     def find(self, folder: Path, split: Split) -> Found:
-        """Look up the images that the json lists."""
-        found = Found()
-        content = _read_json(locate(folder, str(split.annotations)))
+        """Look up the images that the json lists. Only names are compared; none is followed as a path."""
         try:
-            of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-            for annotation in sorted(content["annotations"], key=lambda entry: entry["id"]):
-                of_image[annotation["image_id"]].append(annotation)
-            listed = [(image["file_name"], image["id"], image["height"], image["width"]) for image in content["images"]]
-            categories = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{split.annotations}: expected COCO instances (images, annotations), missing {error}"
-            ) from None
+            truth = read_truth(locate(folder, str(split.annotations)))
+        except InputError as error:
+            raise DataError(str(error)) from None
+        found = Found(problems=[Problem(*problem) for problem in truth.problems], crowds=truth.crowds)
         files = image_files(folder, split.images)
-        by_file = {path.name.casefold(): path for path in files}
-        taken: set[str] = set()
-        for file_name, image_id, height, width in sorted(listed, key=lambda image: str(image[0])):
-            name = Path(file_name).stem
-            path = by_file.get(Path(file_name).name.casefold())
-            if path is None:
-                found.problems.append(
-                    Problem(name, f"{file_name} is listed in {split.annotations} and not in the folder")
-                )
-            elif name.casefold() in taken:
-                found.problems.append(Problem(name, f"{file_name} is listed twice"))
-            else:
-                taken.add(name.casefold())
-                size = {"height": height, "width": width}
-                found.items.append(Item(name, path, ({"size": size}, *of_image[image_id])))
-                if len(categories) > 1:  # a single one is "object" or "salient" and tells nothing
-                    found.objects[name] = [
-                        {"id": number, "name": categories.get(annotation.get("category_id"), "region")}
-                        for number, annotation in self._shown(of_image[image_id])
-                    ]
+        by_file = {key(path.name): path for path in files}
+        for image in sorted(truth.images, key=lambda image: image.path):
+            file_name = PurePosixPath(image.path).name
+            path = by_file.get(key(file_name)) or by_file.get(key(unquote(file_name)))
+            if fault := self._fault(image, path, str(split.annotations)):
+                found.problems.append(Problem(image.name, fault))
+                continue
+            assert path is not None
+            found.items.append(Item(image.name, path, image, size=(image.width, image.height)))
+            if len(truth.categories) > 1:  # a single one is "object" or "salient" and tells nothing
+                found.objects[image.name] = [
+                    {"id": annotation.number, "name": annotation.category or "region"} for annotation in image.instances
+                ]
         found.unlisted = len(files) - len(found.items)
         return found
 
-    def mask(self, truth: tuple[dict[str, Any], ...], rule: MaskRule) -> np.ndarray:
+    def _fault(self, image: CocoImage, path: Path | None, listed_in: str) -> str | None:
+        if path is None:
+            return f"{image.path} is listed in {listed_in} and not in the folder"
+        if "/" in image.name:
+            return f"{image.path} has the same name as another image that {listed_in} lists; rename one"
+        if image.annotations and not image.instances:
+            return f"all its annotations {CROWDS}"
+        return None
+
+    def mask(self, truth: CocoImage, rule: MaskRule) -> np.ndarray:
         """The annotations drawn into one map, large ones first."""
-        size, *annotations = truth
-        height, width = size["size"]["height"], size["size"]["width"]
-        drawn = [(number, _decode(annotation, height, width)) for number, annotation in self._shown(annotations)]
-        ids = np.zeros((height, width), np.uint16)
-        for number, region in sorted(drawn, key=lambda pair: -int(pair[1].sum())):
-            ids[region] = number
-        hidden = {number for number, _ in drawn} - set(np.unique(ids).tolist())
+        try:
+            codes = [(annotation.number, truth.code(annotation)) for annotation in truth.instances]
+        except InputError as error:
+            raise Refused(str(error)) from None
+        if codes and codes[-1][0] > np.iinfo(np.uint16).max:
+            raise Refused(f"{codes[-1][0]} annotations, at most {np.iinfo(np.uint16).max} fit into a map of 16 bits")
+        ids = np.zeros(truth.size, np.uint16)
+        for number, code in sorted(codes, key=lambda pair: -area(pair[1])):
+            ids[decode(code)] = number
+        hidden = {number for number, _ in codes} - set(np.unique(ids).tolist())
         if hidden:
             raise Refused(f"instances {sorted(hidden)} are empty or hidden behind others")
         return ids
-
-    def _shown(self, annotations: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The annotations that belong into the map, with their numbers."""
-        for number, annotation in enumerate(annotations, 1):
-            if annotation.get("salient", True) and not annotation.get("iscrowd", 0):
-                yield number, annotation
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -268,33 +270,6 @@ def _pair(found: Found, images: dict[str, Path], masks: dict[str, Path], group: 
             found.problems.append(Problem(prefix + present.stem, f"{present.name} {missing}"))
 
 
-def _decode(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """A COCO segmentation (polygons, or a run-length code) as a bool H x W array."""
-    from pycocotools import mask as coco
-
-    segmentation: Any = annotation.get("segmentation")
-    try:
-        if isinstance(segmentation, list):
-            codes = coco.frPyObjects(segmentation, height, width)
-            return np.asarray(coco.decode(coco.merge(codes)), bool)
-        if isinstance(segmentation["counts"], list):
-            segmentation = coco.frPyObjects(segmentation, height, width)
-        if tuple(segmentation["size"]) != (height, width):
-            raise Refused(f"annotation {annotation.get('id')}: size {segmentation['size']}, image {[height, width]}")
-        return np.asarray(coco.decode(segmentation), bool)
-    except Refused:
-        raise
-    except Exception as error:  # pycocotools raises whatever it stumbles over
-        raise Refused(f"annotation {annotation.get('id')}: not a COCO segmentation ({error})") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path.name}: not valid JSON ({error})") from error
-
-
 def keep_listed(found: Found, names: Iterable[str]) -> Found:
     """Only the items whose names are listed; a listed name that was not found is a problem."""
     wanted = {name.strip() for name in names if name.strip()}
@@ -309,4 +284,4 @@ def keep_listed(found: Found, names: Iterable[str]) -> Found:
         for name in sorted(stems)
         if name.casefold() not in known | reported
     ]
-    return Found(items, problems, found.unlisted + len(found.items) - len(items), found.objects)
+    return Found(items, problems, found.unlisted + len(found.items) - len(items), found.crowds, found.objects)

@@ -1,6 +1,7 @@
 """One pair on its way into the sample table: opened once, checked, stored."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ _ORIENTATION = 0x0112  # EXIF
 class Imported:
     """One stored pair. Paths are relative to the target folder.
 
-    `sha256` is that of the image as it came, `stored` that of the two files as they lie in the target, `thumbnail` 16 x
-    16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map, ascending.
+    `sha256` is that of the image as it came, `source` that of image and ground truth, `stored` that of the two files
+    in the target, `thumbnail` 16 x 16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map,
+    ascending.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Imported:
     height: int
     width: int
     sha256: str
+    source: str
     stored: str
     thumbnail: bytes
     instances: int
@@ -50,9 +53,10 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
     """
     try:
         image = open_image(item.image)
-        truth = layout.mask(item.truth, rule)
         orientation = image.getexif().get(_ORIENTATION, 1)
         upright = ImageOps.exif_transpose(image) if orientation != 1 else image
+        _check_size(item.size or image.size, image.size, upright.size)
+        truth = layout.mask(item.truth, rule)
         mask = _fitted(truth, image.size, upright.size, orientation)
     except Refused as error:
         return Problem(item.name, str(error))
@@ -68,12 +72,19 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
         height=upright.height,
         width=upright.width,
         sha256=sha256(item.image),
+        source=source_digest(item),
         stored=stored_digest(target, image_path, mask_path),
         thumbnail=thumbnail(upright),
         instances=len(ids) if mask.dtype == np.uint16 else int(mask.any()),
         ids=ids,
         oriented=orientation != 1,
     )
+
+
+def source_digest(item: Item) -> str:
+    """The SHA-256 of an image and its ground truth as they came."""
+    truth = item.truth.read_bytes() if isinstance(item.truth, Path) else pickle.dumps(item.truth)
+    return hashlib.sha256(item.image.read_bytes() + truth).hexdigest()
 
 
 def stored_digest(target: Path, image: str, mask: str) -> str:
@@ -91,11 +102,13 @@ def _instance_ids(mask: np.ndarray) -> tuple[int, ...]:
 def _fitted(mask: np.ndarray, stored: tuple[int, int], upright: tuple[int, int], orientation: int) -> np.ndarray:
     """The mask on the upright image; sizes are (width, height)."""
     size = mask.shape[::-1]
-    if size == stored:
-        return turned(mask, orientation)
-    if size == upright:
-        return mask
-    raise Refused(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
+    _check_size(size, stored, upright)
+    return turned(mask, orientation) if size == stored else mask
+
+
+def _check_size(size: tuple[int, ...], stored: tuple[int, int], upright: tuple[int, int]) -> None:
+    if size not in (stored, upright):
+        raise Refused(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
 
 
 def _store_image(item: Item, image: Image.Image, upright: Image.Image, target: Path, place: Place) -> str:

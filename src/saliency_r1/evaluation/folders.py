@@ -196,9 +196,26 @@ def score_folders(
         raise MeasureError(f"co-saliency needs a folder a group, these lie outside of one: {_listed(loose)}")
     matched, problems = match(find_maps(pred, prefix, suffix), truths)
     _stop(problems, missing)
-
     settings: dict[str, Any] = {"protocol": protocol, "weighted": weighted, "bootstrap": bootstrap}
-    part = _Part(settings, grouped, resize)
+    return score_files(matched, truths, problems, settings, grouped, missing, resize, workers, progress)
+
+
+def score_files(
+    matched: Mapping[str, Path],
+    truths: Mapping[str, Path],
+    problems: Problems,
+    settings: Mapping[str, Any],
+    grouped: bool = False,
+    missing: Missing = "error",
+    resize: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderScore:
+    """Score every ground truth with the map that `matched` has for its name; `problems` are those found so far.
+
+    `settings` are those of the `SaliencyEvaluator`; the rest and the errors are as in `score_folders`.
+    """
+    part = _Part(dict(settings), grouped, resize)
     jobs = [(name, matched.get(name), path) for name, path in truths.items()]
     total = SaliencyEvaluator(**settings)
     for evaluator, found in _parts(part, jobs, workers):
@@ -210,7 +227,7 @@ def score_folders(
     if missing == "zero":
         empty = problems.missing + problems.unreadable + problems.sizes
         for name in empty:
-            truth = read_truth(truths[name], protocol)
+            truth = read_truth(truths[name], total.protocol)
             total.update(np.zeros(truth.shape, np.uint8), truth, name, _group(name, grouped))
     else:
         empty = []

@@ -45,7 +45,7 @@ class Answer:
     Attributes:
         text: the whole response.
         reasoning: what stands between `<think>` and `</think>`.
-        expressions: what the answer names, in order.
+        expressions: what the answer names, in order; none where it says that nothing stands out.
         errors: why the response does not parse; empty if it does. Then nothing is predicted.
         maps: SOD and CoSOD: one saliency map an image, float32 H x W in [0, 1] at the image's size; SIS: none.
         instances: SIS: one segment an expression, with `mask` (bool H x W), `probability` and `score`; else none.

@@ -99,7 +99,7 @@ def read_rows(download: Path) -> Sequence[Row]:
 
 
 def read_validation(download: Path, count: int, seed: int) -> list[Row]:
-    """`count` samples of the validation split, or all of them, drawn with `seed`; from the folder of the stage download.
+    """`count` samples of the validation split, or all of them, drawn with `seed`; from the stage download's folder.
 
     Raises `TrainingError` when there are none: what SFT has learnt, and its gate, are judged by answers to them.
     """
