@@ -14,7 +14,8 @@ from PIL import Image
 from saliency_r1.data import earlier
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.table import SCHEMA, read_samples
-from saliency_r1.training.checkpoints import inputs, run_key
+from saliency_r1.runtime.keys import run_key
+from saliency_r1.training.checkpoints import inputs
 
 from .toys import Project, contents, mask, pairs, picture
 

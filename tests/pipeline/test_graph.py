@@ -22,8 +22,10 @@ PLUMBING = {
         "moved",
         "runtime/stage",
         "runtime/files",
+        "runtime/keys",
         "runtime/messages",
         "runtime/parent",
+        "runtime/parts",
         "runtime/processes",
         "training/live",
     )

@@ -7,6 +7,7 @@ sample is set aside (`kept = False`), counted and gated.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,6 +90,13 @@ def tabulate(samples: pl.DataFrame, annotations: Iterable[Annotation]) -> pl.Dat
     )
     written = pl.DataFrame([asdict(one) for one in annotations])
     return identity.join(written, on="sample_id", how="left", maintain_order="left", validate="1:1")
+
+
+def read_parts(parts: Sequence[Path]) -> Iterator[Annotation]:
+    """The annotations that folders hold as `annotations.json`, in order."""
+    for part in parts:
+        for entry in json.loads((part / "annotations.json").read_text(encoding="utf-8")):
+            yield Annotation(**entry | {"expressions": tuple(entry["expressions"])})
 
 
 def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segmenter) -> list[_Draft]:
