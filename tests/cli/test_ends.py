@@ -60,7 +60,10 @@ def test_an_interruption_is_one_line() -> None:
 
 def test_a_missing_extra_is_one_line() -> None:
     done = ended(ModuleNotFoundError("No module named 'torch'", name="torch"), extra="predict")
-    assert (done.exit_code, done.stderr) == (1, "torch is not installed; this needs: pip install 'saliency-r1[predict]'\n")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "torch is not installed; this needs: pip install 'saliency-r1[predict]'\n",
+    )
     assert "unexpected" in ended(ModuleNotFoundError("", name="saliency_r1.nowhere"), extra="predict").stderr
 
 
