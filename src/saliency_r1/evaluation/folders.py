@@ -83,7 +83,7 @@ def read_map(path: Path, stretch: bool = True) -> NDArray[np.uint8]:
     Raises Unreadable; where the values will not be stretched (`stretch=False`), also for a file of 16 bits none of
     whose values is above 255: it holds 8 bits, or next to nothing.
     """
-    levels = _readable(read_levels, path)
+    levels = readable(read_levels, path)
     if not stretch and levels.stored.dtype.itemsize > 1 and 0 < levels.stored.max() <= 255:
         raise Unreadable(f"{path} has values up to {levels.stored.max()} in 16 bits: save it with 8 bits")
     return levels.values
@@ -106,7 +106,7 @@ def read_truth(path: Path, protocol: Protocol = DEFAULT, may_be_empty: bool = Fa
 
 def _truth(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, NDArray[np.bool_] | None]:
     """A ground truth and its void pixels."""
-    mask = _readable(
+    mask = readable(
         read_mask,
         path,
         protocol.gt_threshold,
@@ -119,10 +119,11 @@ def _truth(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, N
 
 def read_ids(path: Path, void: int | None = None) -> NDArray[np.int32]:
     """An instance-id map, int32 H x W, 0 = background (see `inputs.masks.read_ids`). Raises Unreadable."""
-    return _readable(masks.read_ids, path, void)
+    return readable(masks.read_ids, path, void)
 
 
-def _readable(read: Callable[..., _Read], path: Path, *choices: Any, **more: Any) -> _Read:
+def readable(read: Callable[..., _Read], path: Path, *choices: Any, **more: Any) -> _Read:
+    """What a reader of `inputs` makes of a file. Raises Unreadable in place of its InputError."""
     try:
         return read(path, *choices, **more)
     except InputError as error:

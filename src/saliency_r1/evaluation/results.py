@@ -100,7 +100,7 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
 
 
 def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
-    truths, names = read_truths(gt)
+    truths, names = read_truths(gt, settings.protocol.void)
     if settings.expected and len(truths) not in settings.expected:
         raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {settings.expected}")
     found = read_predictions(pred, truths, names)

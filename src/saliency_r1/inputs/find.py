@@ -78,13 +78,18 @@ def walk(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
     with os.scandir(folder) as entries:
-        visible = [(folder / entry.name, entry.is_dir()) for entry in entries if not hidden(entry.name)]
+        visible = [(folder / entry.name, _is_folder(entry)) for entry in entries if not hidden(entry.name)]
     for path, is_folder in visible:
         if not is_folder:
             yield path, False
         elif (here := _identity(path)) not in above:
             yield path, True
             yield from _walk(path, above | {here})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link in a circle does not."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
