@@ -307,7 +307,7 @@ def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[
 
 def _say_turned(part: DatasetSplit, index: pl.DataFrame) -> None:
     """Say on what the masks of turned images were taken to lie: nothing in the files tells it where sizes agree."""
-    oriented, turned = index["oriented"].sum(), index["turned"].sum()
+    oriented, turned = (int(index[column].sum()) for column in ("oriented", "turned"))
     if oriented:
         print(
             f"{part}: {oriented} images are turned upright (EXIF); {turned} of their masks lie on the stored pixels "
