@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from saliency_r1.data import earlier
 from saliency_r1.params import Params
 from saliency_r1.training import checkpoints
 from saliency_r1.yaml_loader import load_yaml
@@ -124,6 +125,13 @@ def test_the_key_of_a_training_covers_all_that_it_reads(stage: str, more: set[st
     inputs = checkpoints.inputs(Path("artifacts/download"), Path("artifacts/annotate"))
     read = {known for known in GRAPH[stage]["deps"] if known.startswith("artifacts/") and "checks" not in known}
     assert {path.as_posix() for path in inputs} | more == read
+
+
+def test_an_earlier_import_is_reused_only_where_all_the_code_that_made_it_is_the_same() -> None:
+    """What the stage download uses lies in the packages whose code `earlier` hashes, but for words and versions."""
+    hashed = tuple(f"src/saliency_r1/{package}/" for package in earlier.READERS)
+    others = {path for path in used_code("download.py") if not path.startswith(hashed)}
+    assert others <= {"src/saliency_r1/names.py", "src/saliency_r1/runtime/versions.py"}
 
 
 @pytest.mark.parametrize("stage", GATED)

@@ -26,7 +26,7 @@ from saliency_r1.inputs.errors import InputError
 from saliency_r1.runtime.files import link, link_tree, sha256, write_json
 from saliency_r1.runtime.versions import versions
 
-_READERS = ("data", "inputs")  # the packages whose code decides what is stored
+READERS = ("data", "inputs")  # the packages whose code decides what is stored
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,6 @@ def _code() -> str:
     """A hash of the code that reads and stores, and of the packages it does so with."""
     digest = hashlib.sha256(json.dumps(versions()).encode())
     package = Path(saliency_r1.__file__).parent
-    for file in sorted(path for name in _READERS for path in (package / name).glob("*.py")):
+    for file in sorted(path for name in READERS for path in (package / name).glob("*.py")):
         digest.update(f"{file.relative_to(package)}\0{sha256(file)}".encode())
     return digest.hexdigest()
