@@ -234,7 +234,7 @@ def over_seeds(runs: Table) -> Table:
         gains = np.array([run["gain"] for run in own])
         spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 2 else np.nan
         means = {key: np.mean([run[key] for run in own]) for key in MEANS}
-        tasks = {
+        tasks: dict[str, Any] = {
             task: np.mean([entry["gain"] for run in own for entry in run["tasks"] if entry["task"] == task])
             for task in TASKS
         }

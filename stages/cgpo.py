@@ -38,8 +38,7 @@ def main(params: Params) -> None:
     )
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     settings = params.result_settings("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")
-    inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
-    runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
+    runs = Path("runs/cgpo") / checkpoints.run_key(settings, [*checkpoints.inputs(DOWNLOAD, ANNOTATE), ADAPTER])
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
     followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve | update.costs)
     updates = list(progress(followed, params.cgpo.updates, "cgpo"))

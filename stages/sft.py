@@ -36,8 +36,7 @@ def main(params: Params) -> None:
     policy = wrap(base, options.lora, params.seed)
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     settings = params.result_settings("seed", "runtime", "policy", "sft")
-    key = checkpoints.run_key(settings, [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models"])
-    runs = Path("runs/sft") / key
+    runs = Path("runs/sft") / checkpoints.run_key(settings, checkpoints.inputs(DOWNLOAD, ANNOTATE))
     steps = sft.train(policy, environment, examples, options, params.seed, runs)
     curves = list(progress(live.follow(steps, Path("runs/sft/live"), dict), options.steps, "sft"))
     answers = processes.map_sharded(

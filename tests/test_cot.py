@@ -116,7 +116,7 @@ def test_the_frame_is_found_as_one_pattern_for_the_whole_would(text, framed):
     ],
 )
 def test_the_time_to_parse_grows_with_the_length_alone(before, piece, after):
-    """16 times the text takes some 16 times as long; a quadratic search takes 256 times and is ended by the first."""
+    """16 times the text takes some 16 times as long, with a quadratic search 256 times."""
 
     def seconds(length):
         text = before + piece * (length // len(piece)) + after
@@ -127,7 +127,7 @@ def test_the_time_to_parse_grows_with_the_length_alone(before, piece, after):
             best = min(best, time.perf_counter() - start)
         return best
 
-    assert seconds(480_000) < 80 * max(seconds(30_000), 1e-4)
+    assert seconds(64_000) < 80 * max(seconds(4_000), 1e-4)
 
 
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=5))

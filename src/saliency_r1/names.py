@@ -12,5 +12,5 @@ MEASURES = ("Sm", "MAE", "wFm", "adpFm", "adpEm", "maxFm", "maxEm", "IoU")
 
 # `segmenter`: its own estimate of the mask's IoU; `mask_probability`: the mean probability inside the mask;
 # `confidence`: the policy's, of the whole response; `constant`: every instance alike.
-ScoreSource = Literal["segmenter", "mask_probability", "confidence", "constant"]
+ScoreSource = Literal["segmenter", "mask_probability", "token_probability", "constant"]
 SCORE_SOURCES: tuple[ScoreSource, ...] = get_args(ScoreSource)

@@ -14,6 +14,7 @@ from PIL import Image
 from saliency_r1.data import earlier
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.table import SCHEMA, read_samples
+from saliency_r1.training.checkpoints import inputs, run_key
 
 from .toys import Project, contents, mask, pairs, picture
 
@@ -300,3 +301,18 @@ def test_results_tell_of_content_and_not_of_times(project: Project, tmp_path: Pa
     os.utime(tmp_path / "one/images/0001.jpg", (1, 1))
     project.run()
     assert contents(project.out) == before
+
+
+def test_changed_images_under_an_identical_table_are_another_training(project: Project, tmp_path: Path) -> None:
+    annotations, keys = tmp_path / "annotate", []
+    annotations.mkdir()
+    (annotations / "table.parquet").write_bytes(b"the same")
+    source = pairs(tmp_path / "one", 2)
+    for name in ("0000", "0001", "0001"):
+        replace(source / "images/0000.jpg", (source / f"images/{name}.jpg").read_bytes())
+        project.add("one", source)
+        table = project.run()
+        keys.append((run_key({}, inputs(project.out, annotations)), table.rows()))
+    assert keys[0][1] == keys[1][1]
+    assert keys[0][0] != keys[1][0]
+    assert keys[1] == keys[2]

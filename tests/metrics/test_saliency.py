@@ -199,7 +199,7 @@ def test_types_of_maps():
 
 
 def test_refusals():
-    with pytest.raises(MeasureError, match="0/1"):
+    with pytest.raises(MeasureError, match="values up to 1, none above 128"):
         Truth(np.eye(3, dtype=np.uint8))
     with pytest.raises(MeasureError, match="height and width"):
         Truth(np.zeros((2, 2, 3), bool))

@@ -11,6 +11,7 @@ from clones import Clone, ran
 from saliency_r1.params import load_params
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 # What a run with other parameters may change in git: the parameters, and what records the run.
 RECORDS = {"params.yaml", "dvc.lock", "artifacts/metrics/metrics.json"}
 
@@ -108,7 +109,7 @@ def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None
 def test_a_fresh_clone_of_a_committed_run_gives_it_again_to_the_last_digit(clone: Clone, tmp_path: Path) -> None:
     """The page among it, though it was built before the commit, and though another commit follows."""
     clone.run("git", "add", "--update")
-    clone.run("git", "commit", "--quiet", "--message", "results")
+    clone.run("git", "commit", "--quiet", "--message", "results", "--allow-empty")
     clone.run("git", "commit", "--quiet", "--message", "something else", "--allow-empty")
     assert clone.changed() == set()
     again = Clone.of(clone.folder, tmp_path / "again")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from saliency_r1.params import Params
+from saliency_r1.training import checkpoints
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,13 @@ def test_the_gates_depend_on_every_parameter_they_read_and_on_no_other() -> None
     read, declared = read_by("check.py"), set(GRAPH["check"]["params"])
     assert {name if name in declared else name.split(".")[0] for name in read} == declared
     assert {"masks.split", "cgpo.updates", "policy.max_new_tokens"} <= read
+
+
+@pytest.mark.parametrize(("stage", "more"), [("sft", set()), ("cgpo", {"artifacts/sft/adapter"})])
+def test_the_key_of_a_training_covers_all_that_it_reads(stage: str, more: set[str]) -> None:
+    inputs = checkpoints.inputs(Path("artifacts/download"), Path("artifacts/annotate"))
+    read = {known for known in GRAPH[stage]["deps"] if known.startswith("artifacts/") and "checks" not in known}
+    assert {path.as_posix() for path in inputs} | more == read
 
 
 @pytest.mark.parametrize("stage", GATED)

@@ -39,7 +39,7 @@ def tables(params: Params) -> dict[str, pl.DataFrame]:
     models = pl.DataFrame({"model": list(params.masks.models)})
     predictions = (
         scored.filter(split="test")
-        .with_columns(confidence=pl.lit(0.7), expressions=pl.concat_list(pl.lit("the red disc")))
+        .with_columns(token_probability=pl.lit(0.7), expressions=pl.concat_list(pl.lit("the red disc")))
         .join(samples.select("sample_id", "names", "height", "width"), on="sample_id")
         .join(models, how="cross")
         .with_columns(parsed=pl.col("model") != "base")

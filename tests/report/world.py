@@ -97,7 +97,7 @@ def predict(root: Path) -> None:
                 {
                     **{key: sample[key] for key in ("sample_id", "task", "dataset", "split")},
                     "model": model, "response": response, "expressions": ["the large disc"] if parsed else [],
-                    "parsed": parsed, "confidence": 0.5 + skill / 2.5,
+                    "parsed": parsed, "token_probability": 0.5 + skill / 2.5,
                     "reward": float(parsed * (0.9 if right else 0.3)) + 0.05 * rng.random(),
                     **{key: sample[key] for key in ("names", "height", "width")},
                 }

@@ -34,6 +34,17 @@ class Empty(StrEnum):
     agree = "agree"
 
 
+def _value(text: str) -> int:
+    """A value of a pixel as people write it: 255, 0xE0E0C0."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no value of a pixel; write 255, or 0xE0E0C0 for a colour") from None
+    if not 0 < value <= 0xFFFFFF:
+        raise typer.BadParameter(f"{text} is no value of a pixel that is not background, expected 1 to 0xFFFFFF")
+    return value
+
+
 @command("pages")
 def evaluate(
     pred: Annotated[Path, typer.Option(help="predictions: a folder of maps; for sis also a COCO result file")],
@@ -63,9 +74,22 @@ def evaluate(
     stretch: Annotated[bool, typer.Option(help="stretch every map to [0, 1] first, as PySODMetrics does")] = True,
     thresholds: Annotated[int, typer.Option(min=2, help="256 as PySODMetrics, 255 as the CoSOD evaluators")] = 256,
     empty: Annotated[
-        Empty, typer.Option(help="an empty ground truth gives F 0, or 1 if the map is empty")
-    ] = Empty.zero,
+        Empty | None,
+        typer.Option(
+            help="an empty ground truth gives F 0 (the default), or 1 if the map is empty; said, masks that lie below "
+            "the threshold are empty, and all of them may be",
+            show_default=False,
+        ),
+    ] = None,
     gt_threshold: Annotated[int, typer.Option(min=0, max=254, help="foreground is above this")] = 128,
+    void: Annotated[
+        int | None,
+        typer.Option(
+            parser=_value,
+            metavar="VALUE",
+            help="ground truth pixels of this value (palette index, 0xRRGGBB in colours) are not scored",
+        ),
+    ] = None,
 ) -> None:
     """Score saliency maps or instances as the field does, and refuse to score a part of a data set."""
     from rich.console import Console
@@ -80,7 +104,13 @@ def evaluate(
 
     require(*["jinja2"] * bool(html), *["matplotlib"] * bool(html or plot), *["polars"] * bool(parquet))
     console = Console(markup=False, emoji=False)  # a folder may be called [red] or :cat:
-    protocol = Protocol(stretch=stretch, thresholds=thresholds, empty=empty.value, gt_threshold=gt_threshold)
+    protocol = Protocol(
+        stretch=stretch,
+        thresholds=thresholds,
+        empty=(empty or Empty.zero).value,
+        gt_threshold=gt_threshold,
+        void=void,
+    )
     settings = Settings(
         task=task,
         protocol=protocol,
@@ -92,6 +122,7 @@ def evaluate(
         prefix=prefix,
         suffix=suffix,
         score_source=score_source,
+        may_be_empty=empty is not None,
     )
     given = [pred] + ([compare] if compare else [])
     folders = [predicted(folder) for folder in given]

@@ -22,6 +22,7 @@ import saliency_r1
 from saliency_r1.data.importers import Item
 from saliency_r1.data.store import Imported, source_digest, stored_digest
 from saliency_r1.data.table import INDEX
+from saliency_r1.inputs.errors import InputError
 from saliency_r1.runtime.files import link, link_tree, sha256, write_json
 from saliency_r1.runtime.versions import versions
 
@@ -46,8 +47,11 @@ class Earlier:
     def take(self, item: Item, target: Path) -> Imported | None:
         """The import of a pair whose bytes have not changed since, linked into `target`; None where they have."""
         row = self._rows.get(item.name)
-        if row is None or row["source"] != source_digest(item) or not self._is_stored(row):
-            return None
+        try:
+            if row is None or row["source"] != source_digest(item) or not self._is_stored(row):
+                return None
+        except InputError:
+            return None  # no file any more; the import says so
         for name in (row["image"], row["mask"]):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             link(self.folder / name, target / name)

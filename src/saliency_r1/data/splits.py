@@ -25,6 +25,9 @@ from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_liste
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import nfc, shown, walk
+from saliency_r1.inputs.text import read_json, read_text
 from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
@@ -174,6 +177,12 @@ class Importer:
             print(f"{part}: {found.crowds} crowds (iscrowd 1) are left out, as in COCO's measures", flush=True)
         self._counted(part, len(rows), excused, len(dropped))
         index = pl.DataFrame(rows, INDEX)
+        if not part.dataset.mask.may_be_empty and not index["instances"].sum():
+            raise DataError(
+                f"{part}: all {len(index)} masks are empty; correct `mask` of {part.dataset.name} in the catalogue, or "
+                "say there that it is so: mask: {empty: keep}"
+            )
+        _say_turned(part, index)
         if earlier is not None:
             print(f"{part}: {earlier.has(index)} of {len(index)} pairs unchanged", flush=True)
         report = {
@@ -183,6 +192,7 @@ class Importer:
             "images": len(rows),
             "empty": index.filter(instances=0)["name"].to_list(),
             "oriented": index.filter("oriented")["name"].to_list(),
+            "turned_masks": index.filter("turned")["name"].to_list(),
             "dropped_as_empty": dropped,
             "missing": [{"name": problem.name, "reason": problem.reason} for problem in problems],
             "unlisted": found.unlisted,
@@ -220,7 +230,8 @@ class Importer:
             )
 
     def _allowed(self, part: DatasetSplit, name: str) -> bool:
-        return any(fnmatchcase(f"{part}/{name}", pattern) for pattern in self.allow_missing)
+        wanted = f"{part}/{nfc(name)}"
+        return any(wanted == nfc(pattern) or fnmatchcase(wanted, nfc(pattern)) for pattern in self.allow_missing)
 
 
 def _taken_or_imported(
@@ -248,8 +259,8 @@ def _fingerprint(part: DatasetSplit, content: Any) -> str:
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file: enough to see that somebody's folder changed."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(path.relative_to(folder).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+    files = sorted(path for path, is_folder in walk(folder) if not is_folder and path.is_file())
+    return [(shown(path.relative_to(folder)), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
 
 
 def _find(part: DatasetSplit, source: Path) -> Found:
@@ -260,29 +271,28 @@ def _find(part: DatasetSplit, source: Path) -> Found:
                 print(f"{part}: {key} are read from {found_as} (there is no {stated})", flush=True)
         found = LAYOUTS[part.dataset.layout].find(source, split)
         if part.split.names is not None:
-            names = locate(source, part.split.names).read_text(encoding="utf-8").splitlines()
-            found = keep_listed(found, names)
+            found = keep_listed(found, read_text(locate(source, part.split.names)).splitlines())
         return found
-    except DataError as error:
+    except (DataError, InputError) as error:
         raise DataError(f"{part}: {error}") from None
 
 
 def _attributes(part: DatasetSplit, source: Path) -> dict[str, list[dict[str, Any]]] | None:
     """The scene objects of each image, by name, if the data set has them."""
     path = source / part.split.attributes
-    if not path.is_file():
+    if not path.exists():
         return None
     problem = f"{part}: {part.split.attributes}: expected JSON, {{'<name>': [{{...}}, ...]}}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(path)
+    except InputError as error:
         raise DataError(f"{problem} ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{problem}, found {type(content).__name__}")
     for name, objects in content.items():
         if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
             raise DataError(f"{problem}; {name!r} has {objects!r}")
-    return content
+    return {nfc(name): objects for name, objects in content.items()}
 
 
 def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:
@@ -293,6 +303,18 @@ def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[
     if salient == list(result.ids):
         return None
     return f"its attributes name the salient ids {salient}, its instance map has {list(result.ids)}"
+
+
+def _say_turned(part: DatasetSplit, index: pl.DataFrame) -> None:
+    """Say on what the masks of turned images were taken to lie: nothing in the files tells it where sizes agree."""
+    oriented, turned = (int(index[column].sum()) for column in ("oriented", "turned"))
+    if oriented:
+        print(
+            f"{part}: {oriented} images are turned upright (EXIF); {turned} of their masks lie on the stored pixels "
+            f"and are turned along, {oriented - turned} are taken as drawn upright; mask: {{orientation: stored}} or "
+            "{orientation: upright} in the catalogue decides it for all",
+            flush=True,
+        )
 
 
 def _row(result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> dict[str, Any]:

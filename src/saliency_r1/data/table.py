@@ -44,6 +44,7 @@ INDEX: dict[str, Any] = {
     "instances": pl.Int64,
     "ids": pl.List(pl.Int64),
     "oriented": pl.Boolean,
+    "turned": pl.Boolean,
     "objects": pl.String,
 }
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from saliency_r1.evaluation.folders import find_maps, match, read_ids
 from saliency_r1.inputs import coco
-from saliency_r1.inputs.coco import ImageNames
+from saliency_r1.inputs.coco import Found, ImageNames
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.regions import listed
 from saliency_r1.metrics.instances import Code, Regions, as_regions
 from saliency_r1.metrics.truth import Array, MeasureError
-
-Found = dict[str, list[tuple[Array | Code, float]]]
 
 
 def read_truths(path: Path) -> tuple[dict[str, Regions], ImageNames]:
@@ -61,12 +59,12 @@ def read_predictions(path: Path, truths: Mapping[str, Array | Regions], names: I
         found: Found = {name: _split(file) for name, file in matched.items()}
         return found | {name: _split(files[name]) for name in problems.surplus}
     try:
-        return {**coco.read_results(_json(path), {name: truth.shape for name, truth in truths.items()}, names)}
+        return coco.read_results(_json(path), {name: truth.shape for name, truth in truths.items()}, names)
     except InputError as error:
         raise MeasureError(str(error)) from None
 
 
-def _split(file: Path) -> list[tuple[Array | Code, float]]:
+def _split(file: Path) -> list[tuple[Code, float]]:
     return [(code, 1.0) for code in as_regions(read_ids(file)).instances]
 
 

@@ -34,6 +34,7 @@ class Settings:
     prefix: str = ""
     suffix: str = ""
     score_source: Literal[ScoreSource, "unknown"] = "unknown"
+    may_be_empty: bool = False
 
     @property
     def expected(self) -> tuple[int, ...]:
@@ -85,6 +86,7 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
         bootstrap=settings.bootstrap,
         prefix=settings.prefix,
         suffix=settings.suffix,
+        may_be_empty=settings.may_be_empty,
         workers=settings.workers,
         progress=progress,
     )

@@ -190,11 +190,11 @@ def bootstrap_mean(values: NDArray[np.floating[Any]], units: Sequence[str] | pl.
 
 
 def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals]:
-    """What the responses say about themselves, whatever their task: mean reward and confidence, parse failures."""
+    """What the responses say about themselves, whatever their task: mean reward, token probability, parse failures."""
     rewards = answers["reward"].to_numpy()
     values = {
         "reward": float(rewards.mean()),
-        "confidence": float(answers["confidence"].to_numpy().mean()),
+        "token_probability": float(answers["token_probability"].to_numpy().mean()),
         "parse_failures": float((~answers["parsed"]).to_numpy().mean()),
         "samples": len(answers),
     }
@@ -226,7 +226,9 @@ def _score_maps(part: ModelOnDataset) -> Scores:
             if not maps[name].is_file():
                 raise EvaluationError(f"{part.model} has no map for {name} of {part.dataset}, expected {maps[name]}")
     grouped = part.task == "cosod"
-    return of_maps(score_files(maps, truths, Problems(), {"bootstrap": REPLICATES}, grouped).evaluator, grouped)
+    return of_maps(
+        score_files(maps, truths, Problems(), {"bootstrap": REPLICATES}, grouped, may_be_empty=True).evaluator, grouped
+    )
 
 
 def _score_instances(part: ModelOnDataset) -> Scores:

@@ -222,7 +222,7 @@ def _fault(levels: Levels, kept: NDArray[np.bool_] | None, above: int, exact: bo
         return ""  # black, or void, everywhere
     if values.max() <= above:
         return f"{levels.kind} {_values(values, stored)}, none of them above {above}"
-    present = np.flatnonzero(np.bincount(values, minlength=256)) if exact or levels.colours is not None else values[:0]
+    present = np.flatnonzero(np.bincount(values.ravel())) if exact or levels.colours is not None else values[:0]
     if exact and (odd := present[(present > 0) & (present < 255)]).size:
         return f"{levels.kind} {_listed(odd)} beside 0 and 255"
     if levels.colours is not None:

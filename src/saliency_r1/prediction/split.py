@@ -11,17 +11,17 @@ import numpy as np
 
 from saliency_r1.policy import Policy
 from saliency_r1.prediction.maps import write_map
-from saliency_r1.rollout.confidence import response_confidence
+from saliency_r1.rollout.confidence import token_probabilities
 from saliency_r1.rollout.environment import Environment, Rollout, Row
 from saliency_r1.runtime.files import write_json
 from saliency_r1.tasks import Segmented
 
 
 class ScoredAnswer(NamedTuple):
-    """A greedy response with its masks, and how sure the policy was of it."""
+    """A greedy response with its masks, and the mean probability of its tokens (at temperature 1, all of them)."""
 
     rollout: Rollout
-    confidence: float
+    token_probability: float
 
 
 class Written(NamedTuple):
@@ -39,8 +39,8 @@ def predict_split(
         rows = samples[start : start + batch_size]
         prompts = environment.prompts(policy, rows)
         responses = environment.respond(policy, prompts)
-        confidences = response_confidence(policy, prompts, responses, batch_size)
-        yield from map(ScoredAnswer, environment.score(rows, responses), confidences)
+        probabilities = token_probabilities(policy, prompts, responses, batch_size)
+        yield from map(ScoredAnswer, environment.score(rows, responses), probabilities)
 
 
 def write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str) -> Written:
@@ -61,7 +61,7 @@ def write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str)
         **rollout.record(),
         "model": model,
         "expressions": [expression.text for expression in rollout.parsed.expressions],
-        "confidence": answer.confidence,
+        "token_probability": answer.token_probability,
         "names": row["names"],
         "height": row["height"],
         "width": row["width"],
@@ -102,7 +102,7 @@ def _score(segment: Segmented, answer: ScoredAnswer, source: str) -> float:
             return float(segment.score)
         case "mask_probability":
             return float(segment.probability[segment.mask].mean()) if segment.mask.any() else 0.0
-        case "confidence":
-            return answer.confidence
+        case "token_probability":
+            return answer.token_probability
         case _:
             return 1.0

@@ -24,7 +24,7 @@ COLUMNS = {
     "annotate": (*IDENTITY, "instruction", "objects", "response", "expressions", "consistency", "attempts", "kept"),
     "sft": (*IDENTITY, "response", "reward", "parsed"),
     "cgpo": (*IDENTITY, "rollout_id", "update", "response", "parsed", "reward", "confidence", "advantage", "tokens"),
-    "masks": (*IDENTITY, "model", "response", "expressions", "parsed", "confidence", "reward", "names", "height",
+    "masks": (*IDENTITY, "model", "response", "expressions", "parsed", "token_probability", "reward", "names", "height",
               "width"),
     "metrics": (*IDENTITY, "model", "name", *MEASURES, "instances", "detections"),
 }  # fmt: skip
@@ -135,7 +135,7 @@ def masks(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
         _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model")
         .join(truth, on="sample_id", how="left")
         .select(
-            *IDENTITY, "model", "occurrences", "response", "reward", "confidence",
+            *IDENTITY, "model", "occurrences", "response", "reward", "token_probability",
             id=pl.format("{}: {}", "model", "sample_id"),
             named=pl.col("names") == pl.col("true_names"),
             sized=(pl.col("height") == pl.col("true_height")) & (pl.col("width") == pl.col("true_width")),
@@ -148,9 +148,9 @@ def masks(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
         *_identity([params.masks.split]),
         one_of("model", params.masks.models),
         *between(1, 1, "occurrences"),
-        *not_null("response", "reward", "confidence", "parsed"),
+        *not_null("response", "reward", "token_probability", "parsed"),
         *between(0, 1, "reward"),
-        *between(0, 1, "confidence", above=True),
+        *between(0, 1, "token_probability", above=True),
         true("named", "one map an image, under the image's name"),
         true("sized", "as large as the ground truth"),
         true("final_parsed", "the response of the final model parses", 1 - params.checks.masks_parse_failures),

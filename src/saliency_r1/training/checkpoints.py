@@ -38,6 +38,11 @@ def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def inputs(download: Path, annotate: Path) -> list[Path]:
+    """What a training reads of these two stages. The report stands for the images: it names their bytes by hash."""
+    return [download / "report.json", download / "table.parquet", download / "models", annotate / "table.parquet"]
+
+
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) as the checkpoint of `step`; drop all but the newest two.
 

@@ -38,7 +38,7 @@ def record(policy: Policy, rollout: Rollout, one: TokenScores, row: int, options
 
     return {
         **rollout.record(),
-        "confidence": mean(probability, counted),
+        "confidence": confidence.mean_probability(logprobs, counted).item(),
         **{f"confidence_{part}": mean(probability, parts[part]) for part in ("reasoning", "answer")},
         "logprob": logprobs.mean().item(),
         "sampling_gap": (probability - drawn).abs().mean().item(),
