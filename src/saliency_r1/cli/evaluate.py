@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saliency_r1.cli.errors import command
+from saliency_r1.cli.errors import command, require
 from saliency_r1.names import ScoreSource, TaskName
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _value(text: str) -> int:
     return value
 
 
-@command()
+@command("pages")
 def evaluate(
     pred: Annotated[Path, typer.Option(help="predictions: a folder of maps; for sis also a COCO result file")],
     gt: Annotated[Path, typer.Option(help="ground truths: a folder of masks; for sis also a COCO file")],
@@ -102,6 +102,7 @@ def evaluate(
     from saliency_r1.metrics import Protocol
     from saliency_r1.runtime.messages import printable
 
+    require(*["jinja2"] * bool(html), *["matplotlib"] * bool(html or plot), *["polars"] * bool(parquet))
     console = Console(markup=False, emoji=False)  # a folder may be called [red] or :cat:
     protocol = Protocol(
         stretch=stretch,
