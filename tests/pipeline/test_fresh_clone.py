@@ -1,5 +1,6 @@
 """A fresh clone of HEAD, the smoke profile, `dvc repro`: what a person gets who has just cloned the project."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -93,6 +94,41 @@ def test_a_training_killed_between_checkpoints_resumes_to_the_very_same_adapter(
     assert "resuming after step" in clone.run("dvc", "repro", "--force", "--single-item", stage)
     assert adapter.read_bytes() == whole
     assert clone.changed() <= RECORDS
+
+
+@pytest.mark.parametrize("stage", ["annotate", "masks"])
+def test_a_long_stage_killed_on_its_way_goes_on_to_the_very_same_result(clone: Clone, stage: str) -> None:
+    before, runs = clone.results(), clone.folder / "runs" / stage
+    shutil.rmtree(runs)
+    command = [sys.executable, f"stages/{stage}.py"]
+    work = subprocess.Popen(command, cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL)
+    while not (done := list(runs.glob("*/part-*"))):
+        assert work.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    work.kill()
+    work.wait()
+    stamp = done[0].stat().st_mtime_ns
+    assert clone.results() == before
+    clone.run(*command)
+    assert done[0].stat().st_mtime_ns == stamp, "what was there is done again"
+    assert len(list(runs.glob("*/part-*"))) > len(done)
+    assert clone.results() == before
+    assert clone.changed() <= RECORDS
+
+
+def test_a_new_cgpo_adapter_does_not_make_the_others_answer_again(clone: Clone) -> None:
+    output = clone.run(sys.executable, "stages/masks.py")
+    assert output.count("as they were") == 3
+    adapter = clone.folder / "artifacts/cgpo/adapter/adapter_config.json"
+    good = adapter.read_bytes()
+    try:
+        adapter.unlink()
+        adapter.write_bytes(good + b"\n")  # other bytes of the same meaning
+        output = clone.run(sys.executable, "stages/masks.py")
+    finally:
+        adapter.write_bytes(good)
+    assert [name for name in ("base", "sft", "cgpo") if f"masks of {name}: as they were" in output] == ["base", "sft"]
+    assert len(list((clone.folder / "runs/masks").iterdir())) == 3, "answers of the adapter before are still there"
 
 
 def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None:
