@@ -19,12 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 import torch
 
+from saliency_r1.names import TASKS
 from saliency_r1.params import Cgpo, Params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.report.calibration import expected_calibration_error, last_rollouts, reliability
@@ -33,7 +33,6 @@ from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.stage import prepare_torch
 from saliency_r1.training import cgpo, sft
-from saliency_r1.training.optimiser import Optimiser
 from saliency_r1.yaml_loader import load_yaml
 
 DOWNLOAD, ANNOTATE, ADAPTER = Path("artifacts/download"), Path("artifacts/annotate"), Path("artifacts/sft/adapter")
@@ -41,35 +40,16 @@ MEANS = ("reward", "parse_failures", "sampled_reward", "confidence", "calibratio
          "seconds")  # fmt: skip
 SECTIONS = ("seed", "runtime", "policy", "segmenter", "download", "annotate", "sft", "rewards", "cgpo")
 Table = list[dict[str, Any]]
-Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], torch.Tensor]
-
-honest = cgpo._advantage
 
 
-def with_column(name: str, change: Callable[[list[float]], list[float]]) -> Advantage:
+def with_column(name: str, change: Callable[[list[float]], list[float]]) -> cgpo.Advantage:
     """The algorithm's advantage of a table in which one column was changed."""
 
     def advantage(table: Sequence[dict[str, Any]], options: Cgpo) -> torch.Tensor:
         changed = change([row[name] for row in table])
-        return honest([{**row, name: value} for row, value in zip(table, changed)], options)
+        return cgpo.advantage_of([{**row, name: value} for row, value in zip(table, changed)], options)
 
     return advantage
-
-
-class OwnMoments(cgpo.Trainer):
-    """ISR steps with first and second moments of their own, instead of those of the RL steps."""
-
-    def __init__(self, policy: Policy, *rest: Any) -> None:
-        super().__init__(policy, *rest)
-        self.other = Optimiser(policy, self.options, self.options.updates)
-
-    def _regularise(self, taken: int) -> dict[str, float | None]:
-        own = self.optimiser
-        self.optimiser, self.other.done = self.other, own.done
-        try:
-            return super()._regularise(taken)
-        finally:
-            self.optimiser = own
 
 
 without_confidence = with_column("confidence", lambda values: [0.0] * len(values))
@@ -88,23 +68,23 @@ def weighted_by_confidence(table: Sequence[dict[str, Any]], options: Cgpo) -> to
 
 @dataclass(frozen=True)
 class Arm:
-    """What is changed in the section `cgpo` and, for a control, in the trainer or in how its advantage comes about.
+    """What is changed in the section `cgpo` and, for a control, how its advantage comes about.
 
     A fraction for a whole number multiplies what stands in params.yaml.
     """
 
     change: dict[str, Any] = field(default_factory=dict)
-    advantage: Advantage = honest
-    trainer: type[cgpo.Trainer] = cgpo.Trainer
+    advantage: cgpo.Advantage = cgpo.advantage_of
 
 
+OWN, SHARED = {"moments": "own"}, {"moments": "shared"}  # of Adam, for the ISR steps
 GROUPS = {"algorithm": "grpo", "group_size": 8}
 # Twice as many updates with half the responses, and as many ISR steps.
 SHORT = {"batch_size": 0.5, "updates": 2.0, "warmup": 2.0, "isr": {"every": 2.0}}
 ARMS = {
     "cgpo": Arm(),
-    "cgpo-plain": Arm({"normalise": "none"}),
-    "cgpo-leave-one-out": Arm({"normalise": "leave_one_out"}),
+    "cgpo-plain": Arm({"normalise": "none", "isr": SHARED}),
+    "cgpo-leave-one-out": Arm({"normalise": "leave_one_out", "isr": SHARED}),
     "cgpo-batch": Arm({"normalise": "batch"}),
     # r lies around c; these two lift it above c, so that every advantage is positive, or below, so that none is.
     "cgpo-plain-above": Arm({"normalise": "none"}, with_column("reward", lambda rs: [0.9 + r / 10 for r in rs])),
@@ -117,12 +97,12 @@ ARMS = {
     "control-no-reward": Arm(advantage=lambda table, options: torch.zeros(len(table))),
     "control-no-confidence": Arm(advantage=without_confidence),
     "control-constant-reward": Arm(advantage=with_column("reward", lambda values: [0.9] * len(values))),
-    "control-shuffled-advantage": Arm(advantage=lambda table, options: honest(table, options).roll(1)),
+    "control-shuffled-advantage": Arm(advantage=lambda table, options: cgpo.advantage_of(table, options).roll(1)),
     "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
     "control-compressed-reward": Arm(advantage=with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
-    "isr-own-moments": Arm(trainer=OwnMoments),
-    "isr-own-moments-plain": Arm({"normalise": "none"}, trainer=OwnMoments),
-    "isr-own-moments-leave-one-out": Arm({"normalise": "leave_one_out"}, trainer=OwnMoments),
+    "isr-own-moments": Arm({"isr": OWN}),
+    "isr-own-moments-plain": Arm({"normalise": "none", "isr": OWN}),
+    "isr-own-moments-leave-one-out": Arm({"normalise": "leave_one_out", "isr": OWN}),
     "isr-off": Arm({"isr": {"every": 0}}),
     "isr-twice-as-often": Arm({"isr": {"every": 0.5}}),
     "isr-half-as-often": Arm({"isr": {"every": 2.0}}),
@@ -234,12 +214,11 @@ class Bench:
         policy = self.start(params, True)
         began = time.perf_counter()
         options = params.cgpo.model_copy(update={"checkpoint_every": params.cgpo.updates + 1})
-        with (
-            tempfile.TemporaryDirectory() as runs,
-            patch.object(cgpo, "_advantage", ARMS[arm].advantage),
-            patch.object(cgpo, "Trainer", ARMS[arm].trainer),
-        ):
-            updates = list(cgpo.train(policy, self.environment, self.prompts, self.examples, options, seed, Path(runs)))
+        with tempfile.TemporaryDirectory() as runs:
+            training = cgpo.train(
+                policy, self.environment, self.prompts, self.examples, options, seed, Path(runs), ARMS[arm].advantage
+            )
+            updates = list(training)
         seconds = time.perf_counter() - began
         after = answers(self.environment, policy, self.rows)
         return {"arm": arm, "seed": seed, **summary(self.before, after, updates, seconds)}
@@ -255,9 +234,9 @@ def over_seeds(runs: Table) -> Table:
         gains = np.array([run["gain"] for run in own])
         spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 2 else np.nan
         means = {key: np.mean([run[key] for run in own]) for key in MEANS}
-        tasks = {
+        tasks: dict[str, Any] = {
             task: np.mean([entry["gain"] for run in own for entry in run["tasks"] if entry["task"] == task])
-            for task in ("sod", "sis", "cosod")
+            for task in TASKS
         }
         above = sum(run["low"] > 0 for run in own)
         own_row = {"arm": arm, "seeds": len(own), "gain": gains.mean(), "spread": spread, "above": above}
@@ -273,7 +252,7 @@ def markdown(rows: Table) -> str:
     for row in rows:
         spread = f"± {row['spread']:.4f}" if row["seeds"] > 2 else ""
         cells = (row["arm"], row["seeds"], f"{row['gain']:+.4f}", spread, row["above"],
-                 *(f"{row[task]:+.3f}" for task in ("sod", "sis", "cosod")), f"{100 * row['parse_failures']:.1f} %",
+                 *(f"{row[task]:+.3f}" for task in TASKS), f"{100 * row['parse_failures']:.1f} %",
                  *(f"{row[key]:.3f}" for key in ("sampled_reward", "confidence", "calibration_error", "entropy")),
                  f"{row['tokens']:,.0f}", f"{row['seconds']:.0f}")  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")

@@ -1,11 +1,35 @@
-"""What a killed DVC leaves in `.dvc/tmp/rwlock`, cleared before the next stage starts."""
+"""One run of a folder at a time; and what a killed DVC leaves in `.dvc/tmp/rwlock`, cleared before the next stage."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from dvc.lock import make_lock
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the folder for this run; one that comes while another holds it says so and waits until that is over.
+
+    The kernel gives the folder back when the holder's process ends, however it ends. A limit kept by the server does
+    not: the place of a run that was killed can stay taken, and then no later run starts.
+    """
+    path = folder / ".dvc" / "tmp" / "flow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another run holds {path}: this one starts when that one is over")
+        lock.acquire(poll_interval=1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def forget_dead_owners(folder: Path) -> list[int]:

@@ -15,16 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from flows.locks import forget_dead_owners
-
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.locks import forget_dead_owners, only_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_LINES = 15  # of a failed stage's output that go into the error
@@ -136,6 +133,16 @@ def run_stage(stage: str, folder: Path, force: bool) -> Outcome:
 @flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
 def pipeline(folder: Path = ROOT, force: bool = False) -> None:
     """Run every stage of dvc.yaml, each after the stages it needs; a failed one skips what follows it."""
+    with only_run(folder, get_run_logger().warning):
+        outcomes = _run_stages(folder, force)
+    create_table_artifact(
+        [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
+        key="stages",
+        description="What ran and what was up to date",
+    )
+
+
+def _run_stages(folder: Path, force: bool) -> list[Outcome]:
     futures: dict[str, PrefectFuture[Outcome]] = {}
     for stage in read_graph(folder):
         # Only a download can fail for a reason that goes away by itself.
@@ -143,12 +150,7 @@ def pipeline(folder: Path = ROOT, force: bool = False) -> None:
         futures[stage.name] = options.submit(
             stage.name, folder, force, return_state=False, wait_for=[futures[needed] for needed in stage.needs]
         )
-    outcomes = [future.result() for future in futures.values()]
-    create_table_artifact(
-        [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
-        key="stages",
-        description="What ran and what was up to date",
-    )
+    return [future.result() for future in futures.values()]
 
 
 if __name__ == "__main__":

@@ -6,22 +6,43 @@
     prefect deployment run saliency-r1/nightly                # not waiting for the hour
 
 One run at a time: a second one waits until the first is over. DVC decides what a run has to do, so a night without new
-data or code costs seconds; `--force` retrains every time.
+data or code costs seconds; `--force` retrains every time. It says when the next run is due, and warns where none is.
 """
 
 import argparse
+import asyncio
+import threading
+
+from prefect.exceptions import TerminationSignal
+from prefect.runner import Runner
+from prefect.schedules import Cron
 
 from flows.pipeline import pipeline
+from flows.schedule import is_active, wait_for_server, watch
 
 
 def main() -> None:
     """Register the deployment and serve it until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="nightly", help="name of the deployment")
-    parser.add_argument("--cron", default="0 2 * * *", help="when to run, as five cron fields")
+    parser.add_argument("--cron", default="0 2 * * *", help="when to run, as five cron fields, in UTC")
     parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
     options = parser.parse_args()
-    pipeline.serve(name=options.name, cron=options.cron, parameters={"force": options.force}, limit=1, global_limit=1)
+    name = f"{pipeline.name}/{options.name}"
+    try:
+        # No limit at the server: `only_run` holds where a run was killed, too.
+        runner = Runner(name=options.name, limit=1)
+        Cron(options.cron)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        wait_for_server()
+        schedule = Cron(options.cron, active=is_active(name))
+        deployment = runner.add_flow(pipeline, options.name, schedule=schedule, parameters={"force": options.force})
+        threading.Thread(target=watch, args=(deployment, name), daemon=True).start()
+        asyncio.run(runner.start())
+    except (KeyboardInterrupt, TerminationSignal):
+        print(f"{name} is no longer served: no run will start until it is served again", flush=True)
 
 
 if __name__ == "__main__":

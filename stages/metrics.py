@@ -16,6 +16,7 @@ from saliency_r1.evaluation.split import evaluate
 from saliency_r1.params import Params
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import run_stage
+from saliency_r1.runtime.versions import write_versions
 
 
 def main(params: Params) -> None:
@@ -26,6 +27,7 @@ def main(params: Params) -> None:
     )
     with atomic_folder(artifacts / "metrics") as folder:
         evaluation.write(folder)
+        write_versions(folder)
     for pair, scopes in evaluation.comparison.items():
         gain = scopes["overall"]
         print(

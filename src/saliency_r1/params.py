@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from saliency_r1.names import ScoreSource
 from saliency_r1.yaml_loader import YamlError, load_yaml
 
 Split = Literal["train", "val", "test"]
@@ -205,11 +206,15 @@ class Rewards(Section):
 
 
 class Isr(Section):
-    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off."""
+    """Interleaved SFT regularisation: one supervised step after every `every` updates; 0 switches it off.
+
+    `moments` are those of Adam that its steps use: those of the RL steps too, or own ones.
+    """
 
     every: Steps
     weight: NotNegative
     batch_size: Count
+    moments: Literal["own", "shared"]
 
 
 class Cgpo(Section):
@@ -243,7 +248,7 @@ class Masks(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
     batch_size: Count
-    score: Literal["segmenter", "mask_probability", "confidence", "constant"]
+    score: ScoreSource
     split: Split
 
 

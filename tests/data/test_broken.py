@@ -95,7 +95,7 @@ def test_a_mask_of_zeros_and_ones(project: Project, finished: Intact, tmp_path: 
     source = pairs(tmp_path / "bad")
     mask(value=1).save(source / "masks/0000.png")
     project.add("bad", source, mask=rule)
-    refused(project, "bad/test/0000", "values 0 and 1", "threshold: 1")
+    refused(project, "bad/test/0000", "values 0, 1", "threshold: 1")
     finished()
 
 
@@ -103,7 +103,7 @@ def test_a_mask_with_greys(project: Project, finished: Intact, tmp_path: Path) -
     source = pairs(tmp_path / "bad")
     mask(value=200).save(source / "masks/0000.png")
     project.add("bad", source)
-    refused(project, "values beside 0 and 255", "rule: threshold")
+    refused(project, "values 200 beside 0 and 255", "rule: threshold")
     finished()
 
 
@@ -136,8 +136,10 @@ def test_fewer_images_than_expected(project: Project, finished: Intact, tmp_path
 
 
 def test_folders_that_are_elsewhere(project: Project, finished: Intact, tmp_path: Path) -> None:
-    project.add("bad", pairs(tmp_path / "bad"), images="JPEGImages")
-    refused(project, "bad/test: JPEGImages: expected once in the archive", "images, masks")
+    folder = pairs(tmp_path / "bad")
+    (folder / "images").rename(folder / "camera")
+    project.add("bad", folder, images="left")
+    refused(project, "bad/test: left: expected once in the archive", "camera, masks")
     finished()
 
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,8 @@ Path("pids").mkdir(exist_ok=True)
 Path("pids", name).write_text(f"{os.getpid()} {os.getppid()}")
 if name == os.environ.get("FAIL"):
     sys.exit("reward: expected in [0, 1]")
-if name == os.environ.get("HANG"):
-    time.sleep(120)
+if Path("hang").exists() and name == Path("hang").read_text():
+    time.sleep(600)
 path, content = {
     "first": ("artifacts/first/table.txt", value),
     "metrics": ("artifacts/metrics/metrics.json", {"cgpo": {"scenes-sod": {"Sm": 0.9}}}),
@@ -49,11 +49,11 @@ print(f"{name} wrote {path}")
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with an import, two stages and a gate between them; nothing has run yet."""
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    folder = tmp_path / "project"
+def _make_project(folder: Path) -> Path:
+    """A project with an import, two stages and a gate between them; nothing has run yet.
+
+    A stage that is named in the file `hang` never ends.
+    """
     (folder / "embedded").mkdir(parents=True)
     (folder / "embedded" / "scenes.txt").write_text("scenes")
     (folder / "dvc.yaml").write_text(GRAPH)
@@ -65,6 +65,25 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=folder, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def path_of_python() -> str:
+    """A search path on which `python`, `dvc` and `prefect` are those of this interpreter."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="session")
+def make_project() -> Callable[[Path], Path]:
+    """What makes a small project in a folder."""
+    return _make_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path_of_python: str) -> Path:
+    """A small project, and a path on which `python` is this interpreter."""
+    monkeypatch.setenv("PATH", path_of_python)
+    return _make_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")

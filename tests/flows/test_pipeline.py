@@ -105,7 +105,7 @@ def test_killing_the_flow_ends_dvc_and_the_stage(
     """As in a task: the stage is started from a thread of the flow's process, by DVC through the user's shell."""
     monkeypatch.setenv("SHELL", shell)
     reproduce("data.dvc", project, print)
-    monkeypatch.setenv("HANG", "first")
+    (project / "hang").write_text("first")
     flow = subprocess.Popen([sys.executable, "-c", KILLED], cwd=project)
     until(lambda: read(project / "pids" / "first"), 60)
     training, dvc = map(int, read(project / "pids" / "first").split())
@@ -115,5 +115,5 @@ def test_killing_the_flow_ends_dvc_and_the_stage(
     flow.wait(20)
     until(lambda: not alive(training) and not alive(dvc), 60)
 
-    monkeypatch.delenv("HANG")
+    (project / "hang").unlink()
     assert reproduce("first", project, print).ran, "the killed run left a lock or a half-written state"

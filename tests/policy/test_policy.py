@@ -1,5 +1,7 @@
 """The policy's invariants: one distribution for sampling and for log-probabilities, whatever the padding."""
 
+import re
+
 import pytest
 import torch
 from rendered import EMBEDDED
@@ -10,6 +12,7 @@ from saliency_r1.policy import Policy, Response
 from saliency_r1.policy.model import Sampler
 from saliency_r1.rollout import confidence
 from saliency_r1.rollout.confidence import counted, mean_probability
+from saliency_r1.rollout.passes import passes
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +156,68 @@ def test_parts_of_a_response(policy):
         return policy.tokenizer.decode([i for i, inside in zip(ids, parts[part]) if inside]).replace(" ", "")
 
     assert (parts["reasoning"] ^ parts["answer"]).all()
-    # This vocabulary has tokens like `><` and `>the`; they belong where they begin.
-    assert said("reasoning") == "<think>aredcircle</think><"
-    assert said("tags") == "<think>a</think><answer><rg>the</rg></answer>"
-    assert said("expressions") == "redcircle"
+    # This vocabulary has tokens like `><` and `>the`; they belong where they end.
+    assert said("reasoning") == "<think>aredcircle</think"
+    assert said("tags") == "<think</think><answer><rg</rg></answer>"
+    assert said("expressions") == ">theredcircle"
     assert not parts["expressions"][-1], "the end token is no expression"
+
+
+TEXTS = [
+    "<think>The café stands out</think><answer><rg>the café at the left</rg></answer>",
+    "<think>左边的红色圆圈很显眼。</think><answer><ins>红色圆圈</ins><ins>左边的猫</ins></answer>",
+    "<think>লাল বৃত্তটি স্পষ্ট</think><answer><rg>লাল বৃত্ত</rg><rg>👩‍🚀 নীল</rg></answer>",
+    "<think>a � that was meant</think><answer><rg>é</rg></answer>",
+    "中",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_token_s_place_is_exact_where_characters_have_several_tokens(policy, text, ended):
+    """Against the bytes: a byte-level token is as many bytes as it has letters."""
+    ids = tuple(policy.response_ids(text)) if ended else tuple(policy.response_ids(text)[:-1])
+    places = confidence.last_characters(policy, Response(text, ids, ended))
+    of_byte = [place for place, character in enumerate(text) for _ in character.encode()]
+    sizes = [len(token) for token in policy.tokenizer.convert_ids_to_tokens(ids[:-1] if ended else ids)]
+    assert sum(sizes) == len(of_byte)
+    expected = [of_byte[end - 1] for end in torch.tensor(sizes).cumsum(0).tolist()]
+    if "�" in text:  # what is said on purpose and what is unfinished look alike; a later token puts it right
+        differing = [place for place, true in zip(places, expected) if place != true]
+        assert all(text[place] == "�" or text[place - 1] == " " for place in differing)
+        places, expected = places[-6:], (expected + [len(text)] * ended)[-6:]
+    assert places[: len(expected)] == expected
+    assert not ended or places[-1] == len(text)
+
+
+@pytest.mark.parametrize("text", TEXTS[:3])
+def test_parts_of_a_response_in_characters_of_several_tokens(policy, text):
+    ids = tuple(policy.response_ids(text))
+    parts = confidence.parts(policy, Response(text, ids, True))
+    said = {name: policy.tokenizer.decode([i for i, inside in zip(ids, own) if inside]) for name, own in parts.items()}
+    assert said["reasoning"] + said["answer"] == text + "<|im_end|>"
+    # The tag before has merged with its `>`, and the `>` behind it with `<`.
+    assert said["reasoning"] == text[: text.index("><answer>")]
+    wanted = re.findall("<(?:rg|ins)>(.*?)</", text)
+    assert said["expressions"].replace(">", "") == "".join(wanted)
+
+
+def test_without_an_answer_all_is_reasoning_the_end_token_included(policy):
+    ids = tuple(policy.response_ids("a red circle"))
+    parts = confidence.parts(policy, Response("a red circle", ids, True))
+    assert parts["reasoning"].all()
+    assert counted(parts, "answer", True, True).all(), "nothing would count, so all does"
+
+
+def test_the_c_of_training_and_the_token_probability_of_an_answer_differ_by_temperature(policy, prompts):
+    responses = policy.generate(prompts, 24)
+    cool = [
+        mean_probability(one.logprobs, one.mask)[row].item()
+        for one in passes(policy, prompts, responses, 1, temperature=0.7)
+        for row in range(len(one.positions))
+    ]
+    warm = confidence.token_probabilities(policy, prompts, responses, 1)
+    assert sum(cool) > sum(warm)
 
 
 def test_which_tokens_count(policy):

@@ -21,6 +21,7 @@ def tables(params: Params) -> dict[str, pl.DataFrame]:
     responses = identity.with_columns(response=pl.col("task").replace_strict(RESPONSE))
     annotated = responses.filter(pl.col("split").is_in(params.annotate.splits)).with_columns(
         instruction=pl.lit("What stands out?"),
+        objects=pl.lit(1),
         expressions=pl.concat_list(pl.lit("the red disc")),
         consistency=pl.lit(0.9),
         attempts=pl.lit(1),
@@ -38,7 +39,7 @@ def tables(params: Params) -> dict[str, pl.DataFrame]:
     models = pl.DataFrame({"model": list(params.masks.models)})
     predictions = (
         scored.filter(split="test")
-        .with_columns(confidence=pl.lit(0.7), expressions=pl.concat_list(pl.lit("the red disc")))
+        .with_columns(token_probability=pl.lit(0.7), expressions=pl.concat_list(pl.lit("the red disc")))
         .join(samples.select("sample_id", "names", "height", "width"), on="sample_id")
         .join(models, how="cross")
         .with_columns(parsed=pl.col("model") != "base")

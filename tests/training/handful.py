@@ -15,10 +15,15 @@ SFT = Sft(
     lora=LORA, checkpoint_every=2, evaluate_samples=2,
 )  # fmt: skip
 
+
+def isr(every, weight=1.0, batch_size=2, moments="shared"):
+    return Isr(every=every, weight=weight, batch_size=batch_size, moments=moments)
+
+
 CGPO = Cgpo(
     algorithm="cgpo", normalise="batch", group_size=1, lr=1e-3, updates=4, batch_size=4, micro_batch=4,
     temperature=1.0, confidence="all", confidence_end_token=True, epochs=1, clip=0.2, kl=0.0, drift_every=0,
-    isr=Isr(every=2, weight=1.0, batch_size=2), warmup=1, weight_decay=0.0, adam_epsilon=1e-6,
+    isr=isr(2), warmup=1, weight_decay=0.0, adam_epsilon=1e-6,
     max_grad_norm=1.0, average=0.5,
     checkpoint_every=1,
 )  # fmt: skip

@@ -47,12 +47,12 @@ def assert_same(one: Trained, two: Trained) -> None:
         assert row == pytest.approx(other, abs=1e-4)
 
 
-@pytest.mark.parametrize("trainer", ["sft", "cgpo"])
+@pytest.mark.parametrize("trainer", ["sft", "cgpo", "own"])
 def test_two_processes_with_their_shares_follow_one_with_the_whole_batch(trainer: str, tmp_path: Path) -> None:
     assert_same(trained(1, trainer, tmp_path / "one"), trained(2, trainer, tmp_path / "two"))
 
 
-@pytest.mark.parametrize("trainer", ["full", "cgpo"])
+@pytest.mark.parametrize("trainer", ["full", "cgpo", "own"])
 def test_weights_split_over_two_processes_follow_the_whole_ones(trainer: str, tmp_path: Path) -> None:
     one = trained(1, trainer, tmp_path / "one", 4)
     assert_same(one, trained(2, trainer, tmp_path / "split", 4, sharded=True))

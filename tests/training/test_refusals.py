@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from handful import CGPO, LORA, SFT, WEIGHTS, fresh, run_cgpo, weights
+from handful import CGPO, LORA, SFT, WEIGHTS, fresh, isr, run_cgpo, weights
 from rendered import EMBEDDED
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from saliency_r1.data.errors import DataError
-from saliency_r1.params import Isr
 from saliency_r1.policy import Policy, PolicyError
 from saliency_r1.runtime import processes
 from saliency_r1.training import cgpo, checkpoints, sft
@@ -41,7 +40,7 @@ def test_processes_that_find_different_checkpoints_end(tmp_path, monkeypatch):
         ({"algorithm": "reinforce_pp", "group_size": 3}, "one response a prompt"),
         ({"batch_size": 1}, "two or more"),
         ({"batch_size": 7}, "larger than the 6 training samples"),
-        ({"isr": Isr(every=1, weight=1.0, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
+        ({"isr": isr(1, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_update(examples, change, message):
@@ -93,7 +92,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_three_in_a_row_stop_the_ru
                 poisoned,
                 examples.rows,
                 examples,
-                CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1)}),
+                CGPO.model_copy(update={"isr": isr(0)}),
                 0,
                 tmp_path,
             )
@@ -107,13 +106,13 @@ def test_a_forward_pass_that_is_not_finite_stops_the_run_after_three(
 ):
     honest = Policy.logits
     monkeypatch.setattr(Policy, "logits", lambda self, batch: honest(self, batch) * float("nan"))
-    options = CGPO.model_copy(update={"isr": Isr(every=0, weight=0.0, batch_size=1), "epochs": epochs})
+    options = CGPO.model_copy(update={"isr": isr(0), "epochs": epochs})
     with pytest.raises(TrainingError, match="three steps in a row"):
         run_cgpo(environment, examples, tmp_path, options=options)
 
 
 def test_isr_steps_that_are_not_finite_stop_the_run_after_three(environment, examples, tmp_path):
-    options = CGPO.model_copy(update={"isr": Isr(every=1, weight=1e38, batch_size=2)})
+    options = CGPO.model_copy(update={"isr": isr(1, weight=1e38)})
     with pytest.raises(TrainingError, match="three steps in a row"):
         run_cgpo(environment, examples, tmp_path, options=options)
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def stage(tmp_path, monkeypatch):
     """The script of SFT in a folder with the tables that it reads; `splits` are those of its samples."""
     params = load_params(ROOT / "params.yaml")
-    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "stages")  # as when it is run
     monkeypatch.chdir(tmp_path)
     script = importlib.import_module("stages.sft")
 
@@ -34,7 +34,7 @@ def stage(tmp_path, monkeypatch):
 def test_sft_without_a_validation_sample_is_refused_before_the_base_is_loaded(stage, monkeypatch):
     script, main = stage
     monkeypatch.setattr(script.Policy, "load", lambda *args, **rest: pytest.fail("the base was loaded"))
-    with pytest.raises(TrainingError, match="no validation sample.*download.datasets"):
+    with pytest.raises(TrainingError, match=r"no validation sample.*download\.datasets"):
         main("train", "test")
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from handful import CGPO, LORA, SFT, fresh, moved, run_cgpo, run_sft, weights
+from handful import CGPO, LORA, SFT, fresh, isr, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
 
-from saliency_r1.params import Isr, load_params, parse_params
+from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
+from saliency_r1.runtime.keys import run_key
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
 from saliency_r1.yaml_loader import load_yaml
@@ -92,6 +93,37 @@ def test_the_cosine_of_two_gradients():
     assert cosines == [None, pytest.approx(0.6), None, None, None]
 
 
+def test_steps_with_moments_of_their_own_do_not_shrink_the_others():
+    """Adam's first step is lr whatever the gradient's size; behind a gradient 1000 times as large much less."""
+    moved_by = {}
+    for own in (True, False):
+        optimiser = Optimiser(fresh(), SFT.model_copy(update={"warmup": 0, "adam_epsilon": 1e-12}), 100, own)
+        first = optimiser.parameters[0]
+        steps = []
+        for size, regularising in ((1.0, True), (1e-3, False), (1e-3, False)):
+            before = first.detach().clone()
+            first.grad = torch.full_like(first, size / first.numel() ** 0.5)
+            optimiser.step(regularising=regularising)
+            steps.append((before - first.detach()).mean().item() / SFT.lr)
+        moved_by[own] = steps
+    assert moved_by[True] == pytest.approx([1, 1, 1], abs=1e-3)
+    # By hand, with g = .001: m = .1 (.9 + g) / (1 - .81), v = .001 (.999 + g^2) / (1 - .999^2), and m / sqrt(v).
+    assert moved_by[False][1] == pytest.approx(0.901 * 0.1 / 0.19 / (0.000999001 / 0.001999) ** 0.5, abs=1e-3)
+
+
+def test_moments_of_their_own_change_the_run_and_resume_to_the_very_same_weights(environment, examples, tmp_path):
+    options = CGPO.model_copy(update={"isr": isr(2, moments="own")})
+    whole, updates = run_cgpo(environment, examples, tmp_path / "whole", options=options)
+    for stop in (1, 3):  # before the first ISR step and behind it
+        run_cgpo(environment, examples, tmp_path / str(stop), stop=stop, options=options)
+        resumed, again = run_cgpo(environment, examples, tmp_path / str(stop), options=options)
+        for name, value in weights(whole).items():
+            assert torch.equal(value, weights(resumed)[name]), name
+        assert [update.curve for update in updates] == [update.curve for update in again]
+    shared, _ = run_cgpo(environment, examples, tmp_path / "shared")
+    assert moved(whole, shared) > 0
+
+
 def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tmp_path):
     once, updates = run_cgpo(environment, examples, tmp_path / "once", stop=1)
     twice, again = run_cgpo(
@@ -136,7 +168,7 @@ def test_confidence_is_measured_without_dropout_on_what_was_sampled(environment,
     for dropout in (0.0, 0.5):
         policy = fresh(LORA.model_copy(update={"dropout": dropout}))
         scramble(policy)
-        options = CGPO.model_copy(update={"isr": Isr(every=0, weight=0, batch_size=1)})
+        options = CGPO.model_copy(update={"isr": isr(0)})
         updates = cgpo.train(policy, environment, examples.rows, examples, options, 0, tmp_path / str(dropout))
         found.append([next(updates).rollouts, next(updates).rollouts])
     assert found[0] == found[1]
@@ -163,7 +195,7 @@ def test_the_drift_from_the_sft_policy_is_looked_at_now_and_then(environment, ex
 
 def test_the_kl_holds_the_policy_back(environment, examples, tmp_path):
     """The reference is the policy that SFT left, also after a resumption."""
-    plain = CGPO.model_copy(update={"isr": Isr(every=0, weight=0, batch_size=1)})
+    plain = CGPO.model_copy(update={"isr": isr(0)})
     tied = plain.model_copy(update={"kl": 50.0})
     start = fresh()
     free, _ = run_cgpo(environment, examples, tmp_path / "free", options=plain)
@@ -304,11 +336,11 @@ def test_only_the_newest_two_checkpoints_stay(tmp_path):
 def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
     file = tmp_path / "table"
     file.write_text("1")
-    key = checkpoints.run_key({"lr": 1e-3}, [file])
-    assert key == checkpoints.run_key({"lr": 1e-3}, [file])
-    assert key != checkpoints.run_key({"lr": 1e-4}, [file])
+    key = run_key({"lr": 1e-3}, [file])
+    assert key == run_key({"lr": 1e-3}, [file])
+    assert key != run_key({"lr": 1e-4}, [file])
     file.write_text("2")
-    assert key != checkpoints.run_key({"lr": 1e-3}, [file])
+    assert key != run_key({"lr": 1e-3}, [file])
 
 
 def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():

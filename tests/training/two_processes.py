@@ -1,6 +1,6 @@
 """Train in as many processes as there are, and write down what came out: the script of test_processes.py.
 
-python -m saliency_r1.runtime.launch --nproc-per-node 2 two_processes.py <folder> <sft, full or cgpo> <batch size>
+python -m saliency_r1.runtime.launch --nproc-per-node 2 two_processes.py <folder> <sft, full, cgpo or own> <batch size>
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from handful import CGPO, LORA, SFT, WEIGHTS, fresh, weights
+from handful import CGPO, LORA, SFT, WEIGHTS, fresh, isr, weights
 from rendered import EMBEDDED, write_samples
 
 from saliency_r1.annotation import OfflineAnnotator, annotate
@@ -18,6 +18,7 @@ from saliency_r1.segmenter import load
 from saliency_r1.training import cgpo, sft
 
 folder, trainer, batch_size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+moments = "own" if trainer == "own" else "shared"
 torch.set_num_threads(1)
 processes.join(torch.device("cpu"))
 images = folder / str(processes.index())
@@ -35,11 +36,13 @@ def held() -> int:
 
 
 before = held()
-if trainer != "cgpo":
+if trainer in ("sft", "full"):
     options = SFT.model_copy(update={"steps": 10, "batch_size": batch_size, "lr": 2e-3})  # as shipped
     table = [{**row, "held": held()} for row in sft.train(policy, environment, examples, options, 0, folder / "runs")]
 else:
-    changed = CGPO.model_copy(update={"updates": 10, "batch_size": batch_size, "drift_every": 2})
+    changed = CGPO.model_copy(
+        update={"updates": 10, "batch_size": batch_size, "drift_every": 2, "isr": isr(2, moments=moments)}
+    )
     updates = cgpo.train(policy, environment, rows, examples, changed, 0, folder / "runs")
     table = [{**update.curve, "rollouts": update.rollouts, "held": held()} for update in updates]
 if processes.is_main():

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
 from saliency_r1.cli.predict import predict
@@ -14,6 +15,9 @@ _PLAIN: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "pr
 app = typer.Typer(**_PLAIN, add_completion=False, help="Saliency reasoning with language and masks.")
 params_app = typer.Typer(**_PLAIN, help="The numbers of the pipeline.")
 app.add_typer(params_app, name="params")
+data_app = typer.Typer(no_args_is_help=True, help="The data sets and base models of the pipeline.")
+app.add_typer(data_app, name="data")
+data_app.command("check")(check_data)
 app.command()(evaluate)
 app.command()(predict)
 

@@ -6,11 +6,12 @@ artifacts/download/
     models/{policy,segmenter}/
     table.parquet                      one row a sample
     report.json                        what was imported, from what, and what was not and why
+    versions.json                      of the packages it ran with
 """
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import polars as pl
 
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.earlier import Memory
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
 from saliency_r1.data.splits import DatasetSplit, Importer
+from saliency_r1.data.survey import refuse, survey
 from saliency_r1.data.table import INDEX, SCHEMA, evenly_spaced, samples
 from saliency_r1.params import Download
-from saliency_r1.runtime.files import atomic_folder, held, write_json
+from saliency_r1.runtime.files import atomic_folder, held, remove, write_json
+from saliency_r1.runtime.versions import write_versions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -34,36 +38,65 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     """Import what `settings` names into `out` and return the sample table (`table.SCHEMA`).
 
     `root` is the folder that relative paths of the settings start from; what is fetched is kept in
-    `root/runs/download`. Splits that an earlier `out` already holds unchanged are linked, not imported again; those
-    that a limit has cut are imported anew. Raises `DataError` for everything a person can mend; `out` then holds what
-    it held before.
+    `root/runs/download`. Splits and pairs that an earlier `out` already holds unchanged are linked, not imported again
+    (those that a limit has left out are); `out` becomes what a first run would leave. Raises `DataError` for everything
+    a person can mend; `out` then holds what it held before.
     """
     catalogue = Catalogue.load(root / settings.catalogue)
     parts = [DatasetSplit(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
     bases = {key: models.resolve(getattr(settings, key), key, catalogue, root) for key in ("policy", "segmenter")}
     cache = root / "runs" / "download"
     mirror = root / settings.mirror if settings.mirror else None
-    if mirror is not None and not mirror.is_dir():
-        raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
     with _explained(out):
         cache.mkdir(parents=True, exist_ok=True)
-        with held(cache / "lock"), atomic_folder(out) as folder:
-            store = ArchiveCache(cache, mirror, patience or Patience())
-            importer = Importer(store, settings.allow_missing, out, folder)
-            indexes = {part: importer.run(part) for part in parts}
-            indexes, leaks = _without_leaks(indexes)
-            tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
-            table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
-            if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
-                raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
-            if settings.limit is not None:
-                _keep_only(table, folder)
-            table.write_parquet(folder / "table.parquet")
-            report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
-            for key, source in bases.items():
-                report["models"][key] = models.provide(source, folder / "models" / key)
-            write_json(folder / "report.json", report)
+        with held(cache / "lock"):
+            refuse(survey(settings, root))
+            memory, kept = Memory(cache / "imports.json", out), Memory(cache / "kept.json", cache / "kept")
+            with atomic_folder(out) as folder:
+                store = ArchiveCache(cache, mirror, patience or Patience())
+                importer = Importer(store, settings.allow_missing, (memory, kept), folder)
+                table, leaks = _import(settings, parts, importer)
+                report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
+                for key, source in bases.items():
+                    report["models"][key] = models.provide(source, folder / "models" / key)
+                write_json(folder / "report.json", report)
+                write_versions(folder)
+            memory.write()
+            remove(kept.previous)
     return table
+
+
+def _import(settings: Download, parts: Sequence[DatasetSplit], importer: Importer) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Import the splits, write the sample table, and return it with the list of leaks."""
+    indexes, leaks = _without_leaks(_import_all(parts, importer))
+    tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
+    table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
+    if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
+        raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
+    if settings.limit is not None:
+        _keep_only(table, importer.folder)
+    table.write_parquet(importer.folder / "table.parquet")
+    return table, leaks
+
+
+def _import_all(parts: Sequence[DatasetSplit], importer: Importer) -> dict[DatasetSplit, pl.DataFrame]:
+    """The index of every split. Where some cannot be imported, the others are kept for the next run.
+
+    Raises one `DataError` with what is wrong with each.
+    """
+    indexes, faults = {}, []
+    for part in parts:
+        try:
+            indexes[part] = importer.run(part)
+        except DataError as error:
+            faults.append(str(error))
+            remove(importer.folder / "datasets" / str(part))  # what was stored before it failed
+    if not faults:
+        return indexes
+    if indexes:
+        importer.keep()
+        faults.append(f"What was imported well is kept, and linked by the next run: {', '.join(map(str, indexes))}")
+    raise DataError("\n".join(faults))
 
 
 def _keep_only(table: pl.DataFrame, folder: Path) -> None:

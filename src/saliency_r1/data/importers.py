@@ -4,30 +4,36 @@
 checking and storing a pair is the same for all of them: `store.import_item`.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 
 from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.images import Refused, binary, grey, open_image
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import SUFFIXES, folders_in, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.masks import read_ids, read_mask
+from saliency_r1.inputs.regions import area, decode
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image and its ground truth (a mask file, or the COCO annotations of the image), not yet opened."""
+    """An image and its ground truth (a mask file, or the COCO annotations of the image), not yet opened.
+
+    `size` is what the annotations say about the image, (width, height); no ground truth of another size is drawn.
+    """
 
     name: str
     image: Path
-    truth: Path | tuple[dict[str, Any], ...]
+    truth: Path | CocoImage
     group: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,13 @@ class Found:
     """What a layout found. `unlisted` counts images of the folder that the annotations or the list do not mention.
 
     `objects` is what the annotations tell about the instances of an image, by its name: `[{"id": 1, "name": "cat"}]`.
+    `crowds` counts the annotations that are left out as crowds.
     """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unlisted: int = 0
+    crowds: int = 0
     objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -58,7 +66,7 @@ class Layout(Protocol):
         """Pair images with ground truth, sorted by name, without opening them."""
 
     def mask(self, truth: Any, rule: MaskRule) -> np.ndarray:
-        """Read one ground truth: uint8 H x W in {0, 255}, or uint16 H x W instance ids; `Refused` if it cannot."""
+        """Read one ground truth: uint8 H x W in {0, 255}, or uint16 H x W instance ids; `InputError` if it cannot."""
 
 
 class Pairs:
@@ -74,7 +82,15 @@ class Pairs:
 
     def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
         """A binary mask, as the rule says."""
-        return binary(grey(open_image(truth)), rule)
+        mask = read_mask(
+            truth,
+            above=(rule.threshold if rule.rule == "threshold" else 128) - 1,
+            remedy="declare mask: {{rule: threshold, threshold: {}}}".format,
+            void=rule.void,
+            exact=rule.rule == "binary",
+            may_be_empty=rule.may_be_empty,
+        )
+        return mask.foreground.astype(np.uint8) * 255
 
 
 class Groups(Pairs):
@@ -84,12 +100,10 @@ class Groups(Pairs):
         """Pair by group and name; the name of an item is `<group>/<name>`."""
         found = Found()
         images, masks = locate(folder, split.images), locate(folder, split.masks)
-        for group in sorted({path.name for root in (images, masks) for path in root.iterdir() if path.is_dir()}):
-            if group.startswith((".", "__")):
-                continue
+        folders = [{_spelt(path.name): path for path in folders_in(root)} for root in (images, masks)]
+        for group in sorted(folders[0].keys() | folders[1].keys()):
             ours, theirs = (
-                _by_name(found, _images_in(root / group) if (root / group).is_dir() else [], f"{group}/")
-                for root in (images, masks)
+                _by_name(found, pictures_in(named[group]) if group in named else [], f"{group}/") for named in folders
             )
             _pair(found, ours, theirs, group)
         return found
@@ -100,32 +114,15 @@ class IdMap(Pairs):
 
     def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
         """The map as it is stored."""
-        image = open_image(truth)
-        if image.mode not in ("P", "L", "1", "I;16", "I"):
-            raise Refused(
-                f"an instance map with mode {image.mode}, expected indexed colour or grey: use layout colour_map"
-            )
-        ids = np.asarray(image)
-        if ids.max(initial=0) > np.iinfo(np.uint16).max or ids.min(initial=0) < 0:
-            raise Refused("instance ids beyond 16 bits")
-        return ids.astype(np.uint16)
+        return read_ids(truth, rule.void, colours=False).astype(np.uint16)
 
 
 class ColourMap(Pairs):
     """Instances as colours: every colour but black is one instance, numbered in the order of the colours."""
 
-    _MOST = 255  # a picture with more colours is antialiased or was saved as JPEG
-
     def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
         """The colours, numbered from 1."""
-        rgb = np.asarray(open_image(truth).convert("RGB")).astype(np.uint32)
-        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-        colours = np.unique(packed)
-        colours = colours[colours != 0]
-        if len(colours) > self._MOST:
-            raise Refused(f"{len(colours)} colours, expected one an instance: antialiased, or saved with losses")
-        ids = np.searchsorted(colours, packed) + 1
-        return np.where(packed == 0, 0, ids).astype(np.uint16)
+        return read_ids(truth, rule.void, colours=True).astype(np.uint16)
 
 
 class Coco:
@@ -136,61 +133,50 @@ class Coco:
     """
 
     def find(self, folder: Path, split: Split) -> Found:
-        """Look up the images that the json lists."""
-        found = Found()
-        content = _read_json(locate(folder, str(split.annotations)))
+        """Look up the images that the json lists. Only names are compared; none is followed as a path."""
         try:
-            of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-            for annotation in sorted(content["annotations"], key=lambda entry: entry["id"]):
-                of_image[annotation["image_id"]].append(annotation)
-            listed = [(image["file_name"], image["id"], image["height"], image["width"]) for image in content["images"]]
-            categories = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{split.annotations}: expected COCO instances (images, annotations), missing {error}"
-            ) from None
+            truth = read_truth(locate(folder, str(split.annotations)))
+        except InputError as error:
+            raise DataError(str(error)) from None
+        found = Found(problems=[Problem(*problem) for problem in truth.problems], crowds=truth.crowds)
         files = image_files(folder, split.images)
-        by_file = {path.name.casefold(): path for path in files}
-        taken: set[str] = set()
-        for file_name, image_id, height, width in sorted(listed, key=lambda image: str(image[0])):
-            name = Path(file_name).stem
-            path = by_file.get(Path(file_name).name.casefold())
-            if path is None:
-                found.problems.append(
-                    Problem(name, f"{file_name} is listed in {split.annotations} and not in the folder")
-                )
-            elif name.casefold() in taken:
-                found.problems.append(Problem(name, f"{file_name} is listed twice"))
-            else:
-                taken.add(name.casefold())
-                size = {"height": height, "width": width}
-                found.items.append(Item(name, path, ({"size": size}, *of_image[image_id])))
-                if len(categories) > 1:  # a single one is "object" or "salient" and tells nothing
-                    found.objects[name] = [
-                        {"id": number, "name": categories.get(annotation.get("category_id"), "region")}
-                        for number, annotation in self._shown(of_image[image_id])
-                    ]
+        by_file = {key(path.name): path for path in files}
+        for image in sorted(truth.images, key=lambda image: image.path):
+            file_name = PurePosixPath(image.path).name
+            path = by_file.get(key(file_name)) or by_file.get(key(unquote(file_name)))
+            if fault := self._fault(image, path, str(split.annotations)):
+                found.problems.append(Problem(image.name, fault))
+                continue
+            assert path is not None
+            found.items.append(Item(image.name, path, image, size=(image.width, image.height)))
+            if len(truth.categories) > 1:  # a single one is "object" or "salient" and tells nothing
+                found.objects[image.name] = [
+                    {"id": annotation.number, "name": annotation.category or "region"} for annotation in image.instances
+                ]
         found.unlisted = len(files) - len(found.items)
         return found
 
-    def mask(self, truth: tuple[dict[str, Any], ...], rule: MaskRule) -> np.ndarray:
-        """The annotations drawn into one map, large ones first."""
-        size, *annotations = truth
-        height, width = size["size"]["height"], size["size"]["width"]
-        drawn = [(number, _decode(annotation, height, width)) for number, annotation in self._shown(annotations)]
-        ids = np.zeros((height, width), np.uint16)
-        for number, region in sorted(drawn, key=lambda pair: -int(pair[1].sum())):
-            ids[region] = number
-        hidden = {number for number, _ in drawn} - set(np.unique(ids).tolist())
-        if hidden:
-            raise Refused(f"instances {sorted(hidden)} are empty or hidden behind others")
-        return ids
+    def _fault(self, image: CocoImage, path: Path | None, listed_in: str) -> str | None:
+        if path is None:
+            return f"{image.path} is listed in {listed_in} and not in the folder"
+        if "/" in image.name:
+            return f"{image.path} has the same name as another image that {listed_in} lists; rename one"
+        if image.annotations and not image.instances:
+            return f"all its annotations {CROWDS}"
+        return None
 
-    def _shown(self, annotations: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The annotations that belong into the map, with their numbers."""
-        for number, annotation in enumerate(annotations, 1):
-            if annotation.get("salient", True) and not annotation.get("iscrowd", 0):
-                yield number, annotation
+    def mask(self, truth: CocoImage, rule: MaskRule) -> np.ndarray:
+        """The annotations drawn into one map, large ones first."""
+        codes = [(annotation.number, truth.code(annotation)) for annotation in truth.instances]
+        if codes and codes[-1][0] > np.iinfo(np.uint16).max:
+            raise InputError(f"{codes[-1][0]} annotations, at most {np.iinfo(np.uint16).max} fit into a map of 16 bits")
+        ids = np.zeros(truth.size, np.uint16)
+        for number, code in sorted(codes, key=lambda pair: -area(pair[1])):
+            ids[decode(code)] = number
+        hidden = {number for number, _ in codes} - set(np.unique(ids).tolist())
+        if hidden:
+            raise InputError(f"instances {sorted(hidden)} are empty or hidden behind others")
+        return ids
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -209,16 +195,13 @@ def locate(folder: Path, wanted: str) -> Path:
     """
     if (exact := folder / wanted).exists():
         return exact
-    tail = [part.casefold() for part in Path(wanted).parts]
+    tail = [key(part) for part in Path(wanted).parts]
     matches = [
-        path
-        for path in folder.rglob("*")
-        if [part.casefold() for part in path.relative_to(folder).parts][-len(tail) :] == tail
-        and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+        path for path, _ in walk(folder) if [key(part) for part in path.relative_to(folder).parts[-len(tail) :]] == tail
     ]
     if len(matches) == 1:
         return matches[0]
-    folders = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob("*") if path.is_file()})[:10]
+    folders = sorted({str(path.parent.relative_to(folder)) for path, is_folder in walk(folder) if not is_folder})[:10]
     raise DataError(
         f"{wanted}: expected once in the archive, found {len(matches)} times; files lie in: "
         f"{', '.join(folders) or 'none'}. Correct images, masks or annotations of the split in the catalogue"
@@ -229,84 +212,54 @@ def image_files(folder: Path, wanted: str) -> list[Path]:
     """The pictures of a folder, sorted; `wanted` may end in a pattern (`photos/*.jpg`)."""
     if "*" in Path(wanted).name:
         parent = locate(folder, str(Path(wanted).parent)) if len(Path(wanted).parts) > 1 else folder
-        pattern = Path(wanted).name.casefold()
-        return [path for path in _images_in(parent) if Path(path.name.casefold()).match(pattern)]
-    return _images_in(locate(folder, wanted))
+        pattern = key(Path(wanted).name)
+        return [path for path in pictures_in(parent) if Path(key(path.name)).match(pattern)]
+    return pictures_in(locate(folder, wanted))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "._"))
-    )
+def _spelt(name: str) -> str:
+    """A name as it is stored and said: composed letters, nothing that cannot be printed."""
+    return nfc(shown(name))
 
 
 def _by_name(found: Found, files: Sequence[Path], prefix: str = "") -> dict[str, Path]:
     """Files by their name without extension and case; a name that two files share belongs to neither."""
     named: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        named[path.stem.casefold()].append(path)
+        named[key(path.stem)].append(path)
     for paths in named.values():
         if len(paths) > 1:
-            both = " and ".join(path.name for path in paths)
+            both = " and ".join(shown(path.name) for path in paths)
             found.problems.append(
-                Problem(prefix + paths[0].stem, f"{both} have the same name in {paths[0].parent.name}")
+                Problem(prefix + _spelt(paths[0].stem), f"{both} have the same name in {paths[0].parent.name}")
             )
     return {name: paths[0] for name, paths in named.items() if len(paths) == 1}
 
 
 def _pair(found: Found, images: dict[str, Path], masks: dict[str, Path], group: str | None = None) -> None:
-    ambiguous = {problem.name.casefold() for problem in found.problems}
+    ambiguous = {key(problem.name) for problem in found.problems}
     prefix = f"{group}/" if group else ""
     for name in sorted(images.keys() | masks.keys()):
         image, mask = images.get(name), masks.get(name)
         if image and mask:
-            found.items.append(Item(prefix + image.stem, image, mask, group))
-        elif (prefix + name).casefold() not in ambiguous:
+            found.items.append(Item(prefix + _spelt(image.stem), image, mask, group))
+        elif key(prefix + name) not in ambiguous:
             present = image or mask
             assert present is not None
             missing = "has no mask" if image else "is a mask without an image"
-            found.problems.append(Problem(prefix + present.stem, f"{present.name} {missing}"))
-
-
-def _decode(annotation: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """A COCO segmentation (polygons, or a run-length code) as a bool H x W array."""
-    from pycocotools import mask as coco
-
-    segmentation: Any = annotation.get("segmentation")
-    try:
-        if isinstance(segmentation, list):
-            codes = coco.frPyObjects(segmentation, height, width)
-            return np.asarray(coco.decode(coco.merge(codes)), bool)
-        if isinstance(segmentation["counts"], list):
-            segmentation = coco.frPyObjects(segmentation, height, width)
-        if tuple(segmentation["size"]) != (height, width):
-            raise Refused(f"annotation {annotation.get('id')}: size {segmentation['size']}, image {[height, width]}")
-        return np.asarray(coco.decode(segmentation), bool)
-    except Refused:
-        raise
-    except Exception as error:  # pycocotools raises whatever it stumbles over
-        raise Refused(f"annotation {annotation.get('id')}: not a COCO segmentation ({error})") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path.name}: not valid JSON ({error})") from error
+            found.problems.append(Problem(prefix + _spelt(present.stem), f"{shown(present.name)} {missing}"))
 
 
 def keep_listed(found: Found, names: Iterable[str]) -> Found:
     """Only the items whose names are listed; a listed name that was not found is a problem."""
     wanted = {name.strip() for name in names if name.strip()}
     stems = {name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name for name in wanted}
-    folded = {name.casefold() for name in stems}
-    items = [item for item in found.items if item.name.casefold() in folded]
-    known = {item.name.casefold() for item in items}
-    problems = [problem for problem in found.problems if problem.name.casefold() in folded]
-    reported = {problem.name.casefold() for problem in problems}
+    folded = {key(name) for name in stems}
+    items = [item for item in found.items if key(item.name) in folded]
+    known = {key(item.name) for item in items}
+    problems = [problem for problem in found.problems if key(problem.name) in folded]
+    reported = {key(problem.name) for problem in problems}
     problems += [
-        Problem(name, "listed, and not among the images")
-        for name in sorted(stems)
-        if name.casefold() not in known | reported
+        Problem(name, "listed, and not among the images") for name in sorted(stems) if key(name) not in known | reported
     ]
-    return Found(items, problems, found.unlisted + len(found.items) - len(items), found.objects)
+    return Found(items, problems, found.unlisted + len(found.items) - len(items), found.crowds, found.objects)

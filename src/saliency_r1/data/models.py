@@ -49,17 +49,49 @@ def provide(source: Source, target: Path) -> dict[str, str]:
         link_tree(source.folder, target)
         return {"source": source.folder.name}
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{source}: not to be had from the Hugging Face hub ({reason}); check name, revision and network, "
-            "or give a local folder in params.yaml"
-        ) from error
+    except _hub_errors() as error:
+        raise DataError(f"{source}: {_unobtainable(error)}") from error
     if source.revision is None:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
     link_tree(snapshot, target)
     return {"source": source.hub, "revision": snapshot.name}  # a snapshot's folder is named by its commit
+
+
+def cached(source: Source) -> bool:
+    """Whether a model of the hub lies in the hub's cache on this machine, whole."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(source.hub, revision=source.revision, local_files_only=True)
+    except _hub_errors():
+        return False
+    return True
+
+
+def unreachable(source: Source, seconds: float = 10.0) -> str | None:
+    """Why the hub does not give a model, if it does not; nothing is fetched."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(source.hub, revision=source.revision, timeout=seconds)
+    except _hub_errors() as error:
+        return _unobtainable(error)
+    return None
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where there is no network, no such model, or no permission."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    return (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError, OSError)
+
+
+def _unobtainable(error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"not to be had from the Hugging Face hub ({reason}); check name, revision and network, or give a local folder "
+        "in params.yaml"
+    )

@@ -125,7 +125,7 @@ class Policy:
         if gradient_checkpointing:
             checkpoint_layers(model)
         if lora:
-            model = _adapted(model, Path(lora), trainable, Path(folder))
+            model = put_on(model, Path(lora), trainable, Path(folder))
         else:
             freeze_vision(model)
         spare_inputs(model)
@@ -260,7 +260,7 @@ class Policy:
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, normalised.gather(-1, said).squeeze(-1))
 
 
-def _adapted(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
+def put_on(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
     """The model of `folder` with a stored adapter on it; PEFT alone would pass over what fits nowhere."""
     from peft import PeftModel, get_peft_model_state_dict
 

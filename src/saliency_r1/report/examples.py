@@ -16,6 +16,7 @@ from PIL import Image
 from saliency_r1 import tasks
 from saliency_r1.data.samples import read_masks
 from saliency_r1.evaluation.detections import read_predictions
+from saliency_r1.inputs.regions import decode
 from saliency_r1.report import pictures
 from saliency_r1.report.read import LABELS, Artifacts
 from saliency_r1.report.response import highlight
@@ -108,7 +109,7 @@ def _predicted(
     if sample["task"] == "sis":
         (name,) = sample["names"]
         found = read_predictions(masks / "instances" / model / f"{sample['dataset']}.json", {name: stored[0]})
-        return [[mask for mask, _ in found[name]]]
+        return [[decode(code) for code, _ in found[name]]]
     maps = []
     for name in sample["names"]:
         with Image.open(masks / "maps" / model / sample["dataset"] / f"{name}.png") as image:

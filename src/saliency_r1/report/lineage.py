@@ -1,47 +1,44 @@
-"""Where a result comes from: the commit, the data, the parameters, the packages. No times and no places."""
+"""Where a result comes from: data, parameters, what each stage wrote and with which packages.
+
+No time, no place and no revision: the page is built before its results can be committed, and must be the same when
+somebody builds it again afterwards. The commit is the one whose dvc.lock has the hashes that stand here.
+"""
 
 from __future__ import annotations
 
-import platform
-import subprocess
-from importlib import metadata
+import json
 from pathlib import Path
 from typing import Any
 
+from saliency_r1.runtime.versions import FILE, versions
 from saliency_r1.yaml_loader import load_yaml
 
-PACKAGES = (
-    "saliency-r1", "torch", "transformers", "peft", "segment-anything", "numpy", "polars", "opencv-python-headless",
-    "faster-coco-eval", "dvc", "great-expectations", "matplotlib",
-)  # fmt: skip
-# What decides a result. A commit of anything else, the results among it, leaves the page as it is.
-_SOURCES = ("src", "stages", "embedded", "params.yaml", "requirements.lock")
 
-
-def lineage(root: Path) -> dict[str, Any]:
+def lineage(root: Path, artifacts: Path) -> dict[str, Any]:
     """What a page of results names.
 
-    `revision` (the last commit of the sources) and `changed` files since, `stages` with hashes of what they wrote,
-    `data`, `params` as text, `packages`.
+    `stages` with hashes of what they wrote, `data`, `params` as text, `packages`: `{package: {stage: version}}`, the
+    page's own among the stages. `root` is where params.yaml and dvc.lock are looked for.
     """
-    params = root / "params.yaml"
+    file = root / "params.yaml"
     return {
-        "revision": _git(root, "log", "-1", "--format=%H", "--", *_SOURCES),
-        "changed": [line[3:] for line in _git(root, "status", "--porcelain", "--", *_SOURCES).splitlines()],
         "stages": _stages(root / "dvc.lock"),
         "data": _outputs(root / "data.dvc", "outs"),
-        "params": params.read_text(encoding="utf-8") if params.exists() else "",
-        "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "params": file.read_text(encoding="utf-8") if file.exists() else "",
+        "packages": _packages(artifacts),
     }
 
 
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints, or nothing where there is no repository."""
-    try:
-        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return answer.stdout.rstrip()
+def _packages(artifacts: Path) -> dict[str, dict[str, str]]:
+    """The versions that the stages have noted; stages that ran with the same ones share a column: `sft, cgpo`."""
+    notes = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in artifacts.glob(f"*/{FILE}")}
+    notes["report"] = versions()
+    columns: dict[str, list[str]] = {}
+    for stage, note in sorted(notes.items()):
+        columns.setdefault(json.dumps(note), []).append(stage)
+    shared = {", ".join(stages): json.loads(note) for note, stages in columns.items()}
+    names = dict.fromkeys(name for note in shared.values() for name in note)
+    return {name: {stages: note.get(name, "") for stages, note in shared.items()} for name in names}
 
 
 def _stages(lock: Path) -> list[dict[str, str]]:
@@ -66,10 +63,3 @@ def _outputs(path: Path, key: str) -> list[dict[str, str]]:
 
 def _hash(entry: dict[str, Any]) -> str:
     return next((f"{kind} {entry[kind]}" for kind in ("md5", "sha256", "etag") if kind in entry), "")
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

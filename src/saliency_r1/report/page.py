@@ -24,7 +24,7 @@ _TRAININGS = {"sft": "Supervised fine-tuning", "cgpo": "Confidence-guided policy
 def build(artifacts: Path, folder: Path, params: Params, root: Path = Path()) -> None:
     """Write `index.html`, `results.md` and `overview.png` into an existing folder.
 
-    `root` is where params.yaml, dvc.lock and the git repository are looked for. Equal inputs give equal files.
+    `root` is where params.yaml and dvc.lock are looked for. Equal inputs give equal files.
     """
     source = Artifacts(artifacts)
     shown = {task: examples(source, task, params.report.examples) for task in source.datasets}
@@ -56,7 +56,7 @@ def render(
         reasons=REASONS,
         **annotated.section(source.annotations, source.samples, source.root / "download", params.report.examples),
         checks=source.checks,
-        lineage=lineage(root),
+        lineage=lineage(root, source.root),
     )
 
 

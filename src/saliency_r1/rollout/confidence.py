@@ -1,4 +1,9 @@
-"""Confidence: how sure the policy was of what it said, as the mean probability of the response's tokens."""
+"""How sure the policy was of what it said: the mean probability of a response's tokens, under two names.
+
+`confidence` is the c of A = r - c: of a sampled response, at the temperature that it was sampled at, over the tokens
+that `cgpo.confidence` chooses. `token_probability` is of any response, a greedy one as a rule: at temperature 1, over
+all of its tokens. At a temperature below 1 the first is the larger one, so that the two are never compared.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +26,40 @@ def parts(policy: Policy, response: Response) -> dict[str, Tensor]:
     """Which tokens of a response belong to which part, bool (tokens,) each.
 
     "reasoning" (before `<answer>`) and "answer" (from there on, the end token included) are all of it; "tags" and the
-    text of "expressions" lie within them. A token belongs where its first character stands.
+    text of "expressions" lie within them. A token that straddles a border belongs where its last character stands:
+    `><` between `</think>` and `<answer>` begins the answer, `>The` behind `<rg>` the expression. Without an `<answer>`
+    all is reasoning.
     """
-    lengths = torch.tensor([len(text) for text in policy.tokenizer.batch_decode([[i] for i in response.ids])])
-    starts = lengths.cumsum(0) - lengths
-    reasoning = starts < answer_start(response.text)
+    lasts = torch.tensor(last_characters(policy, response))
+    begin = answer_start(response.text)
+    reasoning = lasts < begin if begin < len(response.text) else torch.ones(len(lasts), dtype=torch.bool)
 
     def within(pattern: re.Pattern[str]) -> Tensor:
-        inside = torch.zeros(len(starts), dtype=torch.bool)
+        inside = torch.zeros(len(lasts), dtype=torch.bool)
         for match in pattern.finditer(response.text):
-            inside |= (starts >= match.start()) & (starts < match.end())
+            inside |= (lasts >= match.start()) & (lasts < match.end())
         return inside
 
     return {"reasoning": reasoning, "answer": ~reasoning, "tags": within(_TAG), "expressions": within(_EXPRESSION)}
+
+
+def last_characters(policy: Policy, response: Response) -> list[int]:
+    """For each token of a response the place in its text of the last character that the token has a share in.
+
+    A character may be spread over several tokens, which decode to it only together; each of them has its place. The end
+    token stands behind the text.
+    """
+    said = response.ids[:-1] if response.ended else response.ids
+    places: list[int] = []
+    before, together = 0, []  # characters that are complete, and the tokens since then
+    for token in said:
+        together.append(token)
+        text = policy.tokenizer.decode(together)
+        whole = text.rstrip("\ufffd")  # what stands for a character some bytes of which are still to come
+        places.append(max(0, before + len(whole) - (whole == text)))
+        if whole == text:
+            before, together = before + len(text), []
+    return places + [len(response.text)] * response.ended
 
 
 def counted(parts: dict[str, Tensor], part: str, end_token: bool, ended: bool) -> Tensor:
@@ -48,16 +74,16 @@ def counted(parts: dict[str, Tensor], part: str, end_token: bool, ended: bool) -
 
 
 def mean_probability(logprobs: Tensor, mask: Tensor) -> Tensor:
-    """Mean of exp(logprobs) over the tokens of `mask`, (rows, tokens) -> (rows,), fp32, detached, in (0, 1]."""
+    """Mean of exp(logprobs) over the tokens of `mask`, (..., tokens) -> (...), fp32, detached, in (0, 1]."""
     probabilities = logprobs.detach().float().exp() * mask
     return probabilities.sum(-1) / mask.sum(-1)
 
 
 @torch.no_grad()
-def response_confidence(
+def token_probabilities(
     policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Response], batch_size: int
 ) -> list[float]:
-    """The confidence of each response as a whole, outside of training; rows of like length share a forward pass."""
+    """The `token_probability` of each response, outside of training; rows of like length share a forward pass."""
     found: dict[int, float] = {}
     for one in passes(policy, prompts, responses, batch_size, temperature=1.0):
         found.update(zip(one.positions, mean_probability(one.logprobs, one.mask).tolist()))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Mapping[str, Any])
 R = TypeVar("R")
+TOGETHER = 1 << 24  # numbers summed over the processes in one exchange, of which a copy is made: 64 MB in float32
 
 
 def count() -> int:
@@ -85,16 +86,30 @@ def map_sharded(rows: Sequence[Row], work: Callable[[list[Row]], Iterable[R]]) -
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes, in one exchange."""
-    if count() == 1 or not tensors:
+    """Replace each tensor by its sum over all processes; small ones travel together, at most `TOGETHER` numbers."""
+    if count() == 1:
         return
     import torch
     import torch.distributed
 
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    torch.distributed.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-        tensor.copy_(total.view_as(tensor))
+    waiting: list[Tensor] = []
+
+    def exchange() -> None:
+        if waiting:
+            flat = torch.cat([tensor.reshape(-1) for tensor in waiting])
+            torch.distributed.all_reduce(flat)
+            for tensor, total in zip(waiting, flat.split([tensor.numel() for tensor in waiting])):
+                tensor.copy_(total.view_as(tensor))
+            waiting.clear()
+
+    for tensor in tensors:
+        if tensor.numel() > TOGETHER // 2 and tensor.is_contiguous():
+            torch.distributed.all_reduce(tensor)  # in place, without a copy
+            continue
+        if sum(other.numel() for other in waiting) + tensor.numel() > TOGETHER:
+            exchange()
+        waiting.append(tensor)
+    exchange()
 
 
 @contextlib.contextmanager

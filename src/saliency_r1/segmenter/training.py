@@ -3,13 +3,15 @@
 The losses are those in the official model file: per mask, on logits at the picture's own size, the mean binary
 cross-entropy and a soft dice. Two things are added: phrases of absent objects with an empty target, and a loss for
 SAM's IoU head (target: the IoU the mask really has, 0 for absent objects), so that the score tells presence.
+
+In several processes each holds the whole model and takes a share of every batch's pictures; gradients are summed, and
+the first process reports and exports. Losses are divided by the counts of the whole batch, so that many follow one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,11 +25,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saliency_r1.inputs.pictures import to_rgb
+from saliency_r1.runtime import processes
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig
-from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view, to_rgb
+from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view
 from saliency_r1.segmenter.tokenizer import Tokenizer, pad
 
 DICE_SCALE, DICE_EPS = 1000.0, 1e-6  # both from the official loss
+LOGGED = ("loss", "bce", "iou", "score_error")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,24 @@ class Batch:
             owner=torch.arange(len(examples)).repeat_interleave(counts),
             targets=[example.targets for example in examples],
             features=torch.stack(features) if len(features) == len(examples) else None,
+        )
+
+    def share(self, index: int, count: int) -> Batch:
+        """Every `count`-th picture from `index` on with its expressions; `ValueError` when that is none."""
+        pictures = list(range(len(self.targets)))[index::count]
+        if not pictures:
+            raise ValueError(f"a batch of {len(self.targets)} pictures cannot be dealt out to {count} processes")
+        own = torch.cat([(self.owner == picture).nonzero().flatten() for picture in pictures])
+        counts = torch.tensor([len(self.targets[picture]) for picture in pictures])
+        return Batch(
+            sam=self.sam[pictures],
+            beit=self.beit[pictures],
+            inner=[self.inner[picture] for picture in pictures],
+            ids=self.ids[own],
+            padding=self.padding[own],
+            owner=torch.arange(len(pictures)).repeat_interleave(counts),
+            targets=[self.targets[picture] for picture in pictures],
+            features=None if self.features is None else self.features[pictures],
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -215,12 +238,29 @@ def forward(model: EvfSam, batch: Batch) -> dict[str, Tensor]:
     return {**out, "score": score, "present": present, "prompts": prompts, "features": features}
 
 
-def total_loss(out: dict[str, Tensor], recipe: Recipe) -> Tensor:
-    """The weighted sum, each term a mean over the masks; dice leaves out absent objects, where it has no slope."""
-    present = out["present"]
-    dice = out["dice"][present].sum() / present.sum().clamp(min=1)
-    score = F.mse_loss(out["score"], out["iou"])
-    return recipe.bce_weight * out["bce"].mean() + recipe.dice_weight * dice + recipe.iou_weight * score
+def mean_terms(out: dict[str, Tensor], masks: int, present: int) -> dict[str, Tensor]:
+    """Means over the masks of a batch, or what a share of them adds to these means.
+
+    Args:
+        out: of :func:`forward`.
+        masks: of the whole batch.
+        present: of these, those that are not empty; dice and iou are means over them.
+    """
+    seen = out["present"]
+    present = max(present, 1)
+    return {
+        "bce": out["bce"].sum() / masks,
+        "dice": out["dice"][seen].sum() / present,  # it has no slope where the target is empty
+        "score": F.mse_loss(out["score"], out["iou"], reduction="sum") / masks,
+        "iou": out["iou"][seen].sum() / present,
+        "score_error": (out["score"] - out["iou"]).abs().sum() / masks,
+    }
+
+
+def total_loss(terms: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    """The weighted sum of the terms of :func:`mean_terms`."""
+    weights = {"bce": recipe.bce_weight, "dice": recipe.dice_weight, "score": recipe.iou_weight}
+    return sum((weight * terms[name] for name, weight in weights.items()), torch.zeros_like(terms["bce"]))
 
 
 def freeze(model: EvfSam, recipe: Recipe) -> list[nn.Parameter]:
@@ -264,54 +304,69 @@ def train(
 
     Args:
         model: weights to start from.
-        batches: step number (from 0) to batch; a pure function, so that a resumed run sees the same data.
+        batches: step number (from 0) to the whole batch; a pure function, so that a resumed run sees the same data,
+            and every process the same batch.
         recipe: see :class:`Recipe`.
-        folder: for checkpoints; a run that finds one there continues behind it.
-        after_step: called with the number of finished steps, for evaluation and export.
-        log: takes one line every ``log_every`` steps.
-        helper: trained along and not kept; from the output of :func:`forward` and the batch to a loss to add.
+        folder: for checkpoints, the same for all processes; a run that finds one there continues behind it.
+        after_step: called in the first process with the number of finished steps, for evaluation and export.
+        log: takes one line every ``log_every`` steps, in the first process.
+        helper: trained along and not kept; from the output of :func:`forward` and the batch to a loss to add, a mean
+            over the expressions.
 
     Returns:
         The same model.
+
+    Raises:
+        ValueError: a batch has fewer pictures than there are processes.
     """
     accelerator = Accelerator(mixed_precision=recipe.mixed_precision, cpu=next(model.parameters()).device.type == "cpu")
     torch.manual_seed(recipe.seed)
     trained = freeze(model, recipe) + ([] if helper is None else list(helper.parameters()))
     groups = _parameter_groups(trained, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, recipe))
-    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-    helper = None if helper is None else accelerator.prepare(helper)
+    # Placed and kept track of, but not wrapped: what is called are methods of the model, and gradients are summed here.
+    for module in (model, *([] if helper is None else [helper])):
+        accelerator.prepare_model(module, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     first = _resume(accelerator, folder)
     sums: dict[str, float] = {}
     started = time.monotonic()
     for step in range(first, recipe.steps):
         model.train()
-        batch = batches(step).to(accelerator.device)
+        whole = batches(step)
+        masks, present = len(whole.owner), int(sum(target.any(dim=(1, 2)).sum() for target in whole.targets))
+        batch = whole.share(processes.index(), processes.count()).to(accelerator.device)
         with accelerator.autocast():
             out = forward(model, batch)
-        loss = total_loss(out, recipe)
+        terms = mean_terms(out, masks, present)
+        loss = total_loss(terms, recipe)
         if helper is not None:
-            loss = loss + helper(out, batch)
+            loss = loss + helper(out, batch) * (len(batch.owner) / masks)
         accelerator.backward(loss)
+        processes.add_up([parameter.grad for parameter in trained if parameter.grad is not None])
         accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate_factor(step, recipe)
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad()
-        present = out["present"]
-        seen = {"loss": loss, "bce": out["bce"].mean(), "iou": out["iou"][present].mean()}
-        seen["score_error"] = (out["score"] - out["iou"]).abs().mean()
-        for name, value in seen.items():
+        for name, value in {"loss": loss, **terms}.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.log_every
         done = step + 1
         if done % recipe.log_every == 0:
-            pace = (time.monotonic() - started) / (done - first)
-            log(f"step {done} " + " ".join(f"{k} {v:.4f}" for k, v in sums.items()) + f" s/step {pace:.3f}")
+            shares, pace = processes.gather([sums]), (time.monotonic() - started) / (done - first)
+            if processes.is_main():
+                seen = " ".join(f"{name} {sum(share[name] for share in shares):.4f}" for name in LOGGED)
+                log(f"step {done} {seen} s/step {pace:.3f}")
             sums = {}
         if done % recipe.checkpoint_every == 0 or done == recipe.steps:
-            _checkpoint(accelerator, folder, done)
-        after_step(done, accelerator.unwrap_model(model))
-    return accelerator.unwrap_model(model)
+            with processes.shared_folder(folder / "checkpoint") as aside:
+                accelerator.save_state(str(aside))
+                if processes.is_main():
+                    (aside / "progress.json").write_text(json.dumps({"steps": done}))
+        if processes.is_main():
+            after_step(done, model)
+        processes.wait()
+    return model
 
 
 def _parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
@@ -320,16 +375,6 @@ def _parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _checkpoint(accelerator: Accelerator, folder: Path, done: int) -> None:
-    """Write aside and rename, so that an interrupted run never leaves half a checkpoint."""
-    aside, place = folder / "checkpoint.new", folder / "checkpoint"
-    shutil.rmtree(aside, ignore_errors=True)
-    accelerator.save_state(str(aside))
-    (aside / "progress.json").write_text(json.dumps({"steps": done}))
-    shutil.rmtree(place, ignore_errors=True)
-    aside.rename(place)
 
 
 def _resume(accelerator: Accelerator, folder: Path) -> int:

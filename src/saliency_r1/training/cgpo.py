@@ -16,7 +16,7 @@ draws the very same responses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ from saliency_r1.training.optimiser import (
     state_of,
     train_without_dropout,
 )
+
+# From the rollouts of a whole update, in order, and the section `cgpo` to one value a rollout.
+Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], Tensor]
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,12 @@ def train(
     options: Cgpo,
     seed: int,
     runs: Path,
+    advantage: Advantage | None = None,
 ) -> Iterator[Update]:
     """Train the policy's adapter in place; yields every update, resumed ones included.
 
     The prompts are those of `rows`, samples with ground truth; only the ISR steps need `examples`, annotated ones.
+    `advantage` stands in for that of `options.algorithm` (`advantage_of`), as controls have it.
     """
     check(options, rows, len(examples))
     environment.check(rows)
@@ -100,7 +105,7 @@ def train(
     if options.isr.every:
         batches["cgpo.isr.batch_size"] = options.isr.batch_size
     sharding.shard(policy, batches)
-    trainer = Trainer(policy, environment, rows, examples, options, seed)
+    trainer = Trainer(policy, environment, rows, examples, options, seed, advantage or advantage_of)
     done: list[Update] = []
     if state := checkpoints.load(runs):
         restore(policy, trainer.optimiser, state)
@@ -145,6 +150,7 @@ class Trainer:
         examples: sft.Examples,
         options: Cgpo,
         seed: int,
+        advantage: Advantage,
     ) -> None:
         self.policy = policy
         self.environment = environment
@@ -152,7 +158,8 @@ class Trainer:
         self.examples = examples
         self.options = options
         self.seed = seed
-        self.optimiser = Optimiser(policy, options, options.updates)
+        self.advantage = advantage
+        self.optimiser = Optimiser(policy, options, options.updates, options.isr.moments == "own")
         self.reference = Snapshot(policy) if options.kl or options.drift_every else None
 
     def update(self, number: int) -> Update:
@@ -170,7 +177,7 @@ class Trainer:
         records = self._records(number, batch, first, anchors)
         table = sorted(processes.gather(records), key=lambda row: int(row["rollout_id"]))
         check_sampling(table)
-        advantage = _advantage(table, self.options)
+        advantage = self.advantage(table, self.options)
         for row, value in zip(table, advantage.tolist()):
             row["advantage"] = value
         forward = clock.lap()
@@ -274,7 +281,7 @@ class Trainer:
         self.policy.model.train()
         chosen = self.examples.pick(epoch_batch(len(self.examples), isr.batch_size, taken, self.seed + 1))
         value = sft.backward(self.policy, self.environment, chosen, self.options.micro_batch, isr.weight)
-        norm = self.optimiser.step()
+        norm = self.optimiser.step(regularising=True)
         return {"isr_loss": value, "isr_grad_norm": norm, "isr_cosine": self.optimiser.cosine}
 
 
@@ -283,7 +290,7 @@ def response_seed(seed: int, update: int, place: int) -> int:
     return int(np.random.SeedSequence((seed, update, place)).generate_state(1)[0])
 
 
-def _advantage(table: Sequence[dict[str, Any]], options: Cgpo) -> Tensor:
+def advantage_of(table: Sequence[dict[str, Any]], options: Cgpo) -> Tensor:
     """The line in which the algorithms differ: (n,) of a whole batch, in the order of its table."""
 
     def column(name: str) -> Tensor:

@@ -86,12 +86,15 @@ class Optimiser:
     `options.adam_epsilon` lies above them; it belongs far below those that mean something, which get smaller with the
     number of parameters. Raises `TrainingError` for weights in which a small step is lost to rounding.
 
+    `own_moments` gives the steps of `regularising` Adam moments of their own. Shared ones fill with the larger of two
+    kinds of gradients, and the smaller kind, divided by them, hardly moves anything.
+
     `options.average` is the weight of the past in a running average of the weights (0: none is kept). Small batches
     make the last weights a matter of chance, their average much less so; `settle` puts it in their place. `cosine` is
     that of the last gradient and the one before it, in [-1, 1], where that one was remembered.
     """
 
-    def __init__(self, policy: Policy, options: Optimisation, steps: int) -> None:
+    def __init__(self, policy: Policy, options: Optimisation, steps: int, own_moments: bool = False) -> None:
         self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         self.options = options
         self.steps = steps
@@ -104,9 +107,17 @@ class Optimiser:
         self._remembered: list[Tensor] = []
         self.done = 0  # steps of the schedule, which moves on even when a gradient is dropped
         self.average = [parameter.detach().clone() for parameter in self.parameters] if options.average else []
-        self.adamw = torch.optim.AdamW(
-            self.parameters, lr=options.lr, eps=options.adam_epsilon, weight_decay=options.weight_decay
-        )
+        # Tensor by tensor: all at once, as is usual on GPUs, a step needs room for one more copy of what is trained.
+        self.adamws = [
+            torch.optim.AdamW(
+                self.parameters,
+                lr=options.lr,
+                eps=options.adam_epsilon,
+                weight_decay=options.weight_decay,
+                foreach=False,
+            )
+            for _ in range(2 if own_moments else 1)
+        ]
 
     @property
     def lr(self) -> float:
@@ -115,7 +126,7 @@ class Optimiser:
         warm = min(1.0, (self.done + 1) / (warmup + 1))
         return self.options.lr * warm * (1.0 - 0.9 * max(0, self.done - warmup) / max(1, self.steps - warmup))
 
-    def step(self, remember: bool = False) -> float:
+    def step(self, remember: bool = False, regularising: bool = False) -> float:
         """Sum the gradients of all processes, clip, apply and clear them; returns their norm before clipping.
 
         A gradient that is not finite is dropped, and its norm tells. Every process must call this: one without a share
@@ -129,11 +140,12 @@ class Optimiser:
         self.cosine = _cosine(self._remembered, gradients) if self._remembered else None
         self._remembered = [gradient.clone() for gradient in gradients] if remember else []
         norm = float(sharding.full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)))
+        adamw = self.adamws[-1 if regularising else 0]
         if math.isfinite(norm):
-            for group in self.adamw.param_groups:
+            for group in adamw.param_groups:
                 group["lr"] = self.lr
-            self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+            adamw.step()
+        adamw.zero_grad(set_to_none=True)
         return norm
 
     def advance(self) -> None:
@@ -197,13 +209,14 @@ def state_of(policy: Policy, optimiser: Optimiser) -> dict[str, Any]:
         value = sharding.full_tensor(tensor)
         return value.cpu() if processes.is_main() else None
 
-    adamw = optimiser.adamw.state_dict()
+    def moments(adamw: torch.optim.AdamW) -> dict[str, Any]:
+        state = adamw.state_dict()
+        kept_state = {place: {key: kept(value) for key, value in own.items()} for place, own in state["state"].items()}
+        return {**state, "state": kept_state}
+
     return {
         "weights": {name: kept(p.detach()) for name, p in policy.model.named_parameters() if p.requires_grad},
-        "optimiser": {
-            **adamw,
-            "state": {place: {key: kept(value) for key, value in own.items()} for place, own in adamw["state"].items()},
-        },
+        "optimisers": [moments(adamw) for adamw in optimiser.adamws],
         "done": optimiser.done,
         "average": [kept(mean) for mean in optimiser.average],
     }
@@ -217,11 +230,12 @@ def restore(policy: Policy, optimiser: Optimiser, state: dict[str, Any]) -> None
         raise TrainingError("the checkpoint is of another adapter; delete its folder under runs/ to start anew")
     for name, parameter in own.items():
         parameter.copy_(sharding.shard_like(state["weights"][name], parameter))
-    moments = {
-        place: {key: sharding.shard_like(value, parameter) if value.ndim else value for key, value in own.items()}
-        for (place, own), parameter in zip(state["optimiser"]["state"].items(), optimiser.parameters)
-    }
-    optimiser.adamw.load_state_dict({**state["optimiser"], "state": moments})
+    for adamw, stored in zip(optimiser.adamws, state["optimisers"], strict=True):
+        moments = {
+            place: {key: sharding.shard_like(value, parameter) if value.ndim else value for key, value in own.items()}
+            for (place, own), parameter in zip(stored["state"].items(), optimiser.parameters)
+        }
+        adamw.load_state_dict({**stored, "state": moments})
     optimiser.done = state["done"]
     for mean, value in zip(optimiser.average, state["average"], strict=True):
         mean.copy_(sharding.shard_like(value, mean))

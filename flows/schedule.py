@@ -1,0 +1,161 @@
+"""A served schedule does not wait in silence: it waits for its server, names its next run and says what is wrong."""
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+LOOK = 5.0  # seconds between two looks at the server
+PATIENCE = timedelta(minutes=1)  # with a server that plans nothing, starts nothing or does not answer
+REPEAT = timedelta(hours=1)  # until a warning is said again
+NO_SERVER = """no Prefect server is named. Start one and say where it is:
+    prefect server start
+    export PREFECT_API_URL=http://127.0.0.1:4200/api"""
+NOTHING = """the server plans no run of {name}, though its schedule is active. Look at
+  - the server's log: errors of `schedule_deployments` name the cause. The server's environment must hold the versions
+    of requirements.lock (Prefect's scheduler fails with SQLAlchemy 2.1)
+  - the server's settings: PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED must not be false
+  - the schedule: a server plans 100 days ahead, a run that is farther off is planned later"""
+
+
+class Finding(NamedTuple):
+    """What is to be said of a schedule; trouble is said again and again, once it has lasted for `patience`."""
+
+    text: str
+    trouble: bool = False
+    patience: timedelta = timedelta(0)
+
+
+class Outlook(NamedTuple):
+    """What a server has in store for a deployment.
+
+    `resume` says how a paused one is resumed (None: it is not paused); `due` is the next run to come, `late` the first
+    one whose time is over and that has not started (both with their time zone, or None).
+    """
+
+    resume: str | None
+    due: datetime | None
+    late: datetime | None
+
+
+class Herald:
+    """Decides what is said when: news at once and once, trouble after its patience and then every hour."""
+
+    def __init__(self) -> None:
+        self.finding: Finding | None = None
+        self.since = self.said = datetime.min.replace(tzinfo=UTC)
+
+    def hear(self, finding: Finding, now: datetime) -> str | None:
+        """The line to print about a finding that holds now, if any."""
+        if finding != self.finding:
+            self.finding, self.since, self.said = finding, now, datetime.min.replace(tzinfo=UTC)
+        told = self.said >= self.since
+        if now - self.since < finding.patience or (told and not (finding.trouble and now - self.said >= REPEAT)):
+            return None
+        self.said = now
+        return f"WARNING: {finding.text}" if finding.trouble else finding.text
+
+
+def judge(name: str, outlook: Outlook, now: datetime) -> Finding:
+    """What a deployment's outlook means to the person who serves it."""
+    if outlook.resume:
+        return Finding(f"{name} is paused: no run will start. {outlook.resume}", trouble=True)
+    if outlook.due is None:
+        return Finding(NOTHING.format(name=name), trouble=True, patience=PATIENCE)
+    if outlook.late and now - outlook.late >= PATIENCE:
+        text = f"the run of {name} that was due {_clock(outlook.late)} has not started: it waits for the one that runs"
+        return Finding(f"{text} (`prefect flow-run ls --state Running`)", trouble=True)
+    return Finding(f"next run of {name}: {_clock(outlook.due)}")
+
+
+def look(client: SyncPrefectClient, deployment: UUID, name: str, now: datetime) -> Outlook:
+    """Ask the server about a deployment. Raises httpx.HTTPError or ObjectNotFound."""
+    planned = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        ),
+        sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+    )
+    times = [run.next_scheduled_start_time for run in planned if run.auto_scheduled and run.next_scheduled_start_time]
+    return Outlook(
+        _resume(client.read_deployment(deployment), name),
+        next((moment for moment in times if moment > now), None),
+        next((moment for moment in times if moment <= now), None),
+    )
+
+
+def is_active(name: str) -> bool:
+    """Whether the server has no paused schedule under this name, `flow/deployment`. Registering would resume one."""
+    with get_client(sync_client=True) as client:
+        try:
+            return all(schedule.active for schedule in client.read_deployment_by_name(name).schedules)
+        except ObjectNotFound:
+            return True
+
+
+def wait_for_server() -> None:
+    """Return when the server of PREFECT_API_URL answers; say that it is awaited. Exits where no server is named."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        sys.exit(NO_SERVER)
+    herald = Herald()
+    with get_client(sync_client=True) as client:
+        while error := client.api_healthcheck():
+            _say(herald, Finding(f"waiting for the Prefect server at {url}: {error}", trouble=True))
+            time.sleep(1)
+    if herald.finding:
+        _say(herald, Finding(f"the Prefect server at {url} is up"))
+
+
+def watch(deployment: UUID, name: str) -> None:
+    """Say for ever what the server has in store for a deployment: the next run, or what is wrong."""
+    herald = Herald()
+    with get_client(sync_client=True) as client:
+        while True:
+            now = datetime.now(UTC)
+            try:
+                finding = judge(name, look(client, deployment, name, now), now)
+            except ObjectNotFound:
+                finding = Finding(f"{name} is gone from the server: start this command again", trouble=True)
+            except httpx.HTTPError as error:
+                text = f"the Prefect server does not answer: {type(error).__name__}"
+                finding = Finding(text, trouble=True, patience=PATIENCE)
+            _say(herald, finding)
+            time.sleep(LOOK)
+
+
+def _say(herald: Herald, finding: Finding) -> None:
+    if line := herald.hear(finding, datetime.now(UTC)):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _resume(deployment: DeploymentResponse, name: str) -> str | None:
+    if deployment.paused:
+        return "Resume it on its page of the UI, or start this command again."
+    paused = [schedule.id for schedule in deployment.schedules if not schedule.active]
+    if not paused:
+        return None
+    return f"Resume it in the UI, or with: prefect deployment schedule resume {name} {paused[0]}"
+
+
+def _clock(moment: datetime) -> str:
+    """UTC, as the five fields are read, and the time of this machine where it is another."""
+    there, here = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC", moment.astimezone()
+    return there if not here.utcoffset() else f"{there} ({here:%H:%M %Z} here)"

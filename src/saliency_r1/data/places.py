@@ -1,0 +1,101 @@
+"""Where a data set lies on somebody's disk: under its own name or its archive's, in folders of this name or that.
+
+The field's data sets are passed on by hand. `ECSSD/Image`, `ecssd/images` and `ECSSD/Imgs` are the same folder, and
+`DUTS-TR` may lie inside of `DUTS` or beside it. What the catalogue says is looked for first; where it is not there, and
+one folder alone goes by another usual name, that one is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from saliency_r1.data.catalogue import Dataset, Split, SplitName
+from saliency_r1.data.errors import DataError
+from saliency_r1.data.importers import locate
+from saliency_r1.inputs.find import folders_in, walk
+
+_NAMES = {
+    "images": frozenset({"image", "images", "img", "imgs", "im", "jpegimages", "picture", "pictures", "rgb", "src"}),
+    "masks": frozenset(
+        {"mask", "masks", "gt", "gts", "groundtruth", "groundtruthmask", "label", "labels", "annotation", "annotations"}
+        | {"segmentation", "segmentations", "segmentationclass", "binarymask", "saliency"}
+    ),
+}
+_SPLITS: dict[str, frozenset[str]] = {
+    "train": frozenset({"train", "tr", "training", "trainset"}),
+    "val": frozenset({"val", "validation", "valid", "valset"}),
+    "test": frozenset({"test", "te", "testing", "testset"}),
+}
+
+
+def unpacked(dataset: Dataset, split: SplitName, mirror: Path) -> Path | None:
+    """The folder of a mirror that holds a split as it is: by the data set's name or by that of its archive."""
+    wanted = [dataset.name, *(Path(archive.path).stem for archive in dataset.splits[split].archives)]
+    folders = {path.name: path for path in folders_in(mirror)}
+    for name in wanted:
+        if name in folders:
+            return folders[name]
+    alike = {_plain(name) for name in wanted}
+    found = [path for name, path in folders.items() if _plain(name) in alike]
+    return found[0] if len(found) == 1 else None
+
+
+def settle(folder: Path, split: Split, name: SplitName) -> Split:
+    """The split with its folders as they are called in `folder`; what cannot be found is left as it was."""
+    names = {}
+    for key in ("images", "masks") if split.annotations is None else ("images",):
+        wanted = getattr(split, key)
+        if "*" in wanted or _there(folder, wanted):
+            continue
+        if found := _usual(folder, key, name):
+            names[key] = found.relative_to(folder).as_posix()
+    return split.model_copy(update=names) if names else split
+
+
+def _there(folder: Path, wanted: str) -> bool:
+    try:
+        locate(folder, wanted)
+    except DataError:
+        return False
+    return True
+
+
+def _usual(folder: Path, key: str, name: SplitName) -> Path | None:
+    """The one folder with a usual name for `key`, of the split's own if there are several."""
+    found = [path for path in _folders(folder) if _role(path.name) == key]
+    own = [path for path in found if _splits_of(path.relative_to(folder)) == {name}]
+    for candidates in (own, found):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """The folders below a folder, hidden ones left out."""
+    yield from sorted(path for path, is_folder in walk(folder) if is_folder)
+
+
+def _role(name: str) -> str | None:
+    """What a folder holds by its name: `DUTS-TR-Image` and `imgs` hold images, `GroundTruth` and `train_gt` masks."""
+    plain = _plain(name)
+    last = _words(name)[-1] if _words(name) else ""
+    for role, names in _NAMES.items():
+        if plain in names or last in names:
+            return role
+    return None
+
+
+def _splits_of(path: Path) -> set[str]:
+    """The splits that the parts of a path speak of."""
+    words = {word for part in path.parts for word in _words(part)}
+    return {split for split, names in _SPLITS.items() if words & names}
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", name.casefold()) if word]
+
+
+def _plain(name: str) -> str:
+    return "".join(_words(name))

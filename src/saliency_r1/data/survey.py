@@ -1,0 +1,159 @@
+"""What an import would find, without importing: what is there, what is missing and where to put it, what does not fit.
+
+    for finding in survey(params.download, Path.cwd()):
+        print(finding.what, finding.state, finding.text)
+
+Names, sizes and numbers are looked at, no picture is opened and nothing is fetched, so it takes seconds; the download
+stage does it first, and says all that is wrong at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from saliency_r1.data import models
+from saliency_r1.data.archives import expanded_size
+from saliency_r1.data.catalogue import Archive, Catalogue, Dataset, SplitName
+from saliency_r1.data.errors import DataError
+from saliency_r1.data.importers import LAYOUTS
+from saliency_r1.data.places import settle, unpacked
+from saliency_r1.params import Download
+
+State = Literal["there", "to fetch", "tight", "missing", "unfit"]
+GOOD: frozenset[State] = frozenset({"there", "to fetch", "tight"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known about a split or a base model. `needs` is what its import writes and fetches, in bytes."""
+
+    what: str
+    state: State
+    text: str
+    needs: int = 0
+
+
+def survey(settings: Download, root: Path, names: tuple[str, ...] = ()) -> list[Finding]:
+    """One finding a split (of `names`, or of all that `settings` names), base model, and one about the disk if it is
+    too small.
+
+    Raises `DataError` for a catalogue or a setting that cannot be read.
+    """
+    catalogue = Catalogue.load(root / settings.catalogue)
+    mirror = root / settings.mirror if settings.mirror else None
+    if mirror is not None and not mirror.is_dir():
+        raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
+    cache = root / "runs" / "download"
+    findings = [
+        _split(dataset, split, mirror, cache) for dataset, split in catalogue.select(names or settings.datasets)
+    ]
+    if not names:
+        findings += list(_bases(settings, catalogue, root))
+    needed = sum(finding.needs for finding in findings)
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        text = f"{_megabytes(needed)} to fetch and unpack all of it anew, {_megabytes(free)} are free"
+        findings.append(Finding("disk", "tight", f"{text}: make room, or import fewer data sets at a time"))
+    return findings
+
+
+def refuse(findings: list[Finding]) -> None:
+    """Raise one `DataError` with all that is missing or does not fit."""
+    bad = [finding for finding in findings if finding.state not in GOOD]
+    if bad:
+        lines = "\n".join(f"  {finding.what}: {finding.text}" for finding in bad)
+        raise DataError(
+            f"{len(bad)} of {len(findings)} things that download needs are not as they should be:\n{lines}\n"
+            "`saliency-r1 data check` says so again, without importing"
+        )
+
+
+def _split(dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path) -> Finding:
+    what = f"{dataset.name}/{name}"
+    split = dataset.splits[name]
+    if split.folder is not None:
+        folder = dataset.base / split.folder
+        if not folder.is_dir():
+            return Finding(what, "missing", f"there is no folder {folder}; correct `folder` in the catalogue")
+        return _in_folder(what, dataset, name, folder)
+    if mirror is not None and (found := unpacked(dataset, name, mirror)) is not None:
+        return _in_folder(what, dataset, name, found)
+    return _in_archives(what, dataset, name, mirror, cache)
+
+
+def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path) -> Finding:
+    split = settle(folder, dataset.splits[name], name)
+    try:
+        found = LAYOUTS[dataset.layout].find(folder, split)
+    except DataError as error:
+        return Finding(what, "unfit", f"{folder}: {error}")
+    count = len(found.items)
+    # What is named in a list is fewer than what lies there; the import counts that.
+    if split.count and split.names is None and count + len(found.problems) not in split.count:
+        expected = " or ".join(map(str, split.count))
+        return Finding(what, "unfit", f"{folder}: {count} pairs, the catalogue expects {expected}")
+    if not count:
+        return Finding(what, "unfit", f"{folder}: no pair of an image and a mask of the same name")
+    alone = f", {len(found.problems)} files without their other half" if found.problems else ""
+    size = sum(item.image.stat().st_size for item in found.items)
+    return Finding(what, "there", f"{folder}: {count} pairs{alone}", size)
+
+
+def _in_archives(what: str, dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path) -> Finding:
+    texts, needs = [], 0
+    state: State = "there"
+    for archive in dataset.splits[name].archives:
+        path = _local(archive, dataset.base, mirror, cache)
+        if path is not None:
+            size = path.stat().st_size
+            if archive.size not in (None, size):
+                return Finding(what, "unfit", f"{path}: {size:,} bytes, expected {archive.size:,}; another version?")
+            needs += expanded_size(path)
+            texts.append(str(path))
+        elif archive.locations:
+            state = "to fetch"
+            needs += 2 * (archive.size or 0)
+            size_text = f", {_megabytes(archive.size)}" if archive.size else ""
+            texts.append(f"{archive.locations[0]}{size_text}; licence: {dataset.licence}")
+        else:
+            place = (
+                f"{mirror}/{Path(archive.path).name}, or unpacked as {mirror}/{dataset.name}/"
+                if mirror
+                else (f"{dataset.base / archive.path}, or into a folder that download.mirror names")
+            )
+            homepage = f" ({dataset.homepage})" if dataset.homepage else ""
+            return Finding(what, "missing", f"no address is listed{homepage}; put the archive at {place}")
+    return Finding(what, state, "; ".join(texts), needs)
+
+
+def _local(archive: Archive, base: Path, mirror: Path | None, cache: Path) -> Path | None:
+    places = [base / archive.path]
+    if mirror is not None:
+        places += [mirror / archive.path, mirror / Path(archive.path).name]
+    return next((path for path in (*places, cache / archive.path) if path.is_file()), None)
+
+
+def _bases(settings: Download, catalogue: Catalogue, root: Path) -> Iterator[Finding]:
+    for key in ("policy", "segmenter"):
+        what = f"model {getattr(settings, key)}"
+        try:
+            source = models.resolve(getattr(settings, key), key, catalogue, root)
+        except DataError as error:
+            yield Finding(what, "missing", str(error))
+            continue
+        if source.folder is not None:
+            yield Finding(what, "there", str(source.folder))
+        elif models.cached(source):
+            yield Finding(what, "there", f"{source}, in the hub's cache")
+        elif fault := models.unreachable(source):
+            yield Finding(what, "missing", f"{source}: {fault}")
+        else:
+            yield Finding(what, "to fetch", f"{source}, from the Hugging Face hub")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

@@ -1,0 +1,385 @@
+"""COCO files: the one reader of ground truth (images with annotations) and of results (rows with scores).
+
+    truth = read_truth(Path("instances.json"))
+    for image in truth.images:
+        codes = [image.code(annotation) for annotation in image.annotations if not annotation.crowd]
+
+    found = read_results(Path("results.json"), {image.name: image.size for image in truth.images}, truth.names)
+
+What stands in the file is checked when it is read; an outline when its code is made. An id may be a number in one list
+and text in another. File names may come from Windows; they are names to be looked up, never paths to be opened.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import SUFFIXES, key, shown
+from saliency_r1.inputs.regions import MOST_PIXELS, Code, encode, listed
+from saliency_r1.inputs.text import read_json
+from saliency_r1.runtime.messages import printable
+
+Found = dict[str, list[tuple[Code, float]]]
+
+CROWDS = (
+    'are crowds ("iscrowd": 1), and crowds are not instances. Where they are meant as such (CVAT writes every brush '
+    'mask with it), write "iscrowd": 0 in the file'
+)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotation of an image. `number` is its place among them in the order of ids, from 1.
+
+    `category` is the name of its category, None where the file does not say it.
+    """
+
+    id: int | str
+    number: int
+    crowd: bool
+    category: str | None
+    segmentation: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One image of a ground truth.
+
+    `name` is its file's name without folders and extension, or with its folders where another file has the same;
+    `path` the file's name as it is written, with `/`. `annotations` stand in the order of pycocotools, which decides
+    between equal overlaps: by category, then as in the file.
+    """
+
+    id: int | str
+    name: str
+    path: str
+    height: int
+    width: int
+    annotations: tuple[Annotation, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
+    def instances(self) -> list[Annotation]:
+        """The annotations that are no crowds, in the order of their numbers."""
+        return sorted((a for a in self.annotations if not a.crowd), key=lambda annotation: annotation.number)
+
+    def code(self, annotation: Annotation) -> Code:
+        """The region of an annotation. Raises `InputError`."""
+        try:
+            return encode(annotation.segmentation, self.height, self.width)
+        except InputError as error:
+            raise InputError(f"annotation {annotation.id!r} of {self.path} {error}") from None
+
+
+@dataclass(frozen=True)
+class ImageNames:
+    """What results may call an image: the id of the ground truth, or its name, with or without folders and extension.
+
+    Folders of maps have no ids: `ImageNames.of(names)`.
+    """
+
+    ids: Mapping[str, str] = field(default_factory=dict)
+    numbers: bool = False  # ids are numbers in the file
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, names: Iterable[str], paths: Mapping[str, str] | None = None) -> ImageNames:
+        """Images without ids; `paths` are further ways of writing a name, by name."""
+        names = list(names)
+        written: dict[str, set[str]] = defaultdict(set)
+        for name in names:
+            for text in (name, *_spellings((paths or {}).get(name, name))):
+                written[key(text)].add(name)
+        unique = {text: next(iter(found)) for text, found in written.items() if len(found) == 1}
+        return cls(aliases=unique | {name: name for name in names})
+
+    def named(self, text: str) -> str | None:
+        """The image that is called this."""
+        return self.aliases.get(text) or next(
+            (self.aliases[key(other)] for other in (text, *_spellings(text)) if key(other) in self.aliases), None
+        )
+
+    def resolve(self, written: Sequence[int | str]) -> list[str | None]:
+        """The images that the rows of a result file mean.
+
+        Where a row may mean the id of one image and the name of another, what fits more rows decides; if both fit
+        them all, numbers are ids and texts are names. Raises `InputError` where the ids are texts as well.
+        """
+        by_id = [self.ids.get(str(one)) for one in written]
+        by_name = [self.named(str(one)) for one in written]
+        names_first = by_name.count(None) < by_id.count(None)
+        if by_name.count(None) == by_id.count(None):
+            unclear = [one for one, a, b in zip(written, by_id, by_name) if a and b and a != b]
+            names_first = any(isinstance(one, str) for one in unclear)
+            if names_first and not self.numbers:
+                raise InputError(
+                    f"image_id {unclear[0]!r} may be the id of one image and the name of another: write names with "
+                    "their extension"
+                )
+        return [(b or a) if names_first else (a or b) for a, b in zip(by_id, by_name)]
+
+
+@dataclass(frozen=True)
+class CocoTruth:
+    """A ground truth in the order of the images' ids. `problems` are images that cannot be used: name and reason.
+
+    `categories` are the names of the categories; `crowds` counts the annotations that are crowds.
+    """
+
+    images: tuple[CocoImage, ...]
+    problems: tuple[tuple[str, str], ...]
+    categories: tuple[str, ...]
+    names: ImageNames
+    crowds: int
+
+
+def read_truth(path: Path) -> CocoTruth:
+    """Read COCO instances: `images` with id, file_name, height, width; `annotations` with id, image_id, segmentation.
+
+    Annotations with `"salient": false` are left out, though they keep their number. Raises `InputError`, naming what is
+    wrong with which entries, for anything that makes the file as a whole ambiguous: entries that are no objects, ids or
+    file names that stand twice, annotations of no image, nothing but crowds.
+    """
+    content = read_json(path, nan=True)
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise InputError(f"{shown(path)} is no COCO ground truth: it needs images and annotations")
+    entries = _Entries(shown(path), content)
+    images = entries.by_id("images")
+    annotations = entries.by_id("annotations")
+    categories = {one: printable(str(entry.get("name"))) for one, entry in entries.by_id("categories").items()}
+    names = _names(entries, images)
+    of_image = _by_image(entries, images, annotations, categories)
+    if not images:
+        entries.faults.append("it lists no image")
+    entries.finish()
+    every = [annotation for found in of_image.values() for annotation in found]
+    crowds = sum(annotation.crowd for annotation in every)
+    if every and crowds == len(every):
+        raise InputError(f"{shown(path)}: all {crowds} annotations {CROWDS}")
+    usable, problems = [], []
+    for one, entry in sorted(images.items(), key=lambda item: _order(item[1]["id"])):
+        height, width = (_whole(entry.get(side)) for side in ("height", "width"))
+        if height is None or width is None or height * width > MOST_PIXELS:
+            said = f"height {reprlib.repr(entry.get('height'))} and width {reprlib.repr(entry.get('width'))}"
+            problems.append((names[one][0], f"{path.name} gives the image {said}, expected its pixels"))
+        else:
+            usable.append(CocoImage(entry["id"], *names[one], height, width, tuple(of_image[one])))
+    known = ImageNames.of((name for name, _ in names.values()), dict(names.values()))
+    numbers = all(isinstance(entry["id"], int) for entry in images.values())
+    known = ImageNames({one: name for one, (name, _) in names.items()}, numbers, known.aliases)
+    return CocoTruth(tuple(usable), tuple(problems), tuple(categories.values()), known, crowds)
+
+
+def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageNames) -> Found:
+    """Read COCO results, a list of rows with image_id, segmentation and score: codes with scores by image name.
+
+    `sizes` are height and width of the images of the ground truth. Every image of `sizes` has an entry, if only an
+    empty list; an image that is not among them has one too, empty, so that it can be named. Categories say nothing here
+    but the order of equal scores, as in pycocotools. Raises `InputError` for the rows that cannot be used.
+    """
+    content = read_json(path, nan=True)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        raise InputError(f"{shown(path)} is a COCO data set, expected results: save its list of annotations alone")
+    if not isinstance(content, list):
+        raise InputError(f"{shown(path)} holds no COCO results, expected a list of rows")
+    faults = [f"row {place} {fault}" for place, row in enumerate(content, 1) if (fault := _row_fault(row))]
+    found: Found = {name: [] for name in sizes}
+    if not faults:
+        try:
+            images = names.resolve([one for row in content if (one := _id(row["image_id"])) is not None])
+        except InputError as error:
+            raise InputError(f"{shown(path)}: {error}") from None
+        order = sorted(range(len(content)), key=lambda place: _category(content[place]))
+        for place in order:
+            row, image = content[place], images[place]
+            if image is None or image not in sizes:
+                found.setdefault(image or printable(str(row["image_id"])), [])
+                continue
+            try:
+                found[image].append((encode(row["segmentation"], *sizes[image]), float(row["score"])))
+            except InputError as error:
+                faults.append(f"row {place + 1} ({image}) {error}")
+    if faults:
+        raise InputError(f"{shown(path)}: {len(faults)} results cannot be used\n{listed(faults)}")
+    return found
+
+
+def _row_fault(row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return f"is {reprlib.repr(row)}, expected an object"
+    if _id(row.get("image_id")) is None:
+        return "has no image_id, expected the image's name or its id in the ground truth"
+    score = row.get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not _finite(score):
+        said = f"the score {reprlib.repr(score)}" if "score" in row else "no score"
+        return f"has {said}, expected a finite number; without scores give each the same"
+    if row.get("segmentation") is None:
+        return "has no segmentation; boxes are not scored here"
+    return None
+
+
+@dataclass
+class _Entries:
+    """The lists of a ground truth, and what is found to be wrong with them."""
+
+    name: str
+    content: dict[str, Any]
+    faults: list[str] = field(default_factory=list)
+
+    def by_id(self, what: str) -> dict[str, dict[str, Any]]:
+        """The entries of a list by their id as text; in the entries an id becomes a whole number or text."""
+        entries = self.content.get(what) or []
+        if not isinstance(entries, list):
+            raise InputError(f"{self.name}: {what} is {reprlib.repr(entries)}, expected a list of objects")
+        found: dict[str, dict[str, Any]] = {}
+        twice: Counter[str] = Counter()
+        bad = []
+        for place, entry in enumerate(entries, 1):
+            one = _id(entry.get("id")) if isinstance(entry, dict) else None
+            if one is None:
+                bad.append(str(place))
+            elif str(one) in found:
+                twice[str(one)] += 1
+            else:
+                found[str(one)] = entry | {"id": one}
+        self.say(f"entries of {what} are no objects with an id: number", bad)
+        remedy = "number them anew" if what == "annotations" else "name one thing each"
+        self.say(f"ids of {what} stand there more than once ({remedy}):", list(twice))
+        return found
+
+    def say(self, what: str, which: Sequence[str]) -> None:
+        """Note a fault of some entries, if there are any."""
+        if which:
+            more = f" and {len(which) - 10} more" if len(which) > 10 else ""
+            self.faults.append(f"{len(which)} {what} {', '.join(map(printable, which[:10]))}{more}")
+
+    def finish(self) -> None:
+        """Raise what was noted."""
+        if self.faults:
+            raise InputError(f"{self.name} cannot be used as ground truth\n{listed(self.faults)}")
+
+
+def _names(entries: _Entries, images: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Name and path of every image by its id."""
+    paths = {one: _path(entry.get("file_name")) for one, entry in images.items()}
+    entries.say("images have no usable file_name: id", [one for one, path in paths.items() if not path])
+    long = Counter(key(_stem(path)) for path in paths.values() if path)
+    twice = [path for path in paths.values() if long[key(_stem(path))] > 1]
+    entries.say("images have the file_name of another, extension aside:", sorted(twice))
+    base = {one: _stem(PurePosixPath(path).name) for one, path in paths.items()}
+    short = Counter(map(key, base.values()))
+    return {one: (base[one] if short[key(base[one])] == 1 else _stem(path), path) for one, path in paths.items()}
+
+
+def _by_image(
+    entries: _Entries,
+    images: Mapping[str, Any],
+    annotations: Mapping[str, dict[str, Any]],
+    categories: Mapping[str, str],
+) -> dict[str, list[Annotation]]:
+    """The annotations of every image, those of one category in the file's order."""
+    orphans, crowds, salient = [], [], []
+    of_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one, entry in annotations.items():
+        known = _id(entry.get("image_id"))
+        image = str(known)
+        if known is None or image not in images:
+            orphans.append(one)
+        elif entry.get("iscrowd") not in (None, 0, 1):
+            crowds.append(one)
+        elif not isinstance(entry.get("salient", True), bool):
+            salient.append(one)
+        else:
+            of_image[image].append(entry)
+    entries.say("annotations belong to an image_id that is not listed: id", orphans)
+    entries.say("annotations have an iscrowd other than 0 and 1: id", crowds)
+    entries.say("annotations have a salient other than true and false: id", salient)
+    found: dict[str, list[Annotation]] = defaultdict(list)
+    for image, mine in of_image.items():
+        numbers = {id(entry): place for place, entry in enumerate(sorted(mine, key=lambda e: _number(e["id"])), 1)}
+        found[image] = [
+            Annotation(
+                entry["id"],
+                numbers[id(entry)],
+                bool(entry.get("iscrowd")),
+                categories.get(str(_id(entry.get("category_id")))),
+                entry.get("segmentation"),
+            )
+            for entry in sorted(mine, key=_category)
+            if entry.get("salient", True)
+        ]
+    return found
+
+
+def _id(value: Any) -> int | str | None:
+    """An id as it is compared: a whole number or a text; none for anything else."""
+    if isinstance(value, bool) or value is None or value == "":
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int | str) else None
+
+
+def _category(entry: Mapping[str, Any]) -> tuple[bool, int | str]:
+    return _order(_id(entry.get("category_id")) or 0)
+
+
+def _order(value: int | str) -> tuple[bool, int | str]:
+    """Numbers before texts, each in their order: that of pycocotools, which decides between equal scores."""
+    return isinstance(value, str), value
+
+
+def _number(value: int | str) -> tuple[bool, int | str]:
+    """The same, with texts of digits counted as numbers."""
+    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+    return _order(int(value) if digits else value)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number above 0, none for anything else."""
+    number = _id(value)
+    return number if isinstance(number, int) and number > 0 else None
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _path(file_name: Any) -> str:
+    """A file name as a path below some folder: `/` for a backslash, no drive, no way up; empty if nothing is left."""
+    if not isinstance(file_name, str) or any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in file_name
+    ):
+        return ""
+    parts = file_name.replace("\\", "/").split("/")
+    if len(parts[0]) == 2 and parts[0][1] == ":":
+        parts = parts[1:]
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
+
+
+def _stem(path: str) -> str:
+    suffix = PurePosixPath(path).suffix
+    return path[: -len(suffix)] if suffix.lower() in SUFFIXES else path
+
+
+def _spellings(path: str) -> list[str]:
+    """Ways in which a file is named: with and without folders and extension, with percent signs resolved."""
+    path = _path(path)
+    whole = dict.fromkeys((path, unquote(path)))
+    return [spelling for text in whole for spelling in (_stem(text), _stem(PurePosixPath(text).name))]

@@ -1,0 +1,175 @@
+"""What an import would find, without importing; and folders as people have them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from saliency_r1.cli.app import app
+from saliency_r1.data import models
+from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.errors import DataError
+from saliency_r1.data.places import unpacked
+from saliency_r1.data.survey import survey
+
+from .toys import Project, mask, pairs, picture
+
+SHIPPED = Path(__file__).parents[2] / "embedded/catalogue.yaml"
+
+
+def states(project: Project, *names: str, mirror: Path | None = None) -> dict[str, str]:
+    project.write()
+    return {finding.what: finding.state for finding in survey(settings(project, mirror), project.root, names)}
+
+
+def settings(project: Project, mirror: Path | None):
+    from types import SimpleNamespace
+
+    return SimpleNamespace(
+        catalogue="data/catalogue.yaml", datasets=tuple(project.datasets), policy="models/policy",
+        segmenter="models/segmenter", mirror=None if mirror is None else str(mirror), allow_missing=(),
+    )  # fmt: skip
+
+
+def put(folder: Path, images: str, masks: str, count: int = 3) -> None:
+    """Pairs in folders of the given names."""
+    for number in range(count):
+        for name, made, ending in ((images, picture(number), "jpg"), (masks, mask(), "png")):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            made.save(folder / name / f"{number:03d}.{ending}")
+
+
+def test_everything_is_said_at_once_before_any_import(project: Project, tmp_path: Path) -> None:
+    project.add("good", pairs(tmp_path / "good"))
+    project.datasets["lost"] = {"homepage": "http://nowhere", "splits": {"test": {"archive": "lost.zip"}}}
+    project.datasets["moved"] = {"splits": {"test": {"folder": "no/such"}}}
+    project.datasets["few"] = {"splits": {"test": {"folder": str(pairs(tmp_path / "few", 3)), "count": 1000}}}
+    project.datasets["web"] = {"splits": {"test": {"archive": "w.zip", "locations": ["https://127.0.0.1:9/w.zip"]}}}
+    said = states(project)
+    assert said == {
+        "good/test": "there", "lost/test": "missing", "moved/test": "missing", "few/test": "unfit",
+        "web/test": "to fetch", "model models/policy": "there", "model models/segmenter": "there",
+    }  # fmt: skip
+    with pytest.raises(DataError) as refused:
+        project.run()
+    for words in ("3 of 7 things", "lost/test: no address is listed (http://nowhere)", "put the archive at",
+                  "moved/test: there is no folder", "few/test", "3 pairs, the catalogue expects 1000"):  # fmt: skip
+        assert words in str(refused.value)
+    assert not project.out.exists()
+
+
+def test_what_is_good_is_kept_when_another_set_is_not(project: Project, tmp_path: Path, capsys) -> None:
+    project.add("a", pairs(tmp_path / "a"))
+    project.add("b", broken := pairs(tmp_path / "b"))
+    project.add("c", pairs(tmp_path / "c", 4))
+    first = next((broken / "images").iterdir())
+    first.write_bytes(b"no picture")
+    project.add("b", broken)
+    project.add("d", broken)
+    with pytest.raises(DataError, match=r"(?s)b/test: 1 images.*d/test: 1 images.*is kept.*a/test, c/test"):
+        project.run()
+    assert not project.out.exists()
+    project.add("b", pairs(tmp_path / "b2"))
+    project.add("d", pairs(tmp_path / "d2"))
+    capsys.readouterr()
+    project.run()
+    said = capsys.readouterr().out
+    assert "a/test: 4 images, unchanged" in said
+    assert "c/test: 4 images, unchanged" in said
+    assert not (project.root / "runs/download/kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "where", "images", "masks", "count"),
+    [
+        ("ECSSD", "test", "ECSSD", "Image", "Mask", 1000),
+        ("ECSSD", "test", "ecssd", "images", "GT", 1000),
+        ("PASCAL-S", "test", "PASCAL-S", "Imgs", "GT", 850),
+        ("PASCAL-S", "test", "pascals", "Imgs", "GT", 850),
+        ("DUTS", "train", "DUTS", "train/image", "train/mask", 10553),
+        ("DUTS", "test", "DUTS", "test/image", "test/mask", 5019),
+        ("DUTS", "train", "DUTS-TR", "DUTS-TR-Image", "DUTS-TR-Mask", 10553),
+        ("DUTS", "test", "DUTS", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask", 5019),
+        ("HKU-IS", "test", "HKU-IS", "img", "ground_truth", 4447),
+        ("DUT-OMRON", "test", "DUT_OMRON", "DUT-OMRON-image", "pixelwiseGT-new-PNG/gt", 5168),
+        ("CoSal2015", "test", "CoSal2015", "Image/apple", "GroundTruth/apple", 2015),
+        ("CoSOD3k", "test", "cosod3k", "Image/apple", "GroundTruth/apple", 3316),
+        ("DUTS-class", "train", "DUTS_class", "img/apple", "gt/apple", None),
+    ],
+)
+def test_the_benchmarks_lie_in_folders_of_many_names(
+    tmp_path: Path, dataset: str, split: str, where: str, images: str, masks: str, count: int | None
+) -> None:
+    from saliency_r1.data.importers import LAYOUTS
+    from saliency_r1.data.places import settle
+
+    entry = Catalogue.load(SHIPPED).datasets[dataset]
+    put(tmp_path / where, images, masks)
+    if dataset == "DUTS" and "/" in images:  # the other split lies beside it
+        other = {"train": "test", "test": "train"}[split]
+        swap = {"train": "test", "test": "train", "DUTS-TE": "DUTS-TR"}
+        put(tmp_path / where, *(swap.get(name.split("/")[0], other) + "/" + name.split("/")[1].replace("TE", "TR")
+                                for name in (images, masks)), count=2)  # fmt: skip
+    folder = unpacked(entry, split, tmp_path)  # type: ignore[arg-type]
+    assert folder == tmp_path / where
+    settled = settle(folder, entry.splits[split], split)  # type: ignore[arg-type, index]
+    found = LAYOUTS[entry.layout].find(folder, settled)
+    assert len(found.items) == 3
+    assert not found.problems
+
+
+def test_two_folders_that_could_be_meant_are_not_guessed_between(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    put(folder / "a", "img", "gt")
+    put(folder / "b", "img", "gt")
+    project.datasets["x"] = {"splits": {"test": {"folder": str(folder)}}}
+    assert states(project)["x/test"] == "unfit"
+
+
+def test_the_command(project: Project, tmp_path: Path, monkeypatch) -> None:
+    project.add("good", pairs(tmp_path / "good"))
+    project.datasets["lost"] = {"splits": {"test": {"archive": "lost.zip"}}}
+    project.write()
+    text = (SHIPPED.parents[1] / "params.yaml").read_text()
+    start = text.index("  datasets:")
+    text = text[:start] + "  datasets: [good, lost]\n" + text[text.index("  policy: policy") :]
+    text = text.replace("  policy: policy", "  policy: models/policy").replace(
+        "  segmenter: segmenter", "  segmenter: models/segmenter"
+    )
+    (project.root / "params.yaml").write_text(text)
+    monkeypatch.chdir(project.root)
+    done = CliRunner().invoke(app, ["data", "check", "good"])
+    assert done.exit_code == 0, done.output
+    assert "good/test  there" in done.output
+    done = CliRunner().invoke(app, ["data", "check"])
+    assert done.exit_code == 1
+    assert "lost/test" in done.output
+    done = CliRunner().invoke(app, ["data", "check", "nobody"])
+    assert done.exit_code == 1
+    assert "no data set 'nobody'" in done.output
+    assert not (project.root / "runs").exists(), "nothing is written"
+
+
+def test_a_model_of_the_hub_that_cannot_be_had_is_said(project: Project, monkeypatch) -> None:
+    monkeypatch.setattr(models, "cached", lambda source: False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    project.write()
+    wanted = settings(project, None)
+    wanted.policy = "owner/model"
+    monkeypatch.setattr(models, "unreachable", lambda source: "not to be had from the Hugging Face hub (no network)")
+    found = {finding.what: finding for finding in survey(wanted, project.root)}
+    assert found["model owner/model"].state == "missing"
+
+
+def test_json_of_a_set_in_place_is_looked_at(project: Project, tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "set")
+    shutil.rmtree(folder / "masks")
+    (folder / "train.json").write_text(json.dumps({"images": []}))
+    project.datasets["c"] = {
+        "task": "sis",
+        "layout": "coco",
+        "splits": {"test": {"folder": str(folder), "annotations": "train.json"}},
+    }
+    assert states(project)["c/test"] == "unfit"
