@@ -161,7 +161,7 @@ def test_distractors_are_described_where_nothing_stands_out():
         "sod", [[thing(1, salient=False), thing(2, "right", tone="faint", salient=False)]], variety=0
     ):
         assert said.expressions == ()
-        assert "red circle at the left" in said.reasoning
+        assert "red car at the left" in said.reasoning
         assert said.reasoning.split(". ")[-1].startswith("Nothing ")
 
 
