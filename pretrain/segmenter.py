@@ -67,9 +67,9 @@ FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_s
 IMAGES_A_STEP = 10
 WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES = 1500, 1.5e-3, 16
 SHARES = 2  # labels of a patch in each direction
-POOL = 1500
+POOL = 3000
 FOLLOW = Recipe(
-    steps=500,
+    steps=1200,
     learning_rate=9e-4,
     schedule="constant",
     weight_decay=0.02,
@@ -78,8 +78,8 @@ FOLLOW = Recipe(
     iou_weight=1.0,
     checkpoint_every=250,
 )
-TOGETHER = replace(FOLLOW, steps=500, learning_rate=8e-4, train_image_encoder=True)
-SHARPEN = replace(TOGETHER, steps=500, learning_rate=7e-4, schedule="cosine", warmup=0.05)
+TOGETHER = replace(FOLLOW, steps=1200, learning_rate=8e-4, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, steps=1500, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -340,7 +340,7 @@ def main() -> None:
     tokenizer = Tokenizer(pieces, CONFIG.beit3.max_text_tokens)
     model = initialise(EvfSam(CONFIG))
     warm_up(world, model, options.work)
-    best = 0.4
+    best = 0.6
 
     def after_step(step: int, model: EvfSam) -> None:
         nonlocal best
