@@ -24,6 +24,7 @@ PLUMBING = {
         "runtime/files",
         "runtime/messages",
         "runtime/parent",
+        "runtime/proxies",
         "runtime/processes",
         "training/live",
     )

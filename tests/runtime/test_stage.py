@@ -186,7 +186,8 @@ def test_ctrl_c_is_one_line_however_many_processes_there_are(launch: list[str], 
 
 
 def test_ctrl_c_while_a_stage_is_loaded_is_one_line_too() -> None:
-    code = "import sys; sys.argv = ['stages/sft.py']; sys.path.insert(0, 'stages'); import own_tree; raise KeyboardInterrupt"
+    code = "import sys; sys.argv = ['stages/sft.py']; sys.path.insert(0, 'stages'); import own_tree\n"
+    code += "raise KeyboardInterrupt"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.stderr == "sft interrupted\n"
     assert ended.returncode == -signal.SIGINT, "as Python ends on it, which a shell calls 130"
