@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from saliency_r1.names import TASKS
 from saliency_r1.params import Cgpo, Params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.report.calibration import expected_calibration_error, last_rollouts, reliability
@@ -233,9 +234,9 @@ def over_seeds(runs: Table) -> Table:
         gains = np.array([run["gain"] for run in own])
         spread = student.ppf(0.975, len(own) - 1) * gains.std(ddof=1) / len(own) ** 0.5 if len(own) > 2 else np.nan
         means = {key: np.mean([run[key] for run in own]) for key in MEANS}
-        tasks = {
+        tasks: dict[str, Any] = {
             task: np.mean([entry["gain"] for run in own for entry in run["tasks"] if entry["task"] == task])
-            for task in ("sod", "sis", "cosod")
+            for task in TASKS
         }
         above = sum(run["low"] > 0 for run in own)
         own_row = {"arm": arm, "seeds": len(own), "gain": gains.mean(), "spread": spread, "above": above}
@@ -251,7 +252,7 @@ def markdown(rows: Table) -> str:
     for row in rows:
         spread = f"± {row['spread']:.4f}" if row["seeds"] > 2 else ""
         cells = (row["arm"], row["seeds"], f"{row['gain']:+.4f}", spread, row["above"],
-                 *(f"{row[task]:+.3f}" for task in ("sod", "sis", "cosod")), f"{100 * row['parse_failures']:.1f} %",
+                 *(f"{row[task]:+.3f}" for task in TASKS), f"{100 * row['parse_failures']:.1f} %",
                  *(f"{row[key]:.3f}" for key in ("sampled_reward", "confidence", "calibration_error", "entropy")),
                  f"{row['tokens']:,.0f}", f"{row['seconds']:.0f}")  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")

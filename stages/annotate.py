@@ -5,9 +5,12 @@ the IoU as `consistency`, rewrites what does not find its mask again and sets as
 
     python stages/annotate.py
 
+Annotations are kept part by part in runs/annotate/, so that a killed run goes on.
+
 Reads artifacts/download/ and the section `annotate` of params.yaml; writes artifacts/annotate/.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import own_tree  # noqa: F401
@@ -16,7 +19,9 @@ import polars as pl
 from saliency_r1 import annotation, segmenter
 from saliency_r1.data.table import subset
 from saliency_r1.params import Params
-from saliency_r1.runtime.files import atomic_folder
+from saliency_r1.runtime.files import atomic_folder, write_json
+from saliency_r1.runtime.keys import run_key
+from saliency_r1.runtime.parts import Parts, keep_only
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
 
@@ -28,22 +33,32 @@ def main(params: Params) -> None:
     device, dtype = prepare_torch(params.runtime, params.seed)
     options = params.annotate
     samples = subset(pl.read_parquet(DOWNLOAD / "table.parquet"), options.splits, options.limit)
-    annotations = annotation.annotate(
-        samples.to_dicts(),
-        DOWNLOAD,
-        annotation.load(options, Path("runs/annotate/answers"), device, dtype),
-        segmenter.load(DOWNLOAD / "models/segmenter", device, dtype, **params.segmenter.model_dump()),
-        options.threshold,
-        options.attempts,
-        params.seed,
-        params.segmenter.batch_images,
-    )
-    table = annotation.tabulate(samples, progress(annotations, len(samples), "annotate"))
+    rows = samples.to_dicts()
+    parts = Parts(runs(params), len(rows), params.segmenter.batch_images)
+    if missing := parts.missing():
+        annotator = annotation.load(options, Path("runs/annotate/answers"), device, dtype)
+        judge = segmenter.load(DOWNLOAD / "models/segmenter", device, dtype, **params.segmenter.model_dump())
+        for number in progress(missing, label=f"annotate, {parts.size} samples each"):
+            own = parts.of(rows, number)
+            made = annotation.annotate(
+                own, DOWNLOAD, annotator, judge, options.threshold, options.attempts, params.seed, len(own)
+            )
+            with parts.writing(number) as folder:
+                write_json(folder / "annotations.json", [asdict(one) for one in made])
+    table = annotation.tabulate(samples, annotation.read_parts([parts.path(number) for number in parts.numbers]))
     with atomic_folder("artifacts/annotate") as folder:
         table.write_parquet(folder / "table.parquet")
         write_versions(folder)
+    keep_only([parts.folder, Path("runs/annotate/answers")])
     kept, consistency = table.select(pl.sum("kept"), pl.mean("consistency")).row(0)
     print(f"{kept} of {len(table)} annotations kept, {len(table) - kept} set aside; mean consistency {consistency:.3f}")
+
+
+def runs(params: Params) -> Path:
+    """Where annotations are kept: under a hash of what decides them."""
+    settings = params.result_settings("seed", "runtime", "segmenter", "annotate")
+    inputs = [DOWNLOAD / "report.json", DOWNLOAD / "table.parquet", DOWNLOAD / "models/segmenter"]
+    return Path("runs/annotate") / run_key(settings | {"batch": params.segmenter.batch_images}, inputs)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from saliency_r1.policy import Policy
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
+from saliency_r1.runtime.keys import run_key
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import cgpo, checkpoints, live, sft
@@ -38,8 +39,7 @@ def main(params: Params) -> None:
     )
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     settings = params.result_settings("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")
-    inputs = [DOWNLOAD / "table.parquet", ANNOTATE / "table.parquet", DOWNLOAD / "models", ADAPTER]
-    runs = Path("runs/cgpo") / checkpoints.run_key(settings, inputs)
+    runs = Path("runs/cgpo") / run_key(settings, [*checkpoints.inputs(DOWNLOAD, ANNOTATE), ADAPTER])
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
     followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve | update.costs)
     updates = list(progress(followed, params.cgpo.updates, "cgpo"))

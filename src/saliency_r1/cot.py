@@ -2,8 +2,9 @@
 
     <think>reasoning</think><answer><rg>the red circle at the left</rg></answer>
 
-Regions (`rg`) answer SOD and CoSOD, instances (`ins`) answer SIS. Source: arXiv 2511.00396 for the tags; the grammar
-around them is this project's.
+Regions (`rg`) answer SOD and CoSOD, instances (`ins`) answer SIS. Where nothing stands out the answer of SOD and SIS is
+empty, `<answer></answer>`; an image of a CoSOD group without the shared object has an empty tag, `<rg></rg>`. Source:
+arXiv 2511.00396 for the tags; the grammar around them is this project's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 KINDS = {"sod": "rg", "sis": "ins", "cosod": "rg"}
-_RESPONSE = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
+_OPENING, _CLOSING = "<think>", "</answer>"
+_TURN = re.compile(r"</think>\s*<answer>")
 _EXPRESSION = re.compile(r"\s*<(?P<kind>rg|ins)>(?P<text>[^<>]*)</(?P=kind)>\s*")
 _STRUCTURE = re.compile(r"</?(think|answer)>")
 
@@ -29,7 +31,10 @@ class Expression:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a response says. `expressions` is empty when there are `errors`; such a response scores 0."""
+    """What a response says: one expression each for what it names, none where it says that nothing stands out.
+
+    `expressions` is empty as well when there are `errors`; such a response scores 0.
+    """
 
     reasoning: str
     expressions: tuple[Expression, ...]
@@ -42,7 +47,10 @@ class Parsed:
 
 
 def render(reasoning: str, expressions: Sequence[Expression]) -> str:
-    """The response that says `expressions` after `reasoning`; the inverse of `parse` for well-formed content."""
+    """The response that says `expressions` after `reasoning`; the inverse of `parse` for well-formed content.
+
+    An expression without text is an empty tag, the place of a CoSOD image in which the shared object is not.
+    """
     answer = "".join(f"<{item.kind}>{item.text}</{item.kind}>" for item in expressions)
     return f"<think>{reasoning}</think><answer>{answer}</answer>"
 
@@ -50,12 +58,13 @@ def render(reasoning: str, expressions: Sequence[Expression]) -> str:
 def parse(text: str, task: str, images: int = 1) -> Parsed:
     """Read a response to a prompt of `task` with `images` images. Total: it never raises, it lists the errors.
 
-    SOD and SIS want one expression or more, all about image 0; CoSOD wants exactly one for each image, in order.
+    SOD and SIS take any number of expressions, all about image 0; CoSOD wants exactly one tag for each image, in order,
+    and those with text in them are its expressions. The time grows with the length of the text, whatever is in it.
     """
-    match = _RESPONSE.fullmatch(text)
-    if match is None:
+    halves = _halves(text)
+    if halves is None:
         return Parsed("", (), ("expected <think>...</think><answer>...</answer> and nothing else",))
-    reasoning, answer = match["think"].strip(), match["answer"]
+    reasoning, answer = halves
     errors = []
     if not reasoning:
         errors.append("no reasoning between <think> and </think>")
@@ -68,19 +77,32 @@ def parse(text: str, task: str, images: int = 1) -> Parsed:
         position = match.end()
     if position != len(answer) and answer[position:].strip():
         errors.append(f"expected tagged expressions only, found {answer[position : position + 40]!r}")
-    kind = KINDS[task]
-    if not found:
-        errors.append("no expression in the answer")
-    if any(not content for _, content in found):
+    kind, grouped = KINDS[task], task == "cosod"
+    if not grouped and any(not content for _, content in found):
         errors.append("an empty expression")
     if wrong := sorted({used for used, _ in found if used != kind}):
         errors.append(f"expected <{kind}>, found <{wrong[0]}>")
-    if task == "cosod" and found and len(found) != images:
+    if grouped and len(found) != images:
         errors.append(f"expected one expression for each of {images} images, found {len(found)}")
     if errors:
         return Parsed(reasoning, (), tuple(errors))
-    expressions = (Expression(kind, index if task == "cosod" else 0, said) for index, (_, said) in enumerate(found))
-    return Parsed(reasoning, tuple(expressions), ())
+    said = (Expression(kind, index if grouped else 0, content) for index, (_, content) in enumerate(found) if content)
+    return Parsed(reasoning, tuple(said), ())
+
+
+def _halves(text: str) -> tuple[str, str] | None:
+    """Reasoning and answer, or None without the frame around them.
+
+    The reasoning ends at the first place where an answer follows it, the answer at the end of the text: two searches,
+    where one pattern for the whole would try every end of the one with every end of the other.
+    """
+    body = text.strip()
+    if not (body.startswith(_OPENING) and body.endswith(_CLOSING)):
+        return None
+    turn = _TURN.search(body, len(_OPENING), len(body) - len(_CLOSING))
+    if turn is None:
+        return None
+    return body[len(_OPENING) : turn.start()].strip(), body[turn.end() : -len(_CLOSING)]
 
 
 def answer_start(text: str) -> int:

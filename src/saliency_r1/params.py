@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from saliency_r1.names import ScoreSource
 from saliency_r1.yaml_loader import YamlError, load_yaml
 
 Split = Literal["train", "val", "test"]
@@ -247,7 +248,7 @@ class Masks(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
     batch_size: Count
-    score: Literal["segmenter", "mask_probability", "token_probability", "constant"]
+    score: ScoreSource
     split: Split
 
 

@@ -11,7 +11,7 @@ from saliency_r1 import cot, tasks
 from saliency_r1.annotation import OfflineAnnotator, annotate
 from saliency_r1.annotation.agreement import agreement
 from saliency_r1.annotation.attributes import category, dominant_colour, measure, objects_of
-from saliency_r1.annotation.interface import Subject, Try
+from saliency_r1.annotation.interface import Proposal, Subject, Try
 from saliency_r1.data.samples import read_masks
 from saliency_r1.segmenter import Segment
 
@@ -93,6 +93,76 @@ def test_plain_wording_has_no_synonyms(samples):
         (said,) = OfflineAnnotator(0.0).write([Try(subject, 0, 1, (seed,))])
         for item, expression in zip([o for o in objects[0] if o["salient"]], said.expressions):
             assert f"{item['colour']} {item['shape']}" in expression.text
+
+
+def photographs(folder, task, filled):
+    """A row of the sample table with one square in the images that are `filled`."""
+    for index, full in enumerate(filled):
+        pixels, mask = np.full((48, 64, 3), 200, np.uint8), np.zeros((48, 64), np.uint8)
+        if full:
+            pixels[10:30, 10:30], mask[10:30, 10:30] = (200, 40, 40), 255
+        Image.fromarray(pixels).save(folder / f"image{index}.png")
+        Image.fromarray(mask).save(folder / f"mask{index}.png")
+    places = range(len(filled))
+    return {
+        "sample_id": "a", "task": task, "group": "cups" if task == "cosod" else None, "meta": "{}",
+        "images": [f"image{place}.png" for place in places], "masks": [f"mask{place}.png" for place in places],
+    }  # fmt: skip
+
+
+class Finder:
+    """A segmenter that finds whatever is red, and counts what it was asked."""
+
+    asked = 0
+
+    def encode(self, images):
+        return [np.asarray(image)[..., 1] < 100 for image in images]
+
+    def segment(self, encoded, phrases):
+        self.asked += sum(map(len, phrases))
+        return [[Segment(np.where(mask, 9.0, -9.0).astype(np.float32), 1.0) for _ in row]
+                for mask, row in zip(encoded, phrases)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "filled", "expressions"),
+    [("sod", [0], 0), ("sis", [0], 0), ("cosod", [1, 0, 1], 2), ("cosod", [0, 0], 0), ("sod", [1], 1)],
+)
+def test_where_nothing_stands_out_that_is_what_is_said(tmp_path, task, filled, expressions):
+    row, finder = photographs(tmp_path, task, filled), Finder()
+    (made,) = annotate([row], tmp_path, OfflineAnnotator(0.7, 0.5), finder, 0.7, 3, 0, 1)
+    parsed = cot.parse(made.response, task, len(filled))
+    assert parsed.ok, parsed.errors
+    assert parsed.reasoning
+    assert len(made.expressions) == len(parsed.expressions) == finder.asked == expressions
+    assert [item.image for item in parsed.expressions] == [index for index, full in enumerate(filled) if full]
+    assert (made.objects, made.consistency, made.kept, made.attempts) == (sum(filled), 1, True, 1)
+
+
+def test_what_is_named_where_nothing_stands_out_does_not_agree():
+    found = [Segment(np.full((4, 4), 9.0, np.float32), 1.0)]
+    for task, stored in (("sod", np.zeros((4, 4), np.uint8)), ("sis", np.zeros((4, 4), np.uint16))):
+        truth, said = tasks.get(task).truth([stored]), [cot.Expression(tasks.get(task).kind, 0, "thing")]
+        assert agreement(task, [[]], said, found, truth) == [0.0]
+        assert agreement(task, [[]], [], [], truth) == [1.0]
+
+
+def test_an_annotator_that_says_nothing_of_what_stands_out_is_asked_again(tmp_path):
+    class Silent:
+        def write(self, tries):
+            return [Proposal("Nothing.") for _ in tries]
+
+    (made,) = annotate([photographs(tmp_path, "sod", [1])], tmp_path, Silent(), Finder(), 0.7, 2, 0, 1)
+    assert (made.attempts, made.kept, made.response) == (2, False, "")
+
+
+def test_distractors_are_described_where_nothing_stands_out():
+    for said in proposals(
+        "sod", [[thing(1, salient=False), thing(2, "right", tone="faint", salient=False)]], variety=0
+    ):
+        assert said.expressions == ()
+        assert "red circle at the left" in said.reasoning
+        assert said.reasoning.split(". ")[-1].startswith("Nothing ")
 
 
 def test_a_photograph_without_attributes_is_measured():

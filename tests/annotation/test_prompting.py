@@ -74,6 +74,37 @@ def test_good_answers() -> None:
     assert [(e.kind, e.image) for e in group.expressions] == [("rg", 0), ("rg", 1), ("rg", 2)]
 
 
+def lacking(task: str, *empty: int) -> Subject:
+    """The subject with nothing salient in some of its images."""
+    whole = subject(task)
+    objects = [[] if index in empty else items for index, items in enumerate(whole.objects)]
+    return Subject("s", task, whole.images, whole.truth, objects)
+
+
+@pytest.mark.parametrize(("task", "images"), [("sod", 1), ("sis", 1), ("cosod", 3)])
+def test_where_nothing_stands_out_a_reasoning_is_all_that_is_asked_for(task: str, images: int) -> None:
+    nothing = lacking(task, *range(images))
+    text = prompting.prompt(Try(nothing, 0, 3, (1,)))
+    assert "{" not in text
+    assert "outline" not in text
+    assert list(prompting.schema(nothing)["properties"]) == ["reasoning"]
+    said = prompting.read(answer(), nothing)
+    assert said.reasoning == "It stands out."
+    assert [(e.image, e.text) for e in said.expressions] == ([(n, "") for n in range(3)] if task == "cosod" else [])
+    assert "expressions" in prompting.read(answer(expressions=["a"]), nothing).fault
+
+
+def test_an_image_without_the_shared_thing_has_an_empty_expression() -> None:
+    group = lacking("cosod", 1)
+    assert list(prompting.schema(group)["properties"]) == ["expressions", "reasoning", "shared"], "reasoning after them"
+    said = prompting.read(answer(expressions=["the cup", "", "a cup"], shared="cup"), group)
+    assert [(e.image, e.text) for e in said.expressions] == [(0, "the cup"), (1, ""), (2, "a cup")]
+    for expressions, number in ((["the cup"] * 3, 2), (["", "", "a cup"], 1)):
+        assert f"Expression {number} was" in prompting.read(answer(expressions=expressions, shared="cup"), group).fault
+    assert "Expression 3 was ''" in prompting.read(answer(expressions=["a cup", "a cup", ""], shared="cup"),
+                                                   subject("cosod")).fault  # fmt: skip
+
+
 def test_a_local_model_is_asked_and_its_answer_read() -> None:
     """The embedded policy cannot write JSON: what comes back is a fault, and the whole path has run."""
     import torch

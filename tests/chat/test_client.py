@@ -153,7 +153,7 @@ def test_a_socks_proxy_without_its_package_is_named(monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "all_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
-    monkeypatch.setattr("saliency_r1.chat.connection.find_spec", lambda name: None)
+    monkeypatch.setattr("saliency_r1.runtime.proxies.find_spec", lambda name: None)
     with pytest.raises(ChatError, match="names a SOCKS proxy"):
         connect("https://example.org/v1", 1.0, "annotate.endpoint")
     monkeypatch.setenv("NO_PROXY", "example.org")

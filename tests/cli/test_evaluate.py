@@ -7,6 +7,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from saliency_r1 import names
 from saliency_r1.cli.evaluate import evaluate
 from saliency_r1.evaluation import published
 
@@ -85,6 +86,27 @@ def test_instances_from_folders(folders):
     assert result.exit_code == 0, result.output
     assert "scores from constant" in result.output
     assert "AP70_constant" in result.output
+
+
+def test_masks_without_any_instance_are_no_error(folders):
+    for mask in folders.rglob("*.png"):
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(mask)
+    arguments = ("--gt", folders / "gt/set", "--task", "sis", "--json", folders / "out.json")
+    result = run("--pred", folders / "good/set", "--compare", folders / "bad/set", *arguments)
+    assert result.exit_code == 0, result.output
+    (measures, _) = [entry["measures"] for entry in json.loads((folders / "out.json").read_text())["results"]]
+    assert measures["AP"] is None
+
+
+def test_the_source_of_scores_is_one_of_those_that_a_run_can_name(folders):
+    from typing import get_args
+
+    from saliency_r1.params import Masks
+
+    assert get_args(Masks.model_fields["score"].annotation) == names.SCORE_SOURCES
+    result = run("--pred", folders / "good/set", "--gt", folders / "gt/set", "--task", "sis", "--score-source", "luck")
+    assert result.exit_code == 2
+    assert all(source in result.output for source in names.SCORE_SOURCES)
 
 
 def test_own_row_among_published_ones():

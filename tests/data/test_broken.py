@@ -95,7 +95,7 @@ def test_a_mask_of_zeros_and_ones(project: Project, finished: Intact, tmp_path: 
     source = pairs(tmp_path / "bad")
     mask(value=1).save(source / "masks/0000.png")
     project.add("bad", source, mask=rule)
-    refused(project, "bad/test/0000", "values 0 and 1", "threshold: 1")
+    refused(project, "bad/test/0000", "values 0, 1", "threshold: 1")
     finished()
 
 
@@ -103,7 +103,7 @@ def test_a_mask_with_greys(project: Project, finished: Intact, tmp_path: Path) -
     source = pairs(tmp_path / "bad")
     mask(value=200).save(source / "masks/0000.png")
     project.add("bad", source)
-    refused(project, "values beside 0 and 255", "rule: threshold")
+    refused(project, "values 200 beside 0 and 255", "rule: threshold")
     finished()
 
 

@@ -1,17 +1,23 @@
 """The download stage as a whole: what it makes of good data."""
 
 import json
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
+from saliency_r1.data import earlier
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.table import SCHEMA, read_samples
+from saliency_r1.runtime.keys import run_key
+from saliency_r1.training.checkpoints import inputs
 
-from .toys import Project, mask, pairs, picture
+from .toys import Project, contents, mask, pairs, picture
 
 
 def test_pairs_become_samples(project: Project, tmp_path: Path) -> None:
@@ -192,3 +198,122 @@ def test_empty_masks_are_counted_or_dropped(project: Project, tmp_path: Path) ->
     assert report["kept/test"]["empty"] == ["0001"]
     assert report["dropped/test"]["dropped_as_empty"] == ["0001"]
     assert isinstance(table, pl.DataFrame)
+
+
+def fresh(project: Project, **settings: object) -> dict[str, bytes]:
+    """What a run leaves that finds nothing."""
+    shutil.rmtree(project.out)
+    shutil.rmtree(project.root / "runs")
+    project.run(**settings)
+    return contents(project.out)
+
+
+def layouts(root: Path) -> dict[str, dict[str, Any]]:
+    """A folder of each kind, and what the catalogue says about it."""
+    pairs(root / "sod", 4, seed=10)
+    for number in range(4):
+        for side, image in (("image", picture(number)), ("gt", mask())):
+            path = root / "cosod" / side / "cat" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    pairs(root / "sis", 4, seed=20)
+    for path in (root / "sis/masks").iterdir():
+        mask(value=1).save(path)
+    pairs(root / "coco", 2, seed=30)
+    shutil.rmtree(root / "coco/masks")
+    corners = [2, 2, 10, 2, 10, 10, 2, 10]
+    content = {
+        "images": [{"id": n, "file_name": f"{n:04d}.jpg", "height": 30, "width": 40} for n in range(2)],
+        "annotations": [{"id": n + 1, "image_id": n, "iscrowd": 0, "segmentation": [corners]} for n in range(2)],
+    }
+    (root / "coco/instances.json").write_text(json.dumps(content))
+    return {
+        "sod": {},
+        "cosod": {"task": "cosod"},
+        "sis": {"task": "sis", "layout": "id_map", "mask": {"rule": "ids"}},
+        "coco": {"task": "sis", "layout": "coco", "mask": {"rule": "ids"}},
+    }
+
+
+def test_one_changed_pair_is_imported_and_the_others_are_linked(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, entry in layouts(tmp_path).items():
+        extra = {"annotations": "instances.json"} if name == "coco" else {}
+        split = {"folder": str(tmp_path / name)} | extra
+        project.datasets[name] = entry | {"splits": {"test": split}}
+    project.run()
+    replace(tmp_path / "sod/images/0001.jpg", (tmp_path / "sod/images/0002.jpg").read_bytes())
+    replace(tmp_path / "cosod/gt/cat/3.png", (tmp_path / "sod/masks/0000.png").read_bytes() + b"x")
+    (tmp_path / "sis/images/0003.jpg").unlink()
+    (tmp_path / "sis/masks/0003.png").unlink()
+    told = tmp_path / "coco/instances.json"
+    told.write_text(told.read_text().replace("10, 10", "12, 12", 1))
+    capsys.readouterr()
+    project.run()
+    printed = capsys.readouterr().out
+    for name, taken in (("sod", "3 of 4"), ("cosod", "3 of 4"), ("sis", "3 of 3"), ("coco", "1 of 2")):
+        assert f"{name}/test: {taken} pairs unchanged" in printed
+    second = contents(project.out)
+    assert second == fresh(project)
+
+
+def test_other_rules_attributes_and_excuses_count_for_pairs_that_did_not_change(
+    project: Project, tmp_path: Path
+) -> None:
+    source = pairs(tmp_path / "one", 3)
+    two = mask()
+    two.paste(200, (30, 20, 35, 25))
+    two.save(source / "masks/0001.png")
+    project.datasets["one"] = {"folder": str(source), "mask": {"rule": "threshold", "threshold": 100}}
+    project.run()
+    first = contents(project.out)
+    project.datasets["one"]["mask"]["threshold"] = 220
+    project.run()
+    second = contents(project.out)
+    name = "datasets/one/test/masks/0001.png"
+    assert second[name] != first[name]
+    assert second == fresh(project)
+    (source / "attributes.json").write_text(json.dumps({"0001": [{"id": 1, "name": "kite"}]}))
+    assert "kite" in project.run()["meta"][1]
+    (source / "images/0002.jpg").write_bytes(b"no picture")
+    assert len(project.run(allow_missing=["one/test/0002"])) == 2
+    with pytest.raises(DataError, match="0002"):
+        project.run()
+
+
+def test_what_other_code_has_imported_is_imported_again(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.add("one", pairs(tmp_path / "one", 3))
+    project.run()
+    before = contents(project.out)
+    monkeypatch.setattr(earlier, "_code", lambda: "another")
+    capsys.readouterr()
+    project.run()
+    assert "unchanged" not in capsys.readouterr().out
+    assert contents(project.out) == before
+
+
+def test_results_tell_of_content_and_not_of_times(project: Project, tmp_path: Path) -> None:
+    project.datasets["one"] = {"folder": str(pairs(tmp_path / "one", 3))}
+    project.run()
+    before = contents(project.out)
+    os.utime(tmp_path / "one/images/0001.jpg", (1, 1))
+    project.run()
+    assert contents(project.out) == before
+
+
+def test_changed_images_under_an_identical_table_are_another_training(project: Project, tmp_path: Path) -> None:
+    annotations, keys = tmp_path / "annotate", []
+    annotations.mkdir()
+    (annotations / "table.parquet").write_bytes(b"the same")
+    source = pairs(tmp_path / "one", 2)
+    for name in ("0000", "0001", "0001"):
+        replace(source / "images/0000.jpg", (source / f"images/{name}.jpg").read_bytes())
+        project.add("one", source)
+        table = project.run()
+        keys.append((run_key({}, inputs(project.out, annotations)), table.rows()))
+    assert keys[0][1] == keys[1][1]
+    assert keys[0][0] != keys[1][0]
+    assert keys[1] == keys[2]

@@ -44,9 +44,10 @@ def test_sixteen_and_one_bit(tmp_path):
     assert read_map(save(tmp_path / "y.png", RAMP > 100)).tolist() == np.where(RAMP > 100, 255, 0).tolist()
 
 
-def test_alpha_is_no_saliency(tmp_path):
+def test_alpha_that_contradicts_the_colours_is_refused(tmp_path):
     values = np.dstack([RAMP, RAMP, RAMP, 255 - RAMP])
-    assert (read_map(save(tmp_path / "x.png", values)) == RAMP).all()
+    with pytest.raises(Unreadable, match="another one in its alpha channel"):
+        read_map(save(tmp_path / "x.png", values))
 
 
 def test_other_formats_and_names(tmp_path):
@@ -68,7 +69,7 @@ def test_maps_stored_as_zero_and_one(tmp_path):
     mask = (RAMP > 100).astype(np.uint8)
     path = save(tmp_path / "x.png", mask)
     assert Pair(read_map(path), Truth(mask > 0)).s_measure == pytest.approx(1)
-    with pytest.raises(MeasureError, match=r"x\.png: ground truth stored as 0/1"):
+    with pytest.raises(MeasureError, match=r"x\.png: values 0, 1, none of them above 128: --gt-threshold 0"):
         read_truth(path)
 
 

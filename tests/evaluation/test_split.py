@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from report.world import MODELS, download, predict
 
+from saliency_r1.evaluation.results import Settings, evaluate_folders
 from saliency_r1.evaluation.split import (
     Evaluation,
     EvaluationError,
@@ -96,7 +98,14 @@ def test_the_comparison_is_paired() -> None:
     ids = [f"scenes-sod/test/{number}" for number in range(50)]
     before = rng.random(50)
     rows = [
-        {"sample_id": name, "task": "sod", "dataset": "scenes-sod", "model": model, "reward": float(value + gain)}
+        {
+            "sample_id": name,
+            "unit": name,
+            "task": "sod",
+            "dataset": "scenes-sod",
+            "model": model,
+            "reward": float(value + gain),
+        }
         for model, gain in (("sft", 0.0), ("cgpo", 0.01))
         for name, value in zip(ids, before)
     ]
@@ -115,8 +124,71 @@ def test_the_comparison_is_paired() -> None:
 
 def test_a_bootstrap_interval_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(1).normal(5, 2, 400)
-    low, high = bootstrap_mean(values)
+    low, high = bootstrap_mean(values, [str(number) for number in range(400)])
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+
+
+def test_what_rises_and_falls_together_is_drawn_together() -> None:
+    """Eight parts of one group say hardly more than one of them: the interval is that of the 50 groups."""
+    of_group = np.random.default_rng(1).normal(0.5, 0.1, 50)
+    groups = [f"scenes-cosod/group{number}" for number in range(50)]
+    whole = bootstrap_mean(of_group, groups)
+    assert bootstrap_mean(np.repeat(of_group, 8), np.repeat(groups, 8)) == pytest.approx(whole)
+    alone = bootstrap_mean(np.repeat(of_group, 8), [str(number) for number in range(400)])
+    assert whole[1] - whole[0] > 2 * (alone[1] - alone[0])
+
+
+def test_the_reward_of_a_group_counts_once(world: Path, tmp_path: Path) -> None:
+    """Cut into two samples a group, the interval of the reward stays; over samples it would shrink."""
+    samples = pl.read_parquet(world / "download/table.parquet")
+    cosod = (pl.col("dataset") == "scenes-cosod") & (pl.col("split") == "test")
+    halves = [
+        samples.filter(cosod).with_columns(
+            pl.format("{}-" + part, "sample_id").alias("sample_id"),
+            *(pl.col(key).list.slice(*where) for key in ("images", "masks", "names", "height", "width")),
+        )
+        for part, where in (("01", (0, 2)), ("02", (2, 1)))
+    ]
+    shutil.copytree(world / "download/datasets", tmp_path / "download/datasets")
+    pl.concat(halves).write_parquet(tmp_path / "download/table.parquet")
+    masks = copy(world, tmp_path)
+    answers = pl.read_parquet(masks / "table.parquet").filter(dataset="scenes-cosod")
+    pl.concat(
+        [answers.with_columns(pl.format("{}-" + part, "sample_id").alias("sample_id")) for part in ("01", "02")]
+    ).write_parquet(masks / "table.parquet")
+    whole = evaluate(world / "download", world / "masks", "test", ["sft"]).intervals["sft"]["scenes-cosod"]
+    cut = evaluate(tmp_path / "download", masks, "test", ["sft"]).intervals["sft"]["scenes-cosod"]
+    assert cut == whole
+
+
+def test_the_stage_and_the_command_score_alike(evaluation: Evaluation, world: Path) -> None:
+    """The same maps and instances through both: every number they share is equal."""
+    for task in ("sod", "cosod", "sis"):
+        dataset = f"scenes-{task}"
+        pred = world / "masks" / ("instances/cgpo/scenes-sis.json" if task == "sis" else f"maps/cgpo/{dataset}")
+        result = evaluate_folders(pred, world / f"download/datasets/{dataset}/test/masks", Settings(task))
+        stage = evaluation.metrics["cgpo"][dataset]
+        assert {key: round(value, 6) for key, value in result.measures.items()}.items() <= stage.items()
+        intervals = evaluation.intervals["cgpo"][dataset]
+        for key, interval in result.intervals.items():
+            assert intervals[key] == [round(value, 6) for value in interval]
+
+
+def test_a_data_set_without_any_instance_has_counts_and_no_average_precision(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "download", tmp_path / "download")
+    masks = copy(world, tmp_path)
+    truths = tmp_path / "download/datasets/scenes-sis/test/masks"
+    for path in truths.glob("*.png"):
+        Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+    measures = evaluate(tmp_path / "download", masks, "test", ["cgpo"]).metrics["cgpo"]["scenes-sis"]
+    assert measures["instances"] == 0
+    assert measures["detections"] > 0
+    assert not [key for key in measures if key.startswith("AP")]
+    result = evaluate_folders(masks / "instances/cgpo/scenes-sis.json", truths, Settings("sis"))
+    assert result.counts == {"instances": 0, "detections": measures["detections"]}
+    assert result.intervals == {}
+    assert all(math.isnan(value) for value in result.measures.values())
+    assert len(result.rows) == result.images == 3
 
 
 def copy(world: Path, tmp_path: Path) -> Path:

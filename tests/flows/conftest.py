@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ print(f"{name} wrote {path}")
 """
 
 
-def make_project(folder: Path) -> Path:
+def _make_project(folder: Path) -> Path:
     """A project with an import, two stages and a gate between them; nothing has run yet.
 
     A stage that is named in the file `hang` never ends.
@@ -67,11 +67,23 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def path_of_python() -> str:
+    """A search path on which `python`, `dvc` and `prefect` are those of this interpreter."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="session")
+def make_project() -> Callable[[Path], Path]:
+    """What makes a small project in a folder."""
+    return _make_project
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path_of_python: str) -> Path:
     """A small project, and a path on which `python` is this interpreter."""
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    return make_project(tmp_path / "project")
+    monkeypatch.setenv("PATH", path_of_python)
+    return _make_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")

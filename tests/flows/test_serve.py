@@ -1,87 +1,222 @@
-"""The scheduled pipeline on a real server: a served run that is cancelled or killed leaves no process behind."""
+"""The schedule on a real server, as the README has it: runs start by themselves, and what goes wrong is said.
 
-import asyncio
+A cron of every minute stands for every night's. Minutes are waited for once: the site starts everything at the same
+time, and the tests look on.
+"""
+
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelling
 from processes import alive, read, until
 
-from flows.pipeline import ROOT, reproduce
+from flows.pipeline import ROOT
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's"),
 ]
+EVERY_MINUTE = "* * * * *"
 
 
-@pytest.fixture
-def served(project: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The deployment's id, served by a process whose stage `first` never ends."""
-    from prefect.settings import PREFECT_API_URL
+class Site:
+    """Prefect servers, and projects whose schedules are served; all processes are killed when it is closed."""
 
-    reproduce("data.dvc", project, print)
-    variables = {"HANG": "first", "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "flows.serve", "--name", "test", "--cron", "0 3 1 1 *"]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, start_new_session=True) as server:
-        try:
-            yield until(lambda: deployment_id("saliency-r1/test"), 120)
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
+    def __init__(self, folder: Path, path: str, make_project: Callable[[Path], Path]) -> None:
+        self.folder, self.make_project = folder, make_project
+        self.port = free_port()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.environment = os.environ | {
+            "PATH": path,
+            "PREFECT_HOME": str(folder / "home"),
+            "PYTHONPATH": str(ROOT / "src"),  # not the folder of `flows`: a project's own are run
+        }
+        self.client = SyncPrefectClient(f"http://127.0.0.1:{self.port}/api")
+
+    def project(self, name: str, hang: str = "") -> Path:
+        """A small project with this project's flows; the stage `hang` of it never ends."""
+        project = self.make_project(self.folder / name)
+        shutil.copytree(ROOT / "flows", project / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+        (project / "src").symlink_to(ROOT / "src")
+        if hang:
+            (project / "hang").write_text(hang)
+        return project
+
+    def start(self, name: str, script: str, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """Run a script of the shell in the background; what it prints goes to a log of this name."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                ["bash", "-ec", script],
+                cwd=cwd,
+                env=self.environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def serve(self, name: str, port: int | None = None) -> subprocess.Popen[bytes]:
+        """Serve the project of this name every minute, under the same name."""
+        script = f'exec python -m flows.serve --name {name} --cron "{EVERY_MINUTE}"'
+        url = f"http://127.0.0.1:{port or self.port}/api"
+        return self.start(name, script, self.folder / name, PREFECT_API_URL=url)
+
+    def log(self, name: str) -> str:
+        """What the process of this name has printed so far."""
+        return read(self.folder / f"{name}.log")
+
+    def says(self, name: str, words: str, seconds: float = 120) -> None:
+        """Wait until the log of this name contains these words."""
+        until(lambda: words in self.log(name), seconds)
+
+    def runs(self, name: str, state: str | None = None) -> list[FlowRun]:
+        """The runs of a deployment that the server started by itself, those in a state or all, the first one first."""
+        runs = self.client.read_flow_runs(
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        )
+        return [run for run in runs if run.auto_scheduled and (run.state_name == state if state else run.start_time)]
+
+    def close(self) -> None:
+        """End everything that was started and still runs."""
+        for process in reversed(self.processes):  # the servers were the first
+            kill(process)
 
 
-@pytest.mark.parametrize("how", ["cancel", "kill"])
-def test_an_ended_run_leaves_no_process_behind(how: str, served: str, project: Path) -> None:
-    run = asyncio.run(start(served, project))
-    training, dvc = map(int, until(lambda: read(project / "pids" / "first"), 120).split())
-    assert alive(training)
-    if how == "cancel":
-        asyncio.run(cancel(run))
-    else:
-        os.kill(psutil.Process(dvc).ppid(), signal.SIGKILL)  # the process of the flow run
-    until(lambda: not alive(training) and not alive(dvc), 90)
-    until(lambda: asyncio.run(ended(run)), 90)  # else it would keep its place, and the next run would wait
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, path_of_python: str, make_project: Callable[[Path], Path]
+) -> Iterator[Site]:
+    """One server and five served schedules, one of them before the server; and a server that schedules nothing."""
+    site = Site(tmp_path_factory.mktemp("site"), path_of_python, make_project)
+    try:
+        for name, hang in {"cancelled": "first", "killed": "first", "paused": "", "mute": "", "readme": ""}.items():
+            site.project(name, hang)
+        site.serve("cancelled")
+        site.says("cancelled", "waiting for the Prefect server")
+
+        server, schedule = readme_commands()
+        site.start("server", server, site.folder / "readme", PREFECT_SERVER_API_PORT=str(site.port))
+        mute = free_port()
+        site.start(
+            "mute-server",
+            f"exec prefect server start --port {mute}",
+            site.folder,
+            PREFECT_HOME=str(site.folder / "mute-home"),
+            PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED="false",
+        )
+        site.serve("mute", mute)
+        site.says("cancelled", "is up")
+        for name in ("killed", "paused"):
+            site.serve(name)
+        site.start(
+            "readme",
+            schedule.replace("4200", str(site.port)).replace("0 2 * * *", EVERY_MINUTE),
+            site.folder / "readme",
+        )
+        site.says("paused", "next run of saliency-r1/paused")
+        pause(site, "paused")
+        yield site
+    finally:
+        site.close()
 
 
-def deployment_id(name: str) -> str | None:
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    async def find() -> str | None:
-        async with get_client() as client:
-            try:
-                return str((await client.read_deployment_by_name(name)).id)
-            except ObjectNotFound:
-                return None
-
-    return asyncio.run(find())
-
-
-async def start(deployment: str, folder: Path) -> Any:
-    from prefect.client.orchestration import get_client
-
-    async with get_client() as client:
-        run = await client.create_flow_run_from_deployment(deployment, parameters={"folder": str(folder)})
-        return run.id
-
-
-async def ended(run: Any) -> bool:
-    from prefect.client.orchestration import get_client
-
-    async with get_client() as client:
-        state = (await client.read_flow_run(run)).state
-        return state is not None and state.is_final()
+def test_an_ended_run_leaves_no_process_and_the_next_one_runs(site: Site) -> None:
+    """A run that is cancelled; a machine that goes down in the middle of one."""
+    stages = {
+        name: list(map(int, until(lambda name=name: read(site.folder / name / "pids" / "first"), 120).split()))
+        for name in ("cancelled", "killed")
+    }
+    assert all(alive(pid) for pids in stages.values() for pid in pids)
+    (run,) = site.runs("cancelled", "Running")
+    site.client.set_flow_run_state(run.id, Cancelling(), force=True)
+    serving = next(process for process in site.processes if process.args[2].count("--name killed"))
+    kill(serving)
+    for name, pids in stages.items():
+        until(lambda pids=pids: not any(alive(pid) for pid in pids), 90)
+        (site.folder / name / "hang").unlink()
+    site.serve("killed")
+    for name in stages:
+        assert until(lambda name=name: site.runs(name, "Completed"), 180)
+        assert (site.folder / name / "artifacts" / "metrics" / "metrics.json").exists()
+    until(lambda: site.runs("cancelled", "Cancelled"), 60)
 
 
-async def cancel(run: Any) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.states import Cancelling
+def test_the_commands_of_the_readme_retrain_by_themselves(site: Site) -> None:
+    """Two scheduled runs in a row, each within three minutes."""
+    site.says("readme", "next run of saliency-r1/nightly")
+    assert (site.folder / "readme" / "artifacts" / "metrics" / "metrics.json").exists(), "the flow without a schedule"
+    first, second, *_ = until(lambda: len(runs := site.runs("nightly", "Completed")) >= 2 and runs, 360)
+    for run in (first, second):
+        assert run.end_time - run.expected_start_time < timedelta(minutes=2)
+    assert second.expected_start_time - first.expected_start_time == timedelta(minutes=1)
+    assert "Traceback" not in site.log("readme")
 
-    async with get_client() as client:
-        await client.set_flow_run_state(run, Cancelling(), force=True)
+
+def test_a_paused_schedule_starts_nothing_and_says_so(site: Site) -> None:
+    site.says("paused", "WARNING: saliency-r1/paused is paused: no run will start")
+    pausing = (site.folder / "paused.log").stat().st_mtime
+    serving = next(process for process in site.processes if process.args[2].count("--name paused"))
+    kill(serving)
+    site.serve("paused")
+    until(lambda: site.log("paused").count("is paused: no run will start") == 2, 60)  # and is so when served again
+    until(lambda: time.time() - pausing > 75, 90)
+    assert not [run for run in site.runs("paused") if run.start_time > datetime.fromtimestamp(pausing + 10, UTC)]
+    assert not site.runs("paused", "Scheduled")
+
+
+def test_a_server_that_schedules_nothing_is_named(site: Site) -> None:
+    site.says("mute", "WARNING: the server plans no run of saliency-r1/mute", 150)
+
+
+def test_the_server_has_nothing_to_complain_about(site: Site) -> None:
+    """The last one: all of the above has happened."""
+    log = site.log("server")
+    assert "Check out the dashboard" in log
+    for word in ("Traceback", "ERROR", "CRITICAL", "Exception"):
+        assert word not in log, log[-4000:]
+
+
+def readme_commands() -> tuple[str, str]:
+    """The commands of the README's section on the schedule: the server's, and those of another terminal."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Schedule\n")[2]
+    block = section.strip("\n").partition("\n\n")[0]
+    server, *others = [line.strip() for line in block.splitlines()]
+    assert server.startswith("prefect server start")
+    assert any("flows.pipeline" in line for line in others)
+    assert '--cron "0 2 * * *"' in others[-1]
+    assert "127.0.0.1:4200" in others[0]
+    return server, "\n".join(others)
+
+
+def pause(site: Site, name: str) -> None:
+    deployment = site.client.read_deployment_by_name(f"saliency-r1/{name}")
+    site.client.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=False)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started, as a machine does that goes down."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

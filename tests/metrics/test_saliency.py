@@ -188,7 +188,8 @@ def test_reward_functions_agree_with_the_evaluation():
 
 def test_types_of_maps():
     assert to_levels(np.array([[0, 257, 65535]], np.uint16)).tolist() == [[0, 1, 255]]
-    assert to_levels(np.array([[0, 0.5, 1]], np.float32)).tolist() == [[0, 128, 255]]
+    assert to_levels(np.array([[0, 0.5, 1]], np.float32)).tolist() == [[0, 127, 255]], "one half is not above it"
+    assert to_levels(np.nextafter(np.array([[0.5]], np.float32), np.float32(1))).tolist() == [[128]]
     assert to_levels(np.array([[True, False]])).tolist() == [[255, 0]]
     with pytest.raises(TypeError, match="int64"):
         to_levels(np.zeros((2, 2), np.int64))
@@ -198,7 +199,7 @@ def test_types_of_maps():
 
 
 def test_refusals():
-    with pytest.raises(MeasureError, match="0/1"):
+    with pytest.raises(MeasureError, match="values up to 1, none above 128"):
         Truth(np.eye(3, dtype=np.uint8))
     with pytest.raises(MeasureError, match="height and width"):
         Truth(np.zeros((2, 2, 3), bool))

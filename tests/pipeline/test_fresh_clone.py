@@ -1,8 +1,5 @@
 """A fresh clone of HEAD, the smoke profile, `dvc repro`: what a person gets who has just cloned the project."""
 
-import hashlib
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clones import Clone, ran
 
 from saliency_r1.params import load_params
 
@@ -17,64 +15,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # What a run with other parameters may change in git: the parameters, and what records the run.
 RECORDS = {"params.yaml", "dvc.lock", "artifacts/metrics/metrics.json"}
-
-
-class Clone:
-    """A clone of the repository and the commands of a person working in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
-        del self.environment["PYTHONPATH"]  # a stage finds the code of its own tree by itself
-
-    @classmethod
-    def of(cls, source: Path, folder: Path) -> "Clone":
-        """A new clone of what is committed in another one."""
-        subprocess.run(["git", "clone", "--quiet", str(source), str(folder)], check=True)
-        clone = cls(folder)
-        for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
-            clone.run("git", "config", key, value)
-        return clone
-
-    def run(self, *command: str, check: bool = True) -> str:
-        """Run a command; returns all it printed, and fails with that."""
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, check=False,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert (ended.returncode == 0) == check, ended.stdout
-        return ended.stdout
-
-    def repro(self, *options: str, check: bool = True) -> list[str]:
-        """`dvc repro`; returns the stages that ran."""
-        return ran(self.run("dvc", "repro", *options, check=check))
-
-    def changed(self) -> set[str]:
-        return {line[3:] for line in self.run("git", "status", "--porcelain", "--untracked-files=all").splitlines()}
-
-    def results(self) -> dict[str, str]:
-        """A hash of every file under artifacts/."""
-        files = (path for path in (self.folder / "artifacts").rglob("*") if path.is_file())
-        hashes = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files}
-        return {path.relative_to(self.folder).as_posix(): value for path, value in hashes.items()}
-
-
-def ran(output: str) -> list[str]:
-    return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """The clone after its first run."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a git repository")
-    clone = Clone.of(ROOT, tmp_path_factory.mktemp("fresh") / "clone")
-    shutil.copyfile(clone.folder / "profiles" / "smoke.yaml", clone.folder / "params.yaml")
-    stages = clone.repro()
-    assert stages[-1] == "report"
-    assert len(stages) == 14, stages  # params, seven stages, six gates
-    return clone
 
 
 def test_everything_is_there(clone: Clone) -> None:
@@ -156,6 +96,41 @@ def test_a_training_killed_between_checkpoints_resumes_to_the_very_same_adapter(
     assert clone.changed() <= RECORDS
 
 
+@pytest.mark.parametrize("stage", ["annotate", "masks"])
+def test_a_long_stage_killed_on_its_way_goes_on_to_the_very_same_result(clone: Clone, stage: str) -> None:
+    before, runs = clone.results(), clone.folder / "runs" / stage
+    shutil.rmtree(runs)
+    command = [sys.executable, f"stages/{stage}.py"]
+    work = subprocess.Popen(command, cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL)
+    while not (done := list(runs.glob("*/part-*"))):
+        assert work.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    work.kill()
+    work.wait()
+    stamp = done[0].stat().st_mtime_ns
+    assert clone.results() == before
+    clone.run(*command)
+    assert done[0].stat().st_mtime_ns == stamp, "what was there is done again"
+    assert len(list(runs.glob("*/part-*"))) > len(done)
+    assert clone.results() == before
+    assert clone.changed() <= RECORDS
+
+
+def test_a_new_cgpo_adapter_does_not_make_the_others_answer_again(clone: Clone) -> None:
+    output = clone.run(sys.executable, "stages/masks.py")
+    assert output.count("as they were") == 3
+    adapter = clone.folder / "artifacts/cgpo/adapter/adapter_config.json"
+    good = adapter.read_bytes()
+    try:
+        adapter.unlink()
+        adapter.write_bytes(good + b"\n")  # other bytes of the same meaning
+        output = clone.run(sys.executable, "stages/masks.py")
+    finally:
+        adapter.write_bytes(good)
+    assert [name for name in ("base", "sft", "cgpo") if f"masks of {name}: as they were" in output] == ["base", "sft"]
+    assert len(list((clone.folder / "runs/masks").iterdir())) == 3, "answers of the adapter before are still there"
+
+
 def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None:
     output = clone.run("dvc", "exp", "run", "--name", "slower", "--set-param", "cgpo.lr=1e-5")
     stages = set(ran(output))
@@ -170,7 +145,7 @@ def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None
 def test_a_fresh_clone_of_a_committed_run_gives_it_again_to_the_last_digit(clone: Clone, tmp_path: Path) -> None:
     """The page among it, though it was built before the commit, and though another commit follows."""
     clone.run("git", "add", "--update")
-    clone.run("git", "commit", "--quiet", "--message", "results")
+    clone.run("git", "commit", "--quiet", "--message", "results", "--allow-empty")
     clone.run("git", "commit", "--quiet", "--message", "something else", "--allow-empty")
     assert clone.changed() == set()
     again = Clone.of(clone.folder, tmp_path / "again")

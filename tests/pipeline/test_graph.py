@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from saliency_r1.data import earlier
 from saliency_r1.params import Params
+from saliency_r1.training import checkpoints
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +23,12 @@ PLUMBING = {
         "moved",
         "runtime/stage",
         "runtime/files",
+        "runtime/keys",
         "runtime/messages",
         "runtime/parent",
+        "runtime/parts",
         "runtime/processes",
+        "runtime/proxies",
         "training/live",
     )
 }
@@ -116,6 +121,20 @@ def test_the_gates_depend_on_every_parameter_they_read_and_on_no_other() -> None
     assert {"masks.split", "cgpo.updates", "policy.max_new_tokens"} <= read
 
 
+@pytest.mark.parametrize(("stage", "more"), [("sft", set()), ("cgpo", {"artifacts/sft/adapter"})])
+def test_the_key_of_a_training_covers_all_that_it_reads(stage: str, more: set[str]) -> None:
+    inputs = checkpoints.inputs(Path("artifacts/download"), Path("artifacts/annotate"))
+    read = {known for known in GRAPH[stage]["deps"] if known.startswith("artifacts/") and "checks" not in known}
+    assert {path.as_posix() for path in inputs} | more == read
+
+
+def test_an_earlier_import_is_reused_only_where_all_the_code_that_made_it_is_the_same() -> None:
+    """What the stage download uses lies in the packages whose code `earlier` hashes, but for words and versions."""
+    hashed = tuple(f"src/saliency_r1/{package}/" for package in earlier.READERS)
+    others = {path for path in used_code("download.py") if not path.startswith(hashed)}
+    assert others <= {"src/saliency_r1/names.py", "src/saliency_r1/runtime/versions.py"}
+
+
 @pytest.mark.parametrize("stage", GATED)
 def test_what_follows_a_gated_stage_depends_on_its_gate(stage: str) -> None:
     assert GRAPH["check"]["matrix"]["stage"] == GATED
@@ -124,10 +143,10 @@ def test_what_follows_a_gated_stage_depends_on_its_gate(stage: str) -> None:
     assert gates & set(GRAPH[following]["deps"])
 
 
-def test_nothing_runs_always_or_is_frozen_or_persists() -> None:
-    for stage in GRAPH.values():
+def test_nothing_runs_always_or_is_frozen_and_only_downloads_persist() -> None:
+    for name, stage in GRAPH.items():
         assert not {"frozen", "always_changed"} & set(stage)
-        assert "persist" not in str(stage.get("outs"))
+        assert ("persist" in str(stage.get("outs"))) == (name == "download")
 
 
 def test_the_import_is_not_frozen() -> None:

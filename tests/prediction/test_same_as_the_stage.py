@@ -11,7 +11,7 @@ from saliency_r1 import cot, tasks
 from saliency_r1.cli.app import app
 from saliency_r1.params import Lora, Params, load_params, load_yaml, parse_params
 from saliency_r1.policy import Policy
-from saliency_r1.prediction.split import predict_split, write_prediction
+from saliency_r1.prediction import split
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.rollout.grounding import Answered, ground
 from saliency_r1.training import sft
@@ -49,8 +49,9 @@ def test_the_map_of_the_command_is_the_map_of_the_stage_to_the_byte(samples, env
     folder, rows = samples
     rows = [row for row in rows if row["task"] == "sod"]
     policy = Policy.load(EMBEDDED / "models/policy", adapter, **params.policy.loading)
-    for answer in predict_split(policy, environment, rows, 2):
-        write_prediction(tmp_path / "stage", "sft", answer, "segmenter")
+    (tmp_path / "part").mkdir()
+    split.write_part(tmp_path / "part", "sft", split.answers(policy, environment, rows), "segmenter")
+    split.assemble(tmp_path / "stage", [tmp_path / "part"])
     models = ["--policy", EMBEDDED / "models/policy", "--segmenter", EMBEDDED / "models/segmenter"]
     models += ["--adapter", adapter, "--params", ROOT / "params.yaml"]
     pictures = [folder / row["images"][0] for row in rows]

@@ -51,6 +51,8 @@ DEFECTS = {
     "consistency": ("annotate", with_value("consistency", 0.1, pl.col("task") == "sod"), "kept_consistency", "sod"),
     "kept": ("annotate", with_value("kept", False, pl.col("task") == "sod"), "kept: expected", "sod"),
     "form": ("annotate", with_value("response", "no tags"), "well_formed: expected a kept response parses", "sod"),
+    "silence": ("annotate", pl.lit([], pl.List(pl.String)).alias("expressions"), "stated: expected a kept", "sod"),
+    "surplus": ("annotate", with_value("objects", 0, pl.col("task") == "sis"), "stated: expected a kept", "sis"),
     "size": ("masks", pl.lit([9]).alias("height"), "sized: expected as large as the ground truth", "base: "),
     "measure": ("metrics", with_value("Sm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
 }

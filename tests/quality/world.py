@@ -21,6 +21,7 @@ def tables(params: Params) -> dict[str, pl.DataFrame]:
     responses = identity.with_columns(response=pl.col("task").replace_strict(RESPONSE))
     annotated = responses.filter(pl.col("split").is_in(params.annotate.splits)).with_columns(
         instruction=pl.lit("What stands out?"),
+        objects=pl.lit(1),
         expressions=pl.concat_list(pl.lit("the red disc")),
         consistency=pl.lit(0.9),
         attempts=pl.lit(1),

@@ -132,8 +132,9 @@ def training(root: Path) -> None:
     identity = samples.select("sample_id", "task", "dataset", "split")
     consistency = np.clip(rng.normal(0.9, 0.06, len(samples)), 0, 1)
     annotated = identity.with_columns(
-        instruction=pl.lit("What stands out?"), response=pl.lit("..."), expressions=pl.lit(["the disc"]),
-        consistency=pl.Series(consistency), attempts=pl.lit(1), kept=pl.Series(consistency > 0.8),
+        instruction=pl.lit("What stands out?"), objects=pl.lit(1), response=pl.lit("..."),
+        expressions=pl.lit(["the disc"]), consistency=pl.Series(consistency),
+        attempts=pl.lit(1), kept=pl.Series(consistency > 0.8),
     )  # fmt: skip
     for stage in ("annotate", "sft", "cgpo", "checks"):
         (root / stage).mkdir(parents=True, exist_ok=True)

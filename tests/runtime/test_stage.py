@@ -168,3 +168,29 @@ def test_equal_seeds_give_equal_numbers() -> None:
     assert not torch.equal(draws[0], draws[2])
     assert torch.get_num_threads() == runtime.threads
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("launch", [[], ["-m", "saliency_r1.runtime.launch", "--nproc-per-node", "2"]])
+def test_ctrl_c_is_one_line_however_many_processes_there_are(launch: list[str], tmp_path: Path) -> None:
+    python, *path = script(tmp_path, "os.write(1, b'on\\n'); time.sleep(60)")
+    with subprocess.Popen(
+        [python, *launch, *path], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for _ in range(2 if launch else 1):
+            assert process.stdout.readline() == "on\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip()) == (130, "thing interrupted")
+
+
+def test_ctrl_c_while_a_stage_is_loaded_is_one_line_too() -> None:
+    code = "import sys; sys.argv = ['stages/sft.py']; sys.path.insert(0, 'stages'); import own_tree; "
+    code += "raise KeyboardInterrupt"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stderr == "sft interrupted\n"
+    assert ended.returncode == -signal.SIGINT, "as Python ends on it, which a shell calls 130"
+    ended = subprocess.run([sys.executable, "-c", code.replace("KeyboardInterrupt", "KeyError")], cwd=ROOT,
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert "Traceback" in ended.stderr

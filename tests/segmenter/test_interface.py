@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from tiny import PHRASES, close, picture
 
+from saliency_r1.inputs.pictures import to_rgb
 from saliency_r1.segmenter import PresenceGate, Segment, loading
-from saliency_r1.segmenter.preprocess import inner_size, to_rgb
+from saliency_r1.segmenter.preprocess import inner_size
 
 
 def test_batched_equals_one_at_a_time(segmenter):

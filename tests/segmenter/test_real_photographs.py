@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 from tiny import SHARED
 
-from saliency_r1.segmenter.preprocess import beit_view, sam_view, to_rgb
+from saliency_r1.inputs.pictures import to_rgb
+from saliency_r1.segmenter.preprocess import beit_view, sam_view
 
 PHOTOGRAPHS = sorted((SHARED / "data" / "real").glob("*/images/*.jpg"))[::12]
 

@@ -7,6 +7,7 @@ from rendered import EMBEDDED
 
 from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
+from saliency_r1.runtime.keys import run_key
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
 from saliency_r1.yaml_loader import load_yaml
@@ -335,11 +336,11 @@ def test_only_the_newest_two_checkpoints_stay(tmp_path):
 def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
     file = tmp_path / "table"
     file.write_text("1")
-    key = checkpoints.run_key({"lr": 1e-3}, [file])
-    assert key == checkpoints.run_key({"lr": 1e-3}, [file])
-    assert key != checkpoints.run_key({"lr": 1e-4}, [file])
+    key = run_key({"lr": 1e-3}, [file])
+    assert key == run_key({"lr": 1e-3}, [file])
+    assert key != run_key({"lr": 1e-4}, [file])
     file.write_text("2")
-    assert key != checkpoints.run_key({"lr": 1e-3}, [file])
+    assert key != run_key({"lr": 1e-3}, [file])
 
 
 def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():

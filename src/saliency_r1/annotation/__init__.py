@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saliency_r1.annotation.agreement import Annotation, annotate, tabulate
+from saliency_r1.annotation.agreement import Annotation, annotate, read_parts, tabulate
 from saliency_r1.annotation.interface import AnnotationError, Annotator
 from saliency_r1.annotation.offline import OfflineAnnotator
 from saliency_r1.params import Annotate
@@ -13,7 +13,16 @@ from saliency_r1.params import Annotate
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Annotation", "AnnotationError", "Annotator", "OfflineAnnotator", "annotate", "load", "tabulate"]
+__all__ = [
+    "Annotation",
+    "AnnotationError",
+    "Annotator",
+    "OfflineAnnotator",
+    "annotate",
+    "load",
+    "read_parts",
+    "tabulate",
+]
 
 
 def load(options: Annotate, cache: Path, device: torch.device, dtype: torch.dtype) -> Annotator:

@@ -7,6 +7,7 @@ sample is set aside (`kept = False`), counted and gated.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,15 +23,22 @@ from saliency_r1 import cot, tasks
 from saliency_r1.annotation.attributes import objects_of
 from saliency_r1.annotation.interface import Annotator, Proposal, Subject, Try
 from saliency_r1.data.samples import read_images, read_masks
+from saliency_r1.metrics.saliency import iou
 from saliency_r1.segmenter import Encoded, Segment, Segmenter
 from saliency_r1.tasks.instances import pairwise_iou
+from saliency_r1.tasks.saliency import AS_PREDICTED
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One sample's annotated response. `consistency` is the mean IoU over its expressions, in [0, 1]."""
+    """One sample's annotated response.
+
+    `objects` is the number of its instances (SIS) or of its images in which something stands out; where it is 0 there
+    is nothing to be named. `consistency` is the mean of `agreement`, in [0, 1].
+    """
 
     sample_id: str
+    objects: int
     response: str
     expressions: tuple[str, ...]
     consistency: float
@@ -84,6 +92,13 @@ def tabulate(samples: pl.DataFrame, annotations: Iterable[Annotation]) -> pl.Dat
     return identity.join(written, on="sample_id", how="left", maintain_order="left", validate="1:1")
 
 
+def read_parts(parts: Sequence[Path]) -> Iterator[Annotation]:
+    """The annotations that folders hold as `annotations.json`, in order."""
+    for part in parts:
+        for entry in json.loads((part / "annotations.json").read_text(encoding="utf-8")):
+            yield Annotation(**entry | {"expressions": tuple(entry["expressions"])})
+
+
 def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segmenter) -> list[_Draft]:
     """Read images and ground truth of a batch and encode each image once."""
     images: list[list[Image.Image]] = [read_images(row, folder) for row in rows]
@@ -93,7 +108,7 @@ def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segment
         truth = tasks.get(row["task"]).truth(read_masks(row, folder))
         objects = objects_of(row["meta"], group, _regions(truth), row["group"])
         subject = Subject(row["sample_id"], row["task"], group, truth, objects)
-        nothing = Annotation(row["sample_id"], "", (), 0.0, 0, False)
+        nothing = Annotation(row["sample_id"], truth.objects, "", (), 0.0, 0, False)
         drafts.append(_Draft(subject, [next(encoded) for _ in group], nothing))
     return drafts
 
@@ -112,23 +127,23 @@ def _try(draft: _Draft, attempt: int, attempts: int, seed: int) -> Try:
 
 def _consider(drafts: Sequence[_Draft], proposals: Sequence[Proposal], segmenter: Segmenter, threshold: float) -> None:
     """Segment the expressions of all proposals in one call and keep what is better than before."""
-    encoded = [draft.encoded[e.image] for draft, said in zip(drafts, proposals) for e in said.expressions]
-    phrases = [[e.text] for said in proposals for e in said.expressions]
+    encoded = [draft.encoded[e.image] for draft, said in zip(drafts, proposals) for e in said.spoken]
+    phrases = [[e.text] for said in proposals for e in said.spoken]
     segments = iter([found[0] for found in segmenter.segment(encoded, phrases)] if phrases else [])
     for draft, said in zip(drafts, proposals):
         draft.best = replace(draft.best, attempts=draft.best.attempts + 1)
-        if said.fault or not said.expressions:
+        mine = [next(segments) for _ in said.spoken]
+        if said.fault or (not said.spoken and draft.best.objects):
             draft.feedback = said.fault or "There was no expression."
             continue
-        mine = [next(segments) for _ in said.expressions]
         subject = draft.subject
-        ious = agreement(subject.task, subject.objects, said.expressions, mine, subject.truth)
+        ious = agreement(subject.task, subject.objects, said.spoken, mine, subject.truth)
         draft.feedback = _feedback(said.expressions, ious, threshold)
         if not draft.best.response or np.mean(ious) > draft.best.consistency:
             draft.best = replace(
                 draft.best,
                 response=cot.render(said.reasoning, said.expressions),
-                expressions=tuple(e.text for e in said.expressions),
+                expressions=tuple(e.text for e in said.spoken),
                 consistency=float(np.mean(ious)),
             )
 
@@ -154,15 +169,15 @@ def agreement(
 ) -> list[float]:
     """IoU of what the expressions find with what they should: by instance (SIS), else by image (regions united).
 
-    An instance's expression that prefers another instance counts 0.
+    An instance's expression that prefers another instance counts 0. Where nothing stands out, to find nothing is 1.
     """
     if isinstance(truth, tasks.InstanceTruth):
+        if not truth.objects:
+            return [0.0 for _ in expressions] or [1.0]
         ious = pairwise_iou([segment.mask for segment in segments], truth.masks)
         ids = [item["id"] for item in objects[0] if item["salient"]]
         order = {value: column for column, value in enumerate(truth.numbers)}
         columns = [order[value] for value in ids]
         return [float(row[column]) if row.argmax() == column else 0.0 for row, column in zip(ious, columns)]
-    united: list[NDArray[np.bool_]] = [np.zeros(size, bool) for size in truth.sizes]
-    for expression, segment in zip(expressions, segments):
-        united[expression.image] |= segment.mask
-    return [float(pairwise_iou([mask], [true])[0, 0]) for mask, true in zip(united, truth.masks)]
+    prediction = tasks.get(task).predict(cot.Parsed("", tuple(expressions), ()), segments, truth.sizes)
+    return [float(value) for value in iou(prediction.masks, truth.masks, AS_PREDICTED)]

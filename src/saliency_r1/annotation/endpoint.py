@@ -40,7 +40,7 @@ def _question(one: Try) -> Question:
         one.subject.sample_id,
         prompting.prompt(one),
         prompting.outlined(one.subject),
-        prompting.schema(one.subject.task),
+        prompting.schema(one.subject),
         one.seed[0] + one.number,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from saliency_r1 import tasks
-from saliency_r1.cot import Expression
+from saliency_r1.cot import KINDS, Expression
 
 
 class AnnotationError(ValueError):
@@ -31,6 +31,12 @@ class Subject:
         """The objects that belong to the ground truth, image by image; expressions come in this order."""
         return [[item for item in image if item["salient"]] for image in self.objects]
 
+    @property
+    def silence(self) -> tuple[Expression, ...]:
+        """The expressions of an answer that names nothing: none, or for a group an empty one for each image."""
+        images = range(len(self.images)) if self.task == "cosod" else ()
+        return tuple(Expression(KINDS[self.task], image, "") for image in images)
+
 
 @dataclass(frozen=True)
 class Try:
@@ -50,6 +56,11 @@ class Proposal:
     reasoning: str = ""
     expressions: tuple[Expression, ...] = ()
     fault: str = ""
+
+    @property
+    def spoken(self) -> tuple[Expression, ...]:
+        """The expressions that name something; an image of a group without the shared object has an empty one."""
+        return tuple(item for item in self.expressions if item.text)
 
 
 class Annotator(Protocol):

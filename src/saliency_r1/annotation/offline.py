@@ -21,6 +21,7 @@ FAINT = ("{} blends into the background.", "{} fades into the background.", "{} 
 SMALL = ("{} is too small to notice.", "{} is a minor element.", "{} is small and leaves the eye.")
 STANDS_OUT = (("{} stands out.", "{} stand out."), ("{} draws the eye.", "{} draw the eye."),
               ("{} catches attention.", "{} catch attention."))  # fmt: skip
+NOTHING = ("Nothing stands out.", "Nothing draws the eye.", "Nothing catches attention.")
 SHARED = ("{} is in every image.", "{} occurs in each image.", "Only {} is shared.")
 
 
@@ -47,7 +48,7 @@ class OfflineAnnotator:
         subject, rng = one.subject, np.random.default_rng(one.seed)
         variety, vagueness = (share * (1 - one.number / one.of) for share in (self.variety, self.vagueness))
         shared = called = ""
-        if subject.task == "cosod":
+        if subject.task == "cosod" and any(subject.salient):
             kind = _common(subject.salient)
             shared = wording.name(kind, rng, variety)
             called = wording.name(_vaguely(kind, rng, vagueness), rng, variety)
@@ -57,6 +58,8 @@ class OfflineAnnotator:
         ]
         if subject.task == "sis":
             phrases = [_told_apart(phrases[0], subject.salient[0], rng, variety)]
+        if subject.task == "cosod":
+            phrases = [own or [""] for own in phrases]
         expressions = tuple(
             Expression(KINDS[subject.task], index, phrase) for index, own in enumerate(phrases) for phrase in own
         )
@@ -68,23 +71,36 @@ class OfflineAnnotator:
 
     def _standing_out(self, objects: Objects, salient: Objects, rng: np.random.Generator, variety: float) -> str:
         """What is there, what does not matter and why, what stands out."""
-        sentences = [str(rng.choice(SHOWS)).format(wording.describe(objects, rng, variety))]
+        sentences = [str(rng.choice(SHOWS)).format(wording.describe(objects, rng, variety))] if objects else []
         for item in objects:
             if not item["salient"]:
                 reasons = FAINT if item["tone"] == "faint" else SMALL
                 sentences.append(_upper(str(rng.choice(reasons)).format(self._the(item, rng, variety))))
+        if not salient:
+            return " ".join([*sentences, str(rng.choice(NOTHING))])
         names = [self._the(item, rng, variety) for item in salient]
         singular, plural = STANDS_OUT[rng.integers(len(STANDS_OUT))]
         sentences.append(_upper((singular if len(names) == 1 else plural).format(wording.join(names))))
         return " ".join(sentences)
 
     def _shared(self, objects: Sequence[Objects], shared: str, rng: np.random.Generator, variety: float) -> str:
-        """What each image shows, by name alone (what is shared is a kind, not a place), and what occurs in all."""
-        sentences = []
+        """What each image shows, by name alone (what is shared is a kind, not a place), and what occurs in all.
+
+        `shared` is empty where nothing is.
+        """
+        sentences, without = [], []
         for number, image in enumerate(objects, start=1):
             names = [shared if item["salient"] else wording.name(item, rng, variety) for item in image]
-            sentences.append(f"Image {number} shows {wording.join([wording.article(name) for name in names])}.")
-        sentences.append(_upper(str(rng.choice(SHARED)).format(f"the {shared}")))
+            if names:
+                sentences.append(f"Image {number} shows {wording.join([wording.article(name) for name in names])}.")
+            if not any(item["salient"] for item in image):
+                without.append(f"image {number}")
+        if not shared:
+            sentences.append("Nothing is shared.")
+        elif without:
+            sentences.append(f"The {shared} is in every image but {wording.join(without)}.")
+        else:
+            sentences.append(_upper(str(rng.choice(SHARED)).format(f"the {shared}")))
         return " ".join(sentences)
 
     def _the(self, item: Mapping[str, Any], rng: np.random.Generator, variety: float) -> str:

@@ -1,7 +1,8 @@
 """How a vision-language model is asked for an annotation, and how its answer is read.
 
-The prompts are the files of `prompts/`, one a task, with `{count}` for the number of expressions wanted. The images
-carry the outlines of the ground truth. Expressions come first and reasoning second, as JSON.
+The prompts are the files of `prompts/`, one a task, with `{count}` for the number of expressions wanted, and those for
+samples in which nothing stands out, which want a reasoning alone. The images carry the outlines of the ground truth.
+Expressions come first and reasoning second, as JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +30,13 @@ Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=r"^[^<>]*$")]
 
 
+class NothingSchema(BaseModel):
+    """The JSON that a model answers with where there is nothing to name."""
+
+    model_config = ConfigDict(extra="forbid")
+    reasoning: Prose
+
+
 class AnswerSchema(BaseModel):
     """The JSON that a model answers with."""
 
@@ -38,20 +46,26 @@ class AnswerSchema(BaseModel):
 
 
 class SharedAnswerSchema(AnswerSchema):
-    """The answer for a group of images, which names what is shared."""
+    """The answer for a group of images, which names what is shared; an image without it has an empty expression."""
 
+    expressions: Annotated[list[Words | Literal[""]], Field(min_length=1, max_length=50)]
     shared: Words
 
 
-def schema(task: str) -> dict[str, Any]:
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def schema(subject: Subject) -> dict[str, Any]:
     """The JSON schema of an answer."""
-    return _answer(task).model_json_schema()
+    return _answer(subject).model_json_schema()
 
 
 def prompt(one: Try) -> str:
     """The text of a prompt; a further attempt ends with what was wrong with the one before."""
-    text = (PROMPTS / f"{one.subject.task}.txt").read_text(encoding="utf-8").strip()
-    text = text.replace("{count}", str(_wanted(one.subject)))
+    subject = one.subject
+    nothing = "nothing_shared" if subject.task == "cosod" else "nothing"
+    text = (PROMPTS / f"{subject.task if any(subject.salient) else nothing}.txt").read_text(encoding="utf-8").strip()
+    text = text.replace("{count}", str(_wanted(subject)))
     return f"{text}\n\nYour last answer was not good enough. {one.feedback}" if one.feedback else text
 
 
@@ -65,14 +79,19 @@ def outlined(subject: Subject) -> list[Image.Image]:
 
 def read(text: str, subject: Subject) -> Proposal:
     """A model's answer as a proposal. Total: whatever is wrong with it becomes the proposal's fault."""
-    answer = _answered(without_thinking(text), _answer(subject.task))
+    answer = _answered(without_thinking(text), _answer(subject))
     if isinstance(answer, str):
         return Proposal(fault=f"It was not the JSON that was asked for: {answer}.")
+    if isinstance(answer, NothingSchema):
+        return Proposal(answer.reasoning, subject.silence)
     said, wanted = answer.expressions, _wanted(subject)
     if subject.task != "sod" and len(said) != wanted:
         return Proposal(fault=f"It had {len(said)} expressions, {wanted} were asked for.")
     if isinstance(answer, SharedAnswerSchema):
-        strangers = [text for text in said if answer.shared.casefold() not in text.casefold()]
+        for number, (text, items) in enumerate(zip(said, subject.salient), start=1):
+            if bool(text) != bool(items):
+                return Proposal(fault=f"Expression {number} was {text!r}; it is empty where an image has no outline.")
+        strangers = [text for text in said if text and answer.shared.casefold() not in text.casefold()]
         if strangers:
             return Proposal(fault=f"The expression {strangers[0]!r} does not name the shared thing, {answer.shared!r}.")
     kind = KINDS[subject.task]
@@ -80,7 +99,7 @@ def read(text: str, subject: Subject) -> Proposal:
     return Proposal(answer.reasoning, tuple(Expression(kind, image, text) for image, text in zip(images, said)))
 
 
-def _answered(text: str, form: type[AnswerSchema]) -> AnswerSchema | str:
+def _answered(text: str, form: type[Form]) -> Form | str:
     """The first JSON object in a text that has the form, whatever stands around it; else what was wrong with one."""
     wrong = ""
     for candidate in (text, *_objects(text)):
@@ -107,8 +126,10 @@ def _objects(text: str) -> Iterator[str]:
         position = text.find("{", end)
 
 
-def _answer(task: str) -> type[AnswerSchema]:
-    return SharedAnswerSchema if task == "cosod" else AnswerSchema
+def _answer(subject: Subject) -> type[NothingSchema] | type[AnswerSchema]:
+    if not any(subject.salient):
+        return NothingSchema
+    return SharedAnswerSchema if subject.task == "cosod" else AnswerSchema
 
 
 def _wanted(subject: Subject) -> int:

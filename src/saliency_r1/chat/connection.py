@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import urllib.request
-from importlib.util import find_spec
 
 import httpx
 
 from saliency_r1.chat.errors import ChatError
+from saliency_r1.runtime.proxies import ProxyError, proxy_for
 
 KEY = "OPENAI_API_KEY"
 
@@ -23,9 +21,11 @@ def connect(url: str, timeout: float, section: str) -> httpx.Client:
             base_url=url.rstrip("/") + "/",
             timeout=timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            proxy=_proxy(address),
+            proxy=proxy_for(address),
             trust_env=False,  # its proxies are read here: httpx stumbles over [::1] in NO_PROXY
         )
+    except ProxyError as error:
+        raise ChatError(str(error)) from None
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise ChatError(f"{section}.url = {url!r} cannot be reached this way: {error}") from None
 
@@ -58,29 +58,3 @@ def _address(url: str, section: str) -> httpx.URL:
     if address.scheme not in ("http", "https") or not address.host or url.split() != [url]:
         raise ChatError(f"{section}.url = {url!r}, expected http:// or https:// and a host")
     return address
-
-
-def _proxy(address: httpx.URL) -> str | None:
-    """The proxy that the environment names for an address; none for this machine's own."""
-    host = address.host.strip("[]")
-    if _is_loopback(host):
-        return None
-    proxies = urllib.request.getproxies_environment()
-    # NO_PROXY writes an IPv6 address with or without brackets.
-    exempt = {"no": proxies.get("no", "").replace("[", "").replace("]", "")}
-    if urllib.request.proxy_bypass_environment(host, exempt):  # type: ignore[attr-defined]
-        return None
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if proxy and proxy.startswith("socks") and find_spec("socksio") is None:
-        raise ChatError(
-            f"the environment names a SOCKS proxy for {address.host} (ALL_PROXY or {address.scheme.upper()}_PROXY), "
-            "which needs `pip install socksio`; or name the host in NO_PROXY"
-        )
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -61,6 +62,13 @@ def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., No
         return run
 
     return decorate
+
+
+def require(*modules: str) -> None:
+    """Raise what an import of the modules would raise, before any work; nothing is imported."""
+    for name in modules:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def describe(error: Exception, extra: str = "") -> str:

@@ -1,13 +1,15 @@
 """`saliency-r1 evaluate`: score a folder of maps against a folder of ground truths."""
 
+import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saliency_r1.cli.errors import command
+from saliency_r1.cli.errors import command, require
+from saliency_r1.names import ScoreSource, TaskName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,14 +18,6 @@ if TYPE_CHECKING:
     from saliency_r1.evaluation.published import Row
     from saliency_r1.evaluation.results import FolderResult
     from saliency_r1.metrics.resampling import Difference
-
-
-class Task(StrEnum):
-    """What is evaluated."""
-
-    sod = "sod"
-    cosod = "cosod"
-    sis = "sis"
 
 
 class Missing(StrEnum):
@@ -40,11 +34,22 @@ class Empty(StrEnum):
     agree = "agree"
 
 
-@command()
+def _value(text: str) -> int:
+    """A value of a pixel as people write it: 255, 0xE0E0C0."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no value of a pixel; write 255, or 0xE0E0C0 for a colour") from None
+    if not 0 < value <= 0xFFFFFF:
+        raise typer.BadParameter(f"{text} is no value of a pixel that is not background, expected 1 to 0xFFFFFF")
+    return value
+
+
+@command("pages")
 def evaluate(
     pred: Annotated[Path, typer.Option(help="predictions: a folder of maps; for sis also a COCO result file")],
     gt: Annotated[Path, typer.Option(help="ground truths: a folder of masks; for sis also a COCO file")],
-    task: Annotated[Task, typer.Option(help="sod, cosod (a folder a group) or sis")] = Task.sod,
+    task: Annotated[TaskName, typer.Option(help="cosod: a folder a group")] = "sod",
     compare: Annotated[
         Path | None, typer.Option(help="a second folder of predictions, compared image by image")
     ] = None,
@@ -57,7 +62,9 @@ def evaluate(
     ] = Missing.error,
     resize: Annotated[bool, typer.Option(help="stretch predictions to the size of the ground truth")] = False,
     dataset: Annotated[str | None, typer.Option(help="e.g. ECSSD: check the count, show published results")] = None,
-    score_source: Annotated[str, typer.Option(help="sis: where the scores come from")] = "unknown",
+    score_source: Annotated[
+        Literal[ScoreSource, "unknown"], typer.Option(help="sis: where the scores come from, as masks.score")
+    ] = "unknown",
     bootstrap: Annotated[int, typer.Option(min=0, help="replicates for the intervals, 0 for none")] = 1000,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     prefix: Annotated[
@@ -67,9 +74,22 @@ def evaluate(
     stretch: Annotated[bool, typer.Option(help="stretch every map to [0, 1] first, as PySODMetrics does")] = True,
     thresholds: Annotated[int, typer.Option(min=2, help="256 as PySODMetrics, 255 as the CoSOD evaluators")] = 256,
     empty: Annotated[
-        Empty, typer.Option(help="an empty ground truth gives F 0, or 1 if the map is empty")
-    ] = Empty.zero,
+        Empty | None,
+        typer.Option(
+            help="an empty ground truth gives F 0 (the default), or 1 if the map is empty; said, masks that lie below "
+            "the threshold are empty, and all of them may be",
+            show_default=False,
+        ),
+    ] = None,
     gt_threshold: Annotated[int, typer.Option(min=0, max=254, help="foreground is above this")] = 128,
+    void: Annotated[
+        int | None,
+        typer.Option(
+            parser=_value,
+            metavar="VALUE",
+            help="ground truth pixels of this value (palette index, 0xRRGGBB in colours) are not scored",
+        ),
+    ] = None,
 ) -> None:
     """Score saliency maps or instances as the field does, and refuse to score a part of a data set."""
     from rich.console import Console
@@ -82,10 +102,17 @@ def evaluate(
     from saliency_r1.metrics import Protocol
     from saliency_r1.runtime.messages import printable
 
+    require(*["jinja2"] * bool(html), *["matplotlib"] * bool(html or plot), *["polars"] * bool(parquet))
     console = Console(markup=False, emoji=False)  # a folder may be called [red] or :cat:
-    protocol = Protocol(stretch=stretch, thresholds=thresholds, empty=empty.value, gt_threshold=gt_threshold)
+    protocol = Protocol(
+        stretch=stretch,
+        thresholds=thresholds,
+        empty=(empty or Empty.zero).value,
+        gt_threshold=gt_threshold,
+        void=void,
+    )
     settings = Settings(
-        task=task.value,
+        task=task,
         protocol=protocol,
         missing=missing.value,
         resize=resize,
@@ -95,13 +122,14 @@ def evaluate(
         prefix=prefix,
         suffix=suffix,
         score_source=score_source,
+        may_be_empty=empty is not None,
     )
     given = [pred] + ([compare] if compare else [])
     folders = [predicted(folder) for folder in given]
     check_outputs([path for path in (json, html, parquet, plot) if path], [*folders, gt])
     if plot:
         check_plot(plot)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         lines = [bar.add_task(escape(printable(folder.name)), total=None) for folder in given]
         results = [
             evaluate_folders(folder, gt, settings, partial(_advance, bar, line)) for folder, line in zip(folders, lines)

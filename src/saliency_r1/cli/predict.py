@@ -122,6 +122,7 @@ def destinations(images: Sequence[Path], out: Path, others: Sequence[Path] = ())
     Raises `PredictError` where two pictures would have one place, or where a result would replace a picture that was
     given, or one of the `others`.
     """
+    from saliency_r1.inputs.find import key
     from saliency_r1.prediction.predictor import PredictError
 
     places: dict[Path, Place] = {}
@@ -129,7 +130,7 @@ def destinations(images: Sequence[Path], out: Path, others: Sequence[Path] = ())
     read = {_identity(path): path for path in [*images, *others] if path.exists()}
     for path in images:
         name = f"{path.stem}.png"
-        first = taken.setdefault(_folded(path.stem), path)
+        first = taken.setdefault(key(path.stem), path)
         if first is not path:
             raise PredictError(
                 f"two pictures are called {path.stem}: {first} and {path}; their results would overwrite each other, "
@@ -140,13 +141,6 @@ def destinations(images: Sequence[Path], out: Path, others: Sequence[Path] = ())
         if result.exists() and (source := read.get(_identity(result))):
             raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
     return places
-
-
-def _folded(stem: str) -> str:
-    """What two names share that are one file to macOS or Windows."""
-    import unicodedata
-
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -190,4 +184,4 @@ def entry(result: Answer, images: Sequence[Path]) -> dict[str, Any]:
 def _summary(result: Answer) -> str:
     if result.errors:
         return f"nothing, the response does not parse: {'; '.join(result.errors)}"
-    return "; ".join(item.text for item in result.expressions)
+    return "; ".join(item.text for item in result.expressions) or "nothing stands out"

@@ -15,10 +15,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saliency_r1.data.errors import DataError
+from saliency_r1.names import TaskName
 from saliency_r1.runtime.files import sha256
 from saliency_r1.yaml_loader import YamlError, load_yaml
 
-TaskName = Literal["sod", "sis", "cosod"]
 SplitName = Literal["train", "val", "test"]
 LayoutName = Literal["pairs", "groups", "coco", "id_map", "colour_map"]
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -98,11 +98,21 @@ class MaskRule(_Entry):
 
     `binary`: every value is 0 or 255. `threshold`: a value >= `threshold` is foreground. `ids`: each value, palette
     index or colour other than 0 (black) is one instance. `empty` says what becomes of an image with nothing salient.
+    `void` is the stored value (in colours 0xRRGGBB) of pixels that are neither foreground nor an instance.
+    `orientation` says on what the masks of pictures with an EXIF orientation lie; None: on the upright picture, unless
+    their size says otherwise.
     """
 
     rule: Literal["binary", "threshold", "ids"] = "binary"
     threshold: int = Field(default=128, ge=1, le=255)
     empty: Literal["keep", "drop"] = "keep"
+    void: int | None = Field(default=None, ge=1, le=0xFFFFFF)
+    orientation: Literal["upright", "stored"] | None = None
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the catalogue itself says what becomes of empty masks, so that such masks are no surprise."""
+        return "empty" in self.model_fields_set
 
 
 class Dataset(_Entry):

@@ -19,6 +19,7 @@ import polars as pl
 
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.earlier import Memory
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
@@ -26,7 +27,7 @@ from saliency_r1.data.splits import DatasetSplit, Importer
 from saliency_r1.data.survey import refuse, survey
 from saliency_r1.data.table import INDEX, SCHEMA, evenly_spaced, samples
 from saliency_r1.params import Download
-from saliency_r1.runtime.files import atomic_folder, held, link_tree, remove, write_json
+from saliency_r1.runtime.files import atomic_folder, held, remove, write_json
 from saliency_r1.runtime.versions import write_versions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,9 +38,9 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     """Import what `settings` names into `out` and return the sample table (`table.SCHEMA`).
 
     `root` is the folder that relative paths of the settings start from; what is fetched is kept in
-    `root/runs/download`. Splits that an earlier `out` already holds unchanged are linked, not imported again; those
-    that a limit has cut are imported anew. Raises `DataError` for everything a person can mend; `out` then holds what
-    it held before.
+    `root/runs/download`. Splits and pairs that an earlier `out` already holds unchanged are linked, not imported again
+    (those that a limit has left out are); `out` becomes what a first run would leave. Raises `DataError` for everything
+    a person can mend; `out` then holds what it held before.
     """
     catalogue = Catalogue.load(root / settings.catalogue)
     parts = [DatasetSplit(dataset, split) for dataset, split in catalogue.select(settings.datasets)]
@@ -48,30 +49,37 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     mirror = root / settings.mirror if settings.mirror else None
     with _explained(out):
         cache.mkdir(parents=True, exist_ok=True)
-        with held(cache / "lock"), atomic_folder(out) as folder:
-            store = ArchiveCache(cache, mirror, patience or Patience())
+        with held(cache / "lock"):
             refuse(survey(settings, root))
-            kept = cache / "kept"
-            importer = Importer(store, settings.allow_missing, [out, kept], folder)
-            indexes = _import_all(parts, importer, kept)
-            indexes, leaks = _without_leaks(indexes)
-            tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
-            table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
-            if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
-                raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
-            if settings.limit is not None:
-                _keep_only(table, folder)
-            table.write_parquet(folder / "table.parquet")
-            report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
-            for key, source in bases.items():
-                report["models"][key] = models.provide(source, folder / "models" / key)
-            write_json(folder / "report.json", report)
-            write_versions(folder)
-        remove(cache / "kept")
+            memory, kept = Memory(cache / "imports.json", out), Memory(cache / "kept.json", cache / "kept")
+            with atomic_folder(out) as folder:
+                store = ArchiveCache(cache, mirror, patience or Patience())
+                importer = Importer(store, settings.allow_missing, (memory, kept), folder)
+                table, leaks = _import(settings, parts, importer)
+                report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
+                for key, source in bases.items():
+                    report["models"][key] = models.provide(source, folder / "models" / key)
+                write_json(folder / "report.json", report)
+                write_versions(folder)
+            memory.write()
+            remove(kept.previous)
     return table
 
 
-def _import_all(parts: Sequence[DatasetSplit], importer: Importer, kept: Path) -> dict[DatasetSplit, pl.DataFrame]:
+def _import(settings: Download, parts: Sequence[DatasetSplit], importer: Importer) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Import the splits, write the sample table, and return it with the list of leaks."""
+    indexes, leaks = _without_leaks(_import_all(parts, importer))
+    tables = [samples(index, *part.labels, settings.cosod_chunk) for part, index in indexes.items()]
+    table = pl.concat([pl.DataFrame(schema=SCHEMA), *(evenly_spaced(part, settings.limit) for part in tables)])
+    if (twice := table.filter(table["sample_id"].is_duplicated())["sample_id"]).len():
+        raise DataError(f"the sample id {twice[0]} comes twice; rename one of the two data sets or groups")
+    if settings.limit is not None:
+        _keep_only(table, importer.folder)
+    table.write_parquet(importer.folder / "table.parquet")
+    return table, leaks
+
+
+def _import_all(parts: Sequence[DatasetSplit], importer: Importer) -> dict[DatasetSplit, pl.DataFrame]:
     """The index of every split. Where some cannot be imported, the others are kept for the next run.
 
     Raises one `DataError` with what is wrong with each.
@@ -86,11 +94,8 @@ def _import_all(parts: Sequence[DatasetSplit], importer: Importer, kept: Path) -
     if not faults:
         return indexes
     if indexes:
-        write_json(importer.folder / "report.json", {"imports": importer.reports})
-        with atomic_folder(kept) as folder:
-            link_tree(importer.folder, folder)
-        what = ", ".join(map(str, indexes))
-        faults.append(f"What was imported well is kept, and linked by the next run: {what}")
+        importer.keep()
+        faults.append(f"What was imported well is kept, and linked by the next run: {', '.join(map(str, indexes))}")
     raise DataError("\n".join(faults))
 
 

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import requests
+import httpx
 
 from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError
 from saliency_r1.runtime.files import link, sha256, write_json
+from saliency_r1.runtime.proxies import proxy_for
 from saliency_r1.runtime.stage import progress
 
 _CHUNK = 1 << 20
@@ -207,7 +208,7 @@ class _Download:
                 self.part.replace(self.target)
                 self.tag.unlink(missing_ok=True)
                 return
-            except (_Interrupted, requests.RequestException) as error:
+            except (_Interrupted, httpx.HTTPError) as error:
                 if attempt == self.patience.attempts:
                     raise FetchError(f"gave up after {attempt} attempts: {_reason(error)}") from error
                 pause = self.patience.pause * 2 ** (attempt - 1)
@@ -220,7 +221,7 @@ class _Download:
         headers = {"Accept-Encoding": "identity"}
         if had:
             headers |= {"Range": f"bytes={had}-", "If-Range": self.tag.read_text(encoding="utf-8")}
-        with requests.get(self.url, headers=headers, stream=True, timeout=self.patience.timeout) as response:
+        with self._client() as client, client.stream("GET", self.url, headers=headers) as response:
             self._accept(response)
             resumed = response.status_code == 206 and _range_start(response) == had
             if response.status_code == 206 and not resumed:
@@ -236,7 +237,14 @@ class _Download:
             self._keep_tag(response)
             self._write(response, start, expected)
 
-    def _accept(self, response: requests.Response) -> None:
+    def _client(self) -> httpx.Client:
+        try:
+            proxy = proxy_for(httpx.URL(self.url))
+            return httpx.Client(timeout=self.patience.timeout, proxy=proxy, trust_env=False, follow_redirects=True)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise FetchError(str(error)) from None
+
+    def _accept(self, response: httpx.Response) -> None:
         """Refuse what is not the file: errors, and pages that say something with status 200."""
         status = response.status_code
         if status == 416:
@@ -246,12 +254,12 @@ class _Download:
             after = response.headers.get("Retry-After", "")
             raise _Interrupted(f"HTTP status {status}", float(after) if after.isdigit() else 0.0)
         if status not in (200, 206):
-            raise FetchError(f"HTTP status {status} {response.reason}")
+            raise FetchError(f"HTTP status {status} {response.reason_phrase}")
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise FetchError("the server sent an HTML page, not a file (a login, consent or quota page?)")
 
-    def _write(self, response: requests.Response, start: int, expected: int | None) -> None:
-        chunks: Iterator[bytes] = response.iter_content(_CHUNK)
+    def _write(self, response: httpx.Response, start: int, expected: int | None) -> None:
+        chunks: Iterator[bytes] = response.iter_raw(_CHUNK)
         megabytes = None if expected is None else -(-(expected - start) // _CHUNK)
         with open(self.part, "r+b" if start else "wb") as file:
             file.seek(start)
@@ -266,7 +274,7 @@ class _Download:
             self._forget()
             raise FetchError(f"{arrived:,} bytes arrived, expected {expected:,}")
 
-    def _keep_tag(self, response: requests.Response) -> None:
+    def _keep_tag(self, response: httpx.Response) -> None:
         """Remember the version of the file; without one (or with a weak one) a part cannot be continued safely."""
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         if tag and not tag.startswith("W/"):
@@ -279,17 +287,15 @@ class _Download:
         self.tag.unlink(missing_ok=True)
 
 
-def _range_start(response: requests.Response) -> int:
+def _range_start(response: httpx.Response) -> int:
     """The offset in `Content-Range: bytes 100-199/200`, or -1."""
     start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
     return int(start) if start.isdigit() else -1
 
 
 def _reason(error: Exception) -> str:
-    """An error of the network in a few words: the innermost one says most."""
-    while isinstance(error, requests.RequestException) and error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+    """An error of the network in a few words."""
+    if isinstance(error, httpx.TimeoutException) or "timed out" in str(error):
         return "no answer in time"
     return str(error) or type(error).__name__
 
@@ -314,7 +320,9 @@ def _from_drive(file_id: str, target: Path, patience: Patience) -> None:
             timeout=patience.timeout,
             retries=patience.attempts - 1,
         )
-    except (DownloadError, requests.RequestException) as error:
+    except (DownloadError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; those of the network have none
+            raise
         raise FetchError(f"Google Drive: {_reason(error)}") from error
     part.replace(target)
 
@@ -343,5 +351,5 @@ def _from_pooch(location: str, target: Path) -> None:
 
     try:
         pooch.retrieve(location, known_hash=None, fname=target.name, path=target.parent)
-    except (requests.RequestException, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise FetchError(f"{_reason(error)}") from error

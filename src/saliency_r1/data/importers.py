@@ -15,13 +15,11 @@ import numpy as np
 
 from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.images import Refused, binary, grey, open_image
 from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import key
+from saliency_r1.inputs.find import SUFFIXES, folders_in, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.masks import read_ids, read_mask
 from saliency_r1.inputs.regions import area, decode
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Layout(Protocol):
         """Pair images with ground truth, sorted by name, without opening them."""
 
     def mask(self, truth: Any, rule: MaskRule) -> np.ndarray:
-        """Read one ground truth: uint8 H x W in {0, 255}, or uint16 H x W instance ids; `Refused` if it cannot."""
+        """Read one ground truth: uint8 H x W in {0, 255}, or uint16 H x W instance ids; `InputError` if it cannot."""
 
 
 class Pairs:
@@ -84,7 +82,15 @@ class Pairs:
 
     def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
         """A binary mask, as the rule says."""
-        return binary(grey(open_image(truth)), rule)
+        mask = read_mask(
+            truth,
+            above=(rule.threshold if rule.rule == "threshold" else 128) - 1,
+            remedy="declare mask: {{rule: threshold, threshold: {}}}".format,
+            void=rule.void,
+            exact=rule.rule == "binary",
+            may_be_empty=rule.may_be_empty,
+        )
+        return mask.foreground.astype(np.uint8) * 255
 
 
 class Groups(Pairs):
@@ -94,12 +100,10 @@ class Groups(Pairs):
         """Pair by group and name; the name of an item is `<group>/<name>`."""
         found = Found()
         images, masks = locate(folder, split.images), locate(folder, split.masks)
-        for group in sorted({path.name for root in (images, masks) for path in root.iterdir() if path.is_dir()}):
-            if group.startswith((".", "__")):
-                continue
+        folders = [{_spelt(path.name): path for path in folders_in(root)} for root in (images, masks)]
+        for group in sorted(folders[0].keys() | folders[1].keys()):
             ours, theirs = (
-                _by_name(found, _images_in(root / group) if (root / group).is_dir() else [], f"{group}/")
-                for root in (images, masks)
+                _by_name(found, pictures_in(named[group]) if group in named else [], f"{group}/") for named in folders
             )
             _pair(found, ours, theirs, group)
         return found
@@ -110,32 +114,15 @@ class IdMap(Pairs):
 
     def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
         """The map as it is stored."""
-        image = open_image(truth)
-        if image.mode not in ("P", "L", "1", "I;16", "I"):
-            raise Refused(
-                f"an instance map with mode {image.mode}, expected indexed colour or grey: use layout colour_map"
-            )
-        ids = np.asarray(image)
-        if ids.max(initial=0) > np.iinfo(np.uint16).max or ids.min(initial=0) < 0:
-            raise Refused("instance ids beyond 16 bits")
-        return ids.astype(np.uint16)
+        return read_ids(truth, rule.void, colours=False).astype(np.uint16)
 
 
 class ColourMap(Pairs):
     """Instances as colours: every colour but black is one instance, numbered in the order of the colours."""
 
-    _MOST = 255  # a picture with more colours is antialiased or was saved as JPEG
-
     def mask(self, truth: Path, rule: MaskRule) -> np.ndarray:
         """The colours, numbered from 1."""
-        rgb = np.asarray(open_image(truth).convert("RGB")).astype(np.uint32)
-        packed = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-        colours = np.unique(packed)
-        colours = colours[colours != 0]
-        if len(colours) > self._MOST:
-            raise Refused(f"{len(colours)} colours, expected one an instance: antialiased, or saved with losses")
-        ids = np.searchsorted(colours, packed) + 1
-        return np.where(packed == 0, 0, ids).astype(np.uint16)
+        return read_ids(truth, rule.void, colours=True).astype(np.uint16)
 
 
 class Coco:
@@ -180,18 +167,15 @@ class Coco:
 
     def mask(self, truth: CocoImage, rule: MaskRule) -> np.ndarray:
         """The annotations drawn into one map, large ones first."""
-        try:
-            codes = [(annotation.number, truth.code(annotation)) for annotation in truth.instances]
-        except InputError as error:
-            raise Refused(str(error)) from None
+        codes = [(annotation.number, truth.code(annotation)) for annotation in truth.instances]
         if codes and codes[-1][0] > np.iinfo(np.uint16).max:
-            raise Refused(f"{codes[-1][0]} annotations, at most {np.iinfo(np.uint16).max} fit into a map of 16 bits")
+            raise InputError(f"{codes[-1][0]} annotations, at most {np.iinfo(np.uint16).max} fit into a map of 16 bits")
         ids = np.zeros(truth.size, np.uint16)
         for number, code in sorted(codes, key=lambda pair: -area(pair[1])):
             ids[decode(code)] = number
         hidden = {number for number, _ in codes} - set(np.unique(ids).tolist())
         if hidden:
-            raise Refused(f"instances {sorted(hidden)} are empty or hidden behind others")
+            raise InputError(f"instances {sorted(hidden)} are empty or hidden behind others")
         return ids
 
 
@@ -211,16 +195,13 @@ def locate(folder: Path, wanted: str) -> Path:
     """
     if (exact := folder / wanted).exists():
         return exact
-    tail = [part.casefold() for part in Path(wanted).parts]
+    tail = [key(part) for part in Path(wanted).parts]
     matches = [
-        path
-        for path in folder.rglob("*")
-        if [part.casefold() for part in path.relative_to(folder).parts][-len(tail) :] == tail
-        and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+        path for path, _ in walk(folder) if [key(part) for part in path.relative_to(folder).parts[-len(tail) :]] == tail
     ]
     if len(matches) == 1:
         return matches[0]
-    folders = sorted({str(path.parent.relative_to(folder)) for path in folder.rglob("*") if path.is_file()})[:10]
+    folders = sorted({str(path.parent.relative_to(folder)) for path, is_folder in walk(folder) if not is_folder})[:10]
     raise DataError(
         f"{wanted}: expected once in the archive, found {len(matches)} times; files lie in: "
         f"{', '.join(folders) or 'none'}. Correct images, masks or annotations of the split in the catalogue"
@@ -231,57 +212,54 @@ def image_files(folder: Path, wanted: str) -> list[Path]:
     """The pictures of a folder, sorted; `wanted` may end in a pattern (`photos/*.jpg`)."""
     if "*" in Path(wanted).name:
         parent = locate(folder, str(Path(wanted).parent)) if len(Path(wanted).parts) > 1 else folder
-        pattern = Path(wanted).name.casefold()
-        return [path for path in _images_in(parent) if Path(path.name.casefold()).match(pattern)]
-    return _images_in(locate(folder, wanted))
+        pattern = key(Path(wanted).name)
+        return [path for path in pictures_in(parent) if Path(key(path.name)).match(pattern)]
+    return pictures_in(locate(folder, wanted))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "._"))
-    )
+def _spelt(name: str) -> str:
+    """A name as it is stored and said: composed letters, nothing that cannot be printed."""
+    return nfc(shown(name))
 
 
 def _by_name(found: Found, files: Sequence[Path], prefix: str = "") -> dict[str, Path]:
     """Files by their name without extension and case; a name that two files share belongs to neither."""
     named: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        named[path.stem.casefold()].append(path)
+        named[key(path.stem)].append(path)
     for paths in named.values():
         if len(paths) > 1:
-            both = " and ".join(path.name for path in paths)
+            both = " and ".join(shown(path.name) for path in paths)
             found.problems.append(
-                Problem(prefix + paths[0].stem, f"{both} have the same name in {paths[0].parent.name}")
+                Problem(prefix + _spelt(paths[0].stem), f"{both} have the same name in {paths[0].parent.name}")
             )
     return {name: paths[0] for name, paths in named.items() if len(paths) == 1}
 
 
 def _pair(found: Found, images: dict[str, Path], masks: dict[str, Path], group: str | None = None) -> None:
-    ambiguous = {problem.name.casefold() for problem in found.problems}
+    ambiguous = {key(problem.name) for problem in found.problems}
     prefix = f"{group}/" if group else ""
     for name in sorted(images.keys() | masks.keys()):
         image, mask = images.get(name), masks.get(name)
         if image and mask:
-            found.items.append(Item(prefix + image.stem, image, mask, group))
-        elif (prefix + name).casefold() not in ambiguous:
+            found.items.append(Item(prefix + _spelt(image.stem), image, mask, group))
+        elif key(prefix + name) not in ambiguous:
             present = image or mask
             assert present is not None
             missing = "has no mask" if image else "is a mask without an image"
-            found.problems.append(Problem(prefix + present.stem, f"{present.name} {missing}"))
+            found.problems.append(Problem(prefix + _spelt(present.stem), f"{shown(present.name)} {missing}"))
 
 
 def keep_listed(found: Found, names: Iterable[str]) -> Found:
     """Only the items whose names are listed; a listed name that was not found is a problem."""
     wanted = {name.strip() for name in names if name.strip()}
     stems = {name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name for name in wanted}
-    folded = {name.casefold() for name in stems}
-    items = [item for item in found.items if item.name.casefold() in folded]
-    known = {item.name.casefold() for item in items}
-    problems = [problem for problem in found.problems if problem.name.casefold() in folded]
-    reported = {problem.name.casefold() for problem in problems}
+    folded = {key(name) for name in stems}
+    items = [item for item in found.items if key(item.name) in folded]
+    known = {key(item.name) for item in items}
+    problems = [problem for problem in found.problems if key(problem.name) in folded]
+    reported = {key(problem.name) for problem in problems}
     problems += [
-        Problem(name, "listed, and not among the images")
-        for name in sorted(stems)
-        if name.casefold() not in known | reported
+        Problem(name, "listed, and not among the images") for name in sorted(stems) if key(name) not in known | reported
     ]
     return Found(items, problems, found.unlisted + len(found.items) - len(items), found.crowds, found.objects)

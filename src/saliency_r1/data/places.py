@@ -7,7 +7,6 @@ one folder alone goes by another usual name, that one is meant.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from saliency_r1.data.catalogue import Dataset, Split, SplitName
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.importers import locate
+from saliency_r1.inputs.find import folders_in, walk
 
 _NAMES = {
     "images": frozenset({"image", "images", "img", "imgs", "im", "jpegimages", "picture", "pictures", "rgb", "src"}),
@@ -33,7 +33,7 @@ _SPLITS: dict[str, frozenset[str]] = {
 def unpacked(dataset: Dataset, split: SplitName, mirror: Path) -> Path | None:
     """The folder of a mirror that holds a split as it is: by the data set's name or by that of its archive."""
     wanted = [dataset.name, *(Path(archive.path).stem for archive in dataset.splits[split].archives)]
-    folders = {path.name: path for path in sorted(mirror.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    folders = {path.name: path for path in folders_in(mirror)}
     for name in wanted:
         if name in folders:
             return folders[name]
@@ -73,10 +73,8 @@ def _usual(folder: Path, key: str, name: SplitName) -> Path | None:
 
 
 def _folders(folder: Path) -> Iterator[Path]:
-    """The folders below a folder that hold files or further folders, hidden ones left out; links are not followed."""
-    for root, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        yield from (Path(root) / name for name in folders)
+    """The folders below a folder, hidden ones left out."""
+    yield from sorted(path for path, is_folder in walk(folder) if is_folder)
 
 
 def _role(name: str) -> str | None:

@@ -18,16 +18,19 @@ import polars as pl
 
 from saliency_r1.data.archives import DamagedArchive, check_space, expanded_size, extract
 from saliency_r1.data.catalogue import Dataset, Split, SplitName
+from saliency_r1.data.earlier import Earlier, Memory, index_path, pairs_path
 from saliency_r1.data.errors import DataError, listed
 from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
 from saliency_r1.data.places import settle, unpacked
-from saliency_r1.data.store import Imported, Place, import_item, stored_digest
+from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
-from saliency_r1.runtime.files import link, link_tree, write_json
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import nfc, shown, walk
+from saliency_r1.inputs.text import read_json, read_text
+from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
-_VERSION = 2  # of what an import writes; raise it when that changes, so that earlier imports are not reused
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
@@ -55,14 +58,14 @@ class DatasetSplit:
 
 @dataclass
 class Importer:
-    """Imports splits into `folder`, reusing what one of `previous` holds unchanged.
+    """Imports splits into `folder`, reusing what `memories` know of earlier imports.
 
-    These are the folder that will be replaced, and what was imported well by a run that failed elsewhere.
+    The first is about the folder that will be replaced, the second about what was imported well by a run that failed.
     """
 
     store: ArchiveCache
     allow_missing: Sequence[str]
-    previous: Sequence[Path]
+    memories: tuple[Memory, Memory]
     folder: Path
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -118,30 +121,44 @@ class Importer:
 
     def _reused(self, part: DatasetSplit, key: str) -> pl.DataFrame | None:
         """The earlier import of the split, linked into the new folder, if it had the same key and is still whole."""
-        for previous in self.previous:
-            source = previous / _pairs_path(part)
-            try:
-                report = json.loads((previous / "report.json").read_text(encoding="utf-8"))["imports"][str(part)]
-                index = pl.read_parquet(previous / _index_path(part), schema=INDEX)
-                if report["key"] != key or not _whole(source, index):
-                    continue
-            except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
-                continue  # nothing there, or not what an import leaves behind
-            link_tree(source, self.folder / _pairs_path(part))
-            (self.folder / _index_path(part)).parent.mkdir(parents=True, exist_ok=True)
-            link(previous / _index_path(part), self.folder / _index_path(part))
-            self.reports[str(part)] = report
-            print(f"{part}: {len(index)} images, unchanged", flush=True)
-            return index
-        return None
+        recalled = (memory.recall(str(part)) for memory in self.memories)
+        earlier = next((one for one in recalled if one is not None and one.key == key and one.whole), None)
+        if earlier is None:
+            return None
+        report = earlier.report  # what it lacks must be excused by today's parameters
+        excused = self._excused(part, [Problem(**problem) for problem in report["missing"]])
+        self._counted(part, report["images"], excused, len(report["dropped_as_empty"]))
+        earlier.take_all(pairs_path(self.folder, str(part)))
+        self._keep(part, key, earlier.index, report)
+        print(f"{part}: {len(earlier.index)} images, unchanged", flush=True)
+        return earlier.index
+
+    def _keep(self, part: DatasetSplit, key: str, index: pl.DataFrame, report: dict[str, Any]) -> None:
+        """Write the index of an import, and note what it is of."""
+        path = index_path(self.folder, str(part))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        index.write_parquet(path)
+        self.reports[str(part)] = report
+        self.memories[0].note(str(part), key, _reading(part), report)
+
+    def keep(self) -> None:
+        """Put what was imported so far where the second memory looks for it."""
+        noted, kept = self.memories
+        with atomic_folder(kept.previous) as folder:
+            link_tree(self.folder, folder)
+        kept.take_over(noted)
+        kept.write()
 
     def _imported(self, part: DatasetSplit, key: str, source: Path, place: Place) -> pl.DataFrame:
         """Find, open, check and store every pair of `source`; anything missing that is not excused stops the stage."""
         found = _find(part, source)
-        target = self.folder / _pairs_path(part)
-        work = partial(
+        target = pairs_path(self.folder, str(part))
+        work: Callable[[Item], Imported | Problem] = partial(
             import_item, layout=LAYOUTS[part.dataset.layout], rule=part.dataset.mask, target=target, place=place
         )
+        earlier = self.memories[0].recall(str(part))
+        if earlier is not None and earlier.reading == _reading(part):
+            work = partial(_taken_or_imported, earlier, target, work)
         objects = _attributes(part, source) or found.objects or None
         rows, problems, dropped = [], list(found.problems), []
         for result in progress(_in_order(work, found.items), len(found.items), str(part)):
@@ -160,21 +177,28 @@ class Importer:
             print(f"{part}: {found.crowds} crowds (iscrowd 1) are left out, as in COCO's measures", flush=True)
         self._counted(part, len(rows), excused, len(dropped))
         index = pl.DataFrame(rows, INDEX)
-        index_file = self.folder / _index_path(part)
-        index_file.parent.mkdir(parents=True, exist_ok=True)
-        index.write_parquet(index_file)
-        self.reports[str(part)] = {
-            "key": key,
+        if not part.dataset.mask.may_be_empty and not index["instances"].sum():
+            raise DataError(
+                f"{part}: all {len(index)} masks are empty; correct `mask` of {part.dataset.name} in the catalogue, or "
+                "say there that it is so: mask: {empty: keep}"
+            )
+        _say_turned(part, index)
+        if earlier is not None:
+            print(f"{part}: {earlier.has(index)} of {len(index)} pairs unchanged", flush=True)
+        report = {
+            "content": _content(index),
             "licence": part.dataset.licence,
             "verified": part.dataset.verified,
             "images": len(rows),
             "empty": index.filter(instances=0)["name"].to_list(),
             "oriented": index.filter("oriented")["name"].to_list(),
+            "turned_masks": index.filter("turned")["name"].to_list(),
             "dropped_as_empty": dropped,
             "missing": [{"name": problem.name, "reason": problem.reason} for problem in problems],
             "unlisted": found.unlisted,
             "crowds": found.crowds,
         }
+        self._keep(part, key, index, report)
         return index
 
     def _excused(self, part: DatasetSplit, problems: Sequence[Problem]) -> int:
@@ -206,35 +230,37 @@ class Importer:
             )
 
     def _allowed(self, part: DatasetSplit, name: str) -> bool:
-        return any(fnmatchcase(f"{part}/{name}", pattern) for pattern in self.allow_missing)
+        wanted = f"{part}/{nfc(name)}"
+        return any(wanted == nfc(pattern) or fnmatchcase(wanted, nfc(pattern)) for pattern in self.allow_missing)
 
 
-def _pairs_path(part: DatasetSplit) -> str:
-    return f"datasets/{part}"
+def _taken_or_imported(
+    earlier: Earlier, target: Path, work: Callable[[Item], Imported | Problem], item: Item
+) -> Imported | Problem:
+    return earlier.take(item, target) or work(item)
 
 
-def _index_path(part: DatasetSplit) -> str:
-    return f"index/{part}.parquet"
+def _content(index: pl.DataFrame) -> str:
+    """A hash of all that was stored, by name: what the stages that read the pairs depend on."""
+    return hashlib.sha256(json.dumps(index.select("name", "stored").rows()).encode()).hexdigest()
 
 
-def _whole(source: Path, index: pl.DataFrame) -> bool:
-    """Whether the pairs of an index are still what was stored."""
-    rows = index.select("image", "mask", "stored").iter_rows()
-    return all(stored_digest(source, image, mask) == digest for image, mask, digest in rows)
+def _reading(part: DatasetSplit) -> str:
+    """What the catalogue says about reading a pair."""
+    return json.dumps([part.dataset.layout, part.dataset.mask.model_dump(mode="json")])
 
 
 def _fingerprint(part: DatasetSplit, content: Any) -> str:
-    """A key that changes with the bytes, with what the catalogue says about reading them, and with this code."""
+    """A key that changes with the bytes, and with what the catalogue says about finding and reading them."""
     entry = part.split.model_dump(mode="json", exclude={"archives", "folder"})
-    rule = part.dataset.mask.model_dump(mode="json")
-    known = [_VERSION, part.labels, part.dataset.layout, rule, entry, content]
+    known = [part.labels, part.dataset.licence, part.dataset.verified, _reading(part), entry, content]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file: enough to see that somebody's folder changed."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(path.relative_to(folder).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+    files = sorted(path for path, is_folder in walk(folder) if not is_folder and path.is_file())
+    return [(shown(path.relative_to(folder)), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
 
 
 def _find(part: DatasetSplit, source: Path) -> Found:
@@ -245,29 +271,28 @@ def _find(part: DatasetSplit, source: Path) -> Found:
                 print(f"{part}: {key} are read from {found_as} (there is no {stated})", flush=True)
         found = LAYOUTS[part.dataset.layout].find(source, split)
         if part.split.names is not None:
-            names = locate(source, part.split.names).read_text(encoding="utf-8").splitlines()
-            found = keep_listed(found, names)
+            found = keep_listed(found, read_text(locate(source, part.split.names)).splitlines())
         return found
-    except DataError as error:
+    except (DataError, InputError) as error:
         raise DataError(f"{part}: {error}") from None
 
 
 def _attributes(part: DatasetSplit, source: Path) -> dict[str, list[dict[str, Any]]] | None:
     """The scene objects of each image, by name, if the data set has them."""
     path = source / part.split.attributes
-    if not path.is_file():
+    if not path.exists():
         return None
     problem = f"{part}: {part.split.attributes}: expected JSON, {{'<name>': [{{...}}, ...]}}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(path)
+    except InputError as error:
         raise DataError(f"{problem} ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{problem}, found {type(content).__name__}")
     for name, objects in content.items():
         if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
             raise DataError(f"{problem}; {name!r} has {objects!r}")
-    return content
+    return {nfc(name): objects for name, objects in content.items()}
 
 
 def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:
@@ -278,6 +303,18 @@ def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[
     if salient == list(result.ids):
         return None
     return f"its attributes name the salient ids {salient}, its instance map has {list(result.ids)}"
+
+
+def _say_turned(part: DatasetSplit, index: pl.DataFrame) -> None:
+    """Say on what the masks of turned images were taken to lie: nothing in the files tells it where sizes agree."""
+    oriented, turned = (int(index[column].sum()) for column in ("oriented", "turned"))
+    if oriented:
+        print(
+            f"{part}: {oriented} images are turned upright (EXIF); {turned} of their masks lie on the stored pixels "
+            f"and are turned along, {oriented - turned} are taken as drawn upright; mask: {{orientation: stored}} or "
+            "{orientation: upright} in the catalogue decides it for all",
+            flush=True,
+        )
 
 
 def _row(result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> dict[str, Any]:

@@ -1,30 +1,35 @@
 """One pair on its way into the sample table: opened once, checked, stored."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from saliency_r1.data.catalogue import MaskRule
-from saliency_r1.data.images import Refused, open_image, thumbnail, turned
+from saliency_r1.data.images import thumbnail, turned
 from saliency_r1.data.importers import Item, Layout, Problem
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import require_file, shown
+from saliency_r1.inputs.pictures import check_shape, is_plain, open_whole, orientation, to_rgb
 from saliency_r1.runtime.files import link, sha256
 
 Place = Callable[[Path, Path], object]
 
 _KEPT_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png"}
-_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True)
 class Imported:
     """One stored pair. Paths are relative to the target folder.
 
-    `sha256` is that of the image as it came, `stored` that of the two files as they lie in the target, `thumbnail` 16 x
-    16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map, ascending.
+    `sha256` is that of the image as it came, `source` that of image and ground truth, `stored` that of the two files
+    in the target, `thumbnail` 16 x 16 RGB bytes for finding look-alikes. `ids` are the instances of an instance map,
+    ascending. `oriented`: the image had an EXIF orientation; `turned`: its mask lay on the stored pixels and was turned
+    along.
     """
 
     name: str
@@ -34,30 +39,31 @@ class Imported:
     height: int
     width: int
     sha256: str
+    source: str
     stored: str
     thumbnail: bytes
     instances: int
     ids: tuple[int, ...]
     oriented: bool
+    turned: bool
 
 
 def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place: Place = link) -> Imported | Problem:
     """Open, check and store one pair as `images/<name>.<jpg|png>` and `masks/<name>.png` under `target`.
 
-    The image's EXIF orientation is applied to image and mask alike: a mask that has the size of the stored pixels lies
-    on them. Files that are fine as they are get placed (linked or copied), not rewritten. A pair that is not fine
-    becomes a `Problem`.
+    The image becomes what `to_rgb` makes of it, which `predict` shows to the models as well. Files that are fine as
+    they are get placed (linked or copied), not rewritten. A pair that is not fine becomes a `Problem`.
     """
     try:
-        image = open_image(item.image)
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        upright = ImageOps.exif_transpose(image) if orientation != 1 else image
+        image = open_whole(item.image)
+        check_shape(image.size, shown(item.image))
+        upright = to_rgb(image)
         _check_size(item.size or image.size, image.size, upright.size)
         truth = layout.mask(item.truth, rule)
-        mask = _fitted(truth, image.size, upright.size, orientation)
-    except Refused as error:
+        mask = _fitted(truth, image.size, upright.size, orientation(image), rule)
+    except InputError as error:
         return Problem(item.name, str(error))
-    unchanged = mask is truth and rule.rule == "binary"
+    unchanged = mask is truth and rule.rule == "binary" and rule.void is None
     ids = _instance_ids(mask)
     image_path = _store_image(item, image, upright, target, place)
     mask_path = _store_mask(item, mask, unchanged, target, place)
@@ -69,12 +75,23 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
         height=upright.height,
         width=upright.width,
         sha256=sha256(item.image),
+        source=source_digest(item),
         stored=stored_digest(target, image_path, mask_path),
         thumbnail=thumbnail(upright),
         instances=len(ids) if mask.dtype == np.uint16 else int(mask.any()),
         ids=ids,
-        oriented=orientation != 1,
+        oriented=orientation(image) != 1,
+        turned=mask is not truth,
     )
+
+
+def source_digest(item: Item) -> str:
+    """The SHA-256 of an image and its ground truth as they came. Raises `InputError` for what is no file."""
+    for path in (item.image, item.truth):
+        if isinstance(path, Path):
+            require_file(path)
+    truth = item.truth.read_bytes() if isinstance(item.truth, Path) else pickle.dumps(item.truth)
+    return hashlib.sha256(item.image.read_bytes() + truth).hexdigest()
 
 
 def stored_digest(target: Path, image: str, mask: str) -> str:
@@ -89,28 +106,38 @@ def _instance_ids(mask: np.ndarray) -> tuple[int, ...]:
     return tuple((np.flatnonzero(np.bincount(mask.ravel())[1:]) + 1).tolist())
 
 
-def _fitted(mask: np.ndarray, stored: tuple[int, int], upright: tuple[int, int], orientation: int) -> np.ndarray:
-    """The mask on the upright image; sizes are (width, height)."""
+def _fitted(
+    mask: np.ndarray, stored: tuple[int, int], upright: tuple[int, int], turn: int, rule: MaskRule
+) -> np.ndarray:
+    """The mask on the upright image; sizes are (width, height), `turn` is the EXIF orientation of the stored pixels.
+
+    Where both sizes are the same, the mask lies on the upright image unless `rule.orientation` says otherwise.
+    """
     size = mask.shape[::-1]
     _check_size(size, stored, upright)
-    return turned(mask, orientation) if size == stored else mask
+    if size == upright and (turn == 1 or rule.orientation != "stored"):
+        return mask
+    if size == stored and rule.orientation != "upright":
+        return turned(mask, turn)
+    raise InputError(
+        f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}, and mask: {{orientation: "
+        f"{rule.orientation}}} is declared in the catalogue"
+    )
 
 
 def _check_size(size: tuple[int, ...], stored: tuple[int, int], upright: tuple[int, int]) -> None:
     if size not in (stored, upright):
-        raise Refused(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
+        raise InputError(f"the mask is {size[0]} x {size[1]}, the image {upright[0]} x {upright[1]}")
 
 
 def _store_image(item: Item, image: Image.Image, upright: Image.Image, target: Path, place: Place) -> str:
-    suffix = _KEPT_AS_THEY_ARE.get(image.format or "") if upright is image else None
+    suffix = _KEPT_AS_THEY_ARE.get(image.format or "") if is_plain(image) else None
     path = target / "images" / f"{item.name}{suffix or '.png'}"
     path.parent.mkdir(parents=True, exist_ok=True)
     if suffix:
         place(item.image, path)
-    else:  # PNG loses nothing more, and every reader sees it upright
-        plain = upright if upright.mode in ("RGB", "L") else upright.convert("RGB")
-        plain.info.clear()
-        plain.save(path)
+    else:  # PNG loses nothing more, and every reader sees the same in it
+        upright.save(path)
     return path.relative_to(target).as_posix()
 
 
@@ -127,4 +154,4 @@ def _store_mask(item: Item, mask: np.ndarray, unchanged: bool, target: Path, pla
 def _is_plain(path: Path) -> bool:
     """Whether a mask file has the form in which masks are stored: an 8-bit grey PNG."""
     with Image.open(path) as image:
-        return image.format == "PNG" and image.mode == "L"
+        return image.format == "PNG" and image.mode == "L" and not image.has_transparency_data

@@ -38,10 +38,13 @@ INDEX: dict[str, Any] = {
     "height": pl.Int64,
     "width": pl.Int64,
     "sha256": pl.String,
+    "source": pl.String,
     "stored": pl.String,
     "thumbnail": pl.Binary,
     "instances": pl.Int64,
+    "ids": pl.List(pl.Int64),
     "oriented": pl.Boolean,
+    "turned": pl.Boolean,
     "objects": pl.String,
 }
 

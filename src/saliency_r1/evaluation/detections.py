@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from saliency_r1.evaluation.folders import find_maps, match, read_ids
+from saliency_r1.evaluation.folders import find_maps, match, read_ids, readable
 from saliency_r1.inputs import coco
-from saliency_r1.inputs.coco import ImageNames
+from saliency_r1.inputs.coco import Found, ImageNames
 from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.masks import read_id_map
 from saliency_r1.inputs.regions import listed
 from saliency_r1.metrics.instances import Code, Regions, as_regions
 from saliency_r1.metrics.truth import Array, MeasureError
 
-Found = dict[str, list[tuple[Array | Code, float]]]
 
-
-def read_truths(path: Path) -> tuple[dict[str, Regions], ImageNames]:
+def read_truths(path: Path, void: int | None = None) -> tuple[dict[str, Regions], ImageNames]:
     """Instances by name, and how predictions may name their images.
 
     From a folder of instance-id maps (see `read_ids`) in the order of names, or from a COCO file in that of the images'
-    ids. Raises MeasureError for what is neither, or for entries that cannot be used.
+    ids. Pixels of the value `void` are a crowd. Raises MeasureError for what is neither, or for entries that cannot be
+    used.
     """
     if _holds_maps(path):
-        maps = {name: as_regions(read_ids(file)) for name, file in sorted(find_maps(path).items())}
+        maps = {name: _regions(file, void) for name, file in sorted(find_maps(path).items())}
         return maps, ImageNames.of(maps)
+    if void is not None:
+        raise MeasureError(f"{path}: void is a value of id maps; in a COCO file mark such a region with iscrowd 1")
     try:
         truth = coco.read_truth(_json(path))
         problems = [f"{name}: {reason}" for name, reason in truth.problems]
@@ -61,12 +64,20 @@ def read_predictions(path: Path, truths: Mapping[str, Array | Regions], names: I
         found: Found = {name: _split(file) for name, file in matched.items()}
         return found | {name: _split(files[name]) for name in problems.surplus}
     try:
-        return {**coco.read_results(_json(path), {name: truth.shape for name, truth in truths.items()}, names)}
+        return coco.read_results(_json(path), {name: truth.shape for name, truth in truths.items()}, names)
     except InputError as error:
         raise MeasureError(str(error)) from None
 
 
-def _split(file: Path) -> list[tuple[Array | Code, float]]:
+def _regions(file: Path, void: int | None) -> Regions:
+    ids = readable(read_id_map, file, void)
+    regions = as_regions(ids.ids)
+    if ids.void is None or not ids.void.any():
+        return regions
+    return replace(regions, crowds=as_regions(ids.void).instances)
+
+
+def _split(file: Path) -> list[tuple[Code, float]]:
     return [(code, 1.0) for code in as_regions(read_ids(file)).instances]
 
 

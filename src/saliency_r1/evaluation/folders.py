@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from saliency_r1.inputs import masks
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import SUFFIXES, key, nfc, pictures_below, shown
+from saliency_r1.inputs.masks import read_levels, read_mask
 from saliency_r1.metrics.evaluator import SaliencyEvaluator
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
 from saliency_r1.runtime.messages import printable
 
 Missing = Literal["error", "zero"]
-EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 _LOSSY = (".jpg", ".jpeg")
 # Images between two reports of progress; a process takes as many at a time.
 _CHUNK = 64
+_REASONS = 5  # of unreadable files, in a message
+
+_Read = TypeVar("_Read")
 
 
 class Unreadable(MeasureError):
-    """A file that is no image, or half of one."""
+    """A file that cannot be scored: no image, half of one, or one whose values do not say what they mean."""
 
 
 @dataclass
 class Problems:
-    """Names, by what is wrong with their prediction; `resized` is counted but harmless."""
+    """Names, by what is wrong with their prediction; `resized` and `empty` (ground truths) are counted but harmless.
+
+    `reasons` says for unreadable ones what was found.
+    """
 
     missing: list[str] = field(default_factory=list)
     surplus: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     sizes: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def add(self, other: Problems) -> None:
         """Take over another part's."""
-        for key, names in vars(other).items():
-            getattr(self, key).extend(names)
+        for kind, names in vars(other).items():
+            getattr(self, kind).extend(names)
 
     def lines(self) -> list[str]:
         """One line a kind, with the first names; empty if nothing is wrong."""
@@ -54,7 +66,7 @@ class Problems:
                 ("of another size than the ground truth (--resize stretches them to it)", self.sizes),
             )
             if names
-        ]
+        ] + [f"  {reason}" for reason in self.reasons[:_REASONS]]
 
 
 class FolderScore(NamedTuple):
@@ -65,22 +77,16 @@ class FolderScore(NamedTuple):
     scored_as_empty: int
 
 
-def read_map(path: Path) -> NDArray[np.uint8]:
-    """A map as uint8 H x W, scaled so that 255 is full: 16 bits are rounded to 8, colours weighted as luma (palettes
-    resolved first), alpha ignored. Values are not stretched. Raises Unreadable.
+def read_map(path: Path, stretch: bool = True) -> NDArray[np.uint8]:
+    """A map as uint8 H x W, scaled so that 255 is full (see `inputs.masks`). Values are not stretched.
+
+    Raises Unreadable; where the values will not be stretched (`stretch=False`), also for a file of 16 bits none of
+    whose values is above 255: it holds 8 bits, or next to nothing.
     """
-    # imdecode instead of imread: paths that are not ASCII work everywhere.
-    data = np.fromfile(path, np.uint8)
-    image: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise Unreadable(f"{path} is not a readable image")
-    if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise Unreadable(f"{path} has values of type {image.dtype}, expected 8 or 16 bits")
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
-    return np.asarray(image, np.uint8)
+    levels = readable(read_levels, path)
+    if not stretch and levels.stored.dtype.itemsize > 1 and 0 < levels.stored.max() <= 255:
+        raise Unreadable(f"{path} has values up to {levels.stored.max()} in 16 bits: save it with 8 bits")
+    return levels.values
 
 
 def resized(levels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -90,57 +96,71 @@ def resized(levels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uin
     return stretched
 
 
-def read_truth(path: Path, protocol: Protocol = DEFAULT) -> Truth:
-    """A binary ground truth. Raises Unreadable, and MeasureError for a mask that is stored as 0/1."""
-    try:
-        return Truth(read_map(path), protocol.gt_threshold)
-    except MeasureError as error:
-        raise error if isinstance(error, Unreadable) else MeasureError(f"{path}: {error}") from None
+def read_truth(path: Path, protocol: Protocol = DEFAULT, may_be_empty: bool = False) -> Truth:
+    """A binary ground truth. Raises Unreadable, also for a mask with nothing above the threshold that is not black.
 
-
-def read_ids(path: Path) -> NDArray[np.int32]:
-    """An instance-id map, int32 H x W, 0 = background.
-
-    Grey values and palette indices are ids; in a colour image every colour but black is one. Raises Unreadable.
+    `may_be_empty`: such a mask is an empty one.
     """
-    from PIL import Image
+    return _truth(path, protocol, may_be_empty)[0]
 
+
+def _truth(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, NDArray[np.bool_] | None]:
+    """A ground truth and its void pixels."""
+    mask = readable(
+        read_mask,
+        path,
+        protocol.gt_threshold,
+        lambda least: f"--gt-threshold {least - 1}",
+        protocol.void,
+        may_be_empty=may_be_empty,
+    )
+    return Truth(mask.foreground), mask.void
+
+
+def read_ids(path: Path, void: int | None = None) -> NDArray[np.int32]:
+    """An instance-id map, int32 H x W, 0 = background (see `inputs.masks.read_ids`). Raises Unreadable."""
+    return readable(masks.read_ids, path, void)
+
+
+def readable(read: Callable[..., _Read], path: Path, *choices: Any, **more: Any) -> _Read:
+    """What a reader of `inputs` makes of a file. Raises Unreadable in place of its InputError."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise Unreadable(f"{path} is not a readable image ({error})") from error
-    if image.mode in ("RGB", "RGBA"):
-        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), -1, 0)
-        colours = red << 16 | green << 8 | blue
-        present = np.unique(np.append(colours.ravel(), 0))
-        return np.searchsorted(present, colours).astype(np.int32)
-    return np.asarray(image if image.mode != "LA" else image.convert("L")).astype(np.int32)
+        return read(path, *choices, **more)
+    except InputError as error:
+        raise Unreadable(str(error)) from None
+
+
+def without_void(levels: NDArray[np.uint8], void: NDArray[np.bool_] | None, stretch: bool) -> NDArray[np.uint8]:
+    """A map whose void pixels are background: 0, or what stretching makes 0."""
+    if void is None or not void.any():
+        return levels
+    background = levels[~void].min(initial=255) if stretch and not void.all() else 0
+    return np.where(void, np.uint8(background), levels)
 
 
 def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Path]:
     """Images below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
 
     Of two files of one name a lossless one beats a JPEG (photo and mask side by side); otherwise, and where there is no
-    image at all, MeasureError is raised. Hidden files are passed over.
+    image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed.
     """
     if not folder.is_dir():
         raise MeasureError(f"{folder} is not a folder")
+    prefix, suffix = nfc(prefix), nfc(suffix)
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
+    for path in pictures_below(folder):
+        whole = nfc(shown(path.stem))
+        stem = whole[len(prefix) : len(whole) - len(suffix)]
+        if not stem or whole != prefix + stem + suffix:
             continue
-        stem = path.stem[len(prefix) : len(path.stem) - len(suffix)]
-        if not stem or path.stem != prefix + stem + suffix:
-            continue
-        name = path.parent.relative_to(folder).joinpath(stem).as_posix()
+        name = nfc(shown(path.parent.relative_to(folder) / stem))
         rival = found.get(name)
         if rival is None or (rival.suffix.lower() in _LOSSY and path.suffix.lower() not in _LOSSY):
             found[name] = path
         elif path.suffix.lower() not in _LOSSY:
             raise MeasureError(f"two maps of the name {name}: {rival} and {path}")
     if not found:
-        raise MeasureError(f"{folder} holds no image ({', '.join(EXTENSIONS)})")
+        raise MeasureError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
@@ -153,12 +173,12 @@ def match(predictions: Mapping[str, Path], truths: Mapping[str, Path]) -> tuple[
     left: dict[str, list[str]] = {}
     for name in predictions:
         if name not in matched:
-            left.setdefault(name.casefold(), []).append(name)
+            left.setdefault(key(name), []).append(name)
     absent = [name for name in truths if name not in matched]
-    folded = [name.casefold() for name in absent]
-    for name, key in zip(absent, folded):
-        if len(left.get(key, ())) == 1 and folded.count(key) == 1:
-            matched[name] = predictions[left.pop(key)[0]]
+    folded = Counter(key(name) for name in absent)
+    for name in absent:
+        if len(left.get(key(name), ())) == 1 and folded[key(name)] == 1:
+            matched[name] = predictions[left.pop(key(name))[0]]
     surplus = sorted(name for names in left.values() for name in names)
     return matched, Problems(missing=sorted(set(truths) - set(matched)), surplus=surplus)
 
@@ -176,6 +196,7 @@ def score_folders(
     bootstrap: int = 0,
     prefix: str = "",
     suffix: str = "",
+    may_be_empty: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderScore:
@@ -184,7 +205,8 @@ def score_folders(
     `grouped`: the folder of an image is its group (CoSOD). `missing="zero"` scores a missing, unreadable or differently
     sized prediction as an empty map and leaves surplus ones out. `resize` stretches a differently sized prediction
     bilinearly. `expected`: the number of images the data set has, several where it exists in several. `prefix` and
-    `suffix` are taken off the predictions' names. `progress(done, total)` is called now and then.
+    `suffix` are taken off the predictions' names. `may_be_empty`: a ground truth with nothing above the threshold is an
+    empty one, and all of them may be. `progress(done, total)` is called now and then.
 
     Raises MeasureError with the names for whatever is wrong, once everything was looked at.
     """
@@ -196,9 +218,33 @@ def score_folders(
         raise MeasureError(f"co-saliency needs a folder a group, these lie outside of one: {_listed(loose)}")
     matched, problems = match(find_maps(pred, prefix, suffix), truths)
     _stop(problems, missing)
-
     settings: dict[str, Any] = {"protocol": protocol, "weighted": weighted, "bootstrap": bootstrap}
-    part = _Part(settings, grouped, resize)
+    score = score_files(matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress)
+    if not may_be_empty and len(score.problems.empty) == len(score.evaluator) - score.scored_as_empty > 0:
+        raise MeasureError(
+            f"{gt}: all {len(score.problems.empty)} ground truths that have a map are empty (every value is 0); if "
+            "nothing is salient in them, say what F is there: --empty zero or --empty agree"
+        )
+    return score
+
+
+def score_files(
+    matched: Mapping[str, Path],
+    truths: Mapping[str, Path],
+    problems: Problems,
+    settings: Mapping[str, Any],
+    grouped: bool = False,
+    missing: Missing = "error",
+    resize: bool = False,
+    may_be_empty: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderScore:
+    """Score every ground truth with the map that `matched` has for its name; `problems` are those found so far.
+
+    `settings` are those of the `SaliencyEvaluator`; the rest and the errors are as in `score_folders`.
+    """
+    part = _Part(dict(settings), grouped, resize, may_be_empty)
     jobs = [(name, matched.get(name), path) for name, path in truths.items()]
     total = SaliencyEvaluator(**settings)
     for evaluator, found in _parts(part, jobs, workers):
@@ -210,7 +256,7 @@ def score_folders(
     if missing == "zero":
         empty = problems.missing + problems.unreadable + problems.sizes
         for name in empty:
-            truth = read_truth(truths[name], protocol)
+            truth = read_truth(truths[name], total.protocol, may_be_empty)
             total.update(np.zeros(truth.shape, np.uint8), truth, name, _group(name, grouped))
     else:
         empty = []
@@ -224,17 +270,19 @@ class _Part:
     settings: dict[str, Any]
     grouped: bool
     resize: bool
+    may_be_empty: bool
 
     def __call__(self, jobs: Iterable[tuple[str, Path | None, Path]]) -> tuple[SaliencyEvaluator, Problems]:
         evaluator, problems = SaliencyEvaluator(**self.settings), Problems()
         for name, prediction, path in jobs:
             if prediction is None:  # listed as missing already
                 continue
-            truth = read_truth(path, evaluator.protocol)
+            truth, void = _truth(path, evaluator.protocol, self.may_be_empty)
             try:
-                levels = read_map(prediction)
-            except Unreadable:
+                levels = read_map(prediction, evaluator.protocol.stretch)
+            except Unreadable as error:
                 problems.unreadable.append(name)
+                problems.reasons.append(str(error))
                 continue
             if levels.shape != truth.shape:
                 if not self.resize:
@@ -242,6 +290,9 @@ class _Part:
                     continue
                 levels = resized(levels, truth.shape)
                 problems.resized.append(name)
+            if not truth.foreground:
+                problems.empty.append(name)
+            levels = without_void(levels, void, evaluator.protocol.stretch)
             evaluator.update(levels, truth, name, _group(name, self.grouped))
         return evaluator, problems
 

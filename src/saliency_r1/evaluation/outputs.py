@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from saliency_r1.evaluation.folders import EXTENSIONS
+from saliency_r1.inputs.find import SUFFIXES
 from saliency_r1.metrics.truth import MeasureError
 
 PLOTS = (".png", ".svg", ".pdf")
@@ -34,7 +34,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
             raise MeasureError(f"{output}: there is no folder {output.parent}; make it, or name another")
         for given in inputs:
             whole = given.resolve()
-            inside = output.suffix.lower() in EXTENSIONS and place.is_relative_to(whole)
+            inside = output.suffix.lower() in SUFFIXES and place.is_relative_to(whole)
             if place == whole or inside or (output.exists() and given.exists() and output.samefile(given)):
                 raise MeasureError(
                     f"{output} would be written over or between the inputs in {given}; name another file"

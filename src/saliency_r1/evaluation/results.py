@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from saliency_r1.evaluation.detections import read_predictions, read_truths
 from saliency_r1.evaluation.folders import Missing, score_folders
 from saliency_r1.evaluation.published import Row, image_counts, table
-from saliency_r1.metrics.evaluator import DatasetCurves, SaliencyEvaluator
-from saliency_r1.metrics.instances import KEYS, evaluate_instances, replicate_instances
-from saliency_r1.metrics.resampling import Difference, differences, intervals
-from saliency_r1.metrics.truth import DEFAULT, Floats, MeasureError, Protocol
+from saliency_r1.evaluation.scores import Scores, of_instances, of_maps
+from saliency_r1.metrics.resampling import Difference, differences
+from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol
+from saliency_r1.names import ScoreSource, TaskName
 from saliency_r1.runtime import files
 
-Task = Literal["sod", "cosod", "sis"]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to evaluate; see `score_folders` and `evaluate_instances` for each choice."""
+    """How to evaluate; see `score_folders` and `names.ScoreSource` for each choice."""
 
-    task: Task
+    task: TaskName
     protocol: Protocol = DEFAULT
     missing: Missing = "error"
     resize: bool = False
@@ -34,7 +33,8 @@ class Settings:
     workers: int = 1
     prefix: str = ""
     suffix: str = ""
-    score_source: str = "unknown"
+    score_source: Literal[ScoreSource, "unknown"] = "unknown"
+    may_be_empty: bool = False
 
     @property
     def expected(self) -> tuple[int, ...]:
@@ -42,25 +42,14 @@ class Settings:
         return image_counts(self.dataset) if self.dataset else ()
 
 
-@dataclass
-class FolderResult:
-    """The evaluation of one folder. All measures lie in [0, 1]; MAE is the lower the better."""
+@dataclass(kw_only=True)
+class FolderResult(Scores):
+    """The evaluation of one folder: its scores, and how they came about."""
 
     name: str
-    task: Task
+    task: TaskName
     protocol: str
-    images: int
-    scored_as_empty: int
-    resized: int
-    measures: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    per_group: dict[str, float] = field(default_factory=dict)  # every group weighs the same
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    score_source: str | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    curves: DatasetCurves | None = None
-    evaluator: SaliencyEvaluator | None = None
-    replicates: dict[str, Floats] = field(default_factory=dict)
+    resized: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Everything but rows and replicates, as JSON can hold it."""
@@ -85,10 +74,11 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
     """
     if settings.task == "sis":
         return _instances(pred, gt, settings)
+    grouped = settings.task == "cosod"
     evaluator, problems, empty = score_folders(
         pred,
         gt,
-        grouped=settings.task == "cosod",
+        grouped=grouped,
         missing=settings.missing,
         resize=settings.resize,
         expected=settings.expected,
@@ -96,53 +86,31 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
         bootstrap=settings.bootstrap,
         prefix=settings.prefix,
         suffix=settings.suffix,
+        may_be_empty=settings.may_be_empty,
         workers=settings.workers,
         progress=progress,
     )
-    grouped = settings.task == "cosod"
     return FolderResult(
+        **vars(of_maps(evaluator, grouped, empty)),
         name=pred.name,
         task=settings.task,
         protocol=settings.protocol.name,
-        images=len(evaluator),
-        scored_as_empty=empty,
         resized=len(problems.resized),
-        measures=evaluator.compute(),
-        intervals=evaluator.intervals() if settings.bootstrap else {},
-        per_group=evaluator.compute("group") if grouped else {},
-        groups={str(group): scores for group, scores in evaluator.groups().items()} if grouped else {},
-        rows=evaluator.rows(),
-        curves=evaluator.curves(),
-        evaluator=evaluator,
     )
 
 
 def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
-    truths, names = read_truths(gt)
+    truths, names = read_truths(gt, settings.protocol.void)
     if settings.expected and len(truths) not in settings.expected:
         raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {settings.expected}")
     found = read_predictions(pred, truths, names)
     if settings.missing == "zero":
         found = {name: masks for name, masks in found.items() if name in truths}
-    scores = evaluate_instances(found, truths, score_source=settings.score_source, missing=settings.missing)
-    replicates = replicate_instances(found, truths, settings.bootstrap) if settings.bootstrap else {}
-    measures = {key: value for key, value in scores.items() if key.startswith("AP")}
-    rows = [
-        {"name": name, "instances": len(truth.instances), "detections": len(found.get(name, ()))}
-        for name, truth in sorted(truths.items())
-    ]
     return FolderResult(
+        **vars(of_instances(found, truths, settings.bootstrap, settings.score_source, settings.missing)),
         name=pred.name,
         task="sis",
         protocol="COCO",
-        images=scores["images"],
-        scored_as_empty=scores["missing"],
-        resized=0,
-        measures=measures,
-        intervals={key: value for key, value in intervals(replicates).items() if not math.isnan(measures[key])},
-        score_source=settings.score_source,
-        rows=rows,
-        replicates={key: replicates[key] for key in KEYS} if replicates else {},
     )
 
 

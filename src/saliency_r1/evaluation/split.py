@@ -4,18 +4,17 @@
     evaluation.write(Path("artifacts/metrics"))
 
 Every sample of the split must have a prediction of every model; an evaluation that leaves some out compares nothing.
-All intervals are bootstrap intervals over images, over groups for CoSOD's maps, and over samples for rewards; their
-draws are seeded, so equal predictions give equal files.
+All intervals are bootstrap intervals over images, of rewards over samples, and in CoSOD over groups; their draws are
+seeded, so equal predictions give equal files.
 """
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from PIL import Image
 
 from saliency_r1.data.samples import read_masks
 from saliency_r1.evaluation.detections import read_predictions
-from saliency_r1.metrics import DatasetCurves, SaliencyEvaluator, evaluate_instances, resampling
-from saliency_r1.metrics.instances import as_regions, replicate_instances
+from saliency_r1.evaluation.folders import Problems, score_files
+from saliency_r1.evaluation.scores import Scores, finite, of_instances, of_maps
+from saliency_r1.metrics.evaluator import DatasetCurves
+from saliency_r1.metrics.instances import as_regions
+from saliency_r1.metrics.resampling import draw, intervals
+from saliency_r1.names import MEASURES
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.parent import die_with_parent
 from saliency_r1.runtime.stage import progress
 
 REPLICATES = 1000
-LEVEL = 0.95
 DIGITS = 6
-MEASURES = ("Sm", "MAE", "wFm", "adpFm", "adpEm", "maxFm", "maxEm", "IoU")
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("sample_id", "task", "dataset", "split", "model", "name"), pl.String),
     **dict.fromkeys(MEASURES, pl.Float64),
@@ -63,17 +63,6 @@ class ModelOnDataset:
     samples: list[dict[str, Any]]
     download: Path
     masks: Path
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What is known about a part: values and intervals of the data set, one row a prediction, curves of the maps."""
-
-    part: ModelOnDataset
-    measures: dict[str, float]
-    intervals: Intervals
-    rows: list[dict[str, Any]]
-    curves: DatasetCurves | None = None
 
 
 @dataclass
@@ -112,21 +101,26 @@ def evaluate(download: Path, masks: Path, split: str, models: Sequence[str], wor
         for model in models
         for (dataset,), rows in samples.group_by("dataset", maintain_order=True)
     ]
+    # Images of one group rise and fall together, so what is drawn is groups.
+    drawn = samples.select("sample_id", unit=pl.coalesce(pl.format("{}/{}", "dataset", "group"), "sample_id"))
+    predictions = predictions.join(drawn, on="sample_id", maintain_order="left")
     result = Evaluation(comparison=compare_rewards(predictions, models))
     tables = []
     curves = []
-    for scores in progress(_score_all(parts, workers), total=len(parts), label="evaluate"):
-        model, dataset = scores.part.model, scores.part.dataset
-        answers = predictions.filter(model=model, dataset=dataset).sort("sample_id")
-        measures, intervals = _answer_measures(answers)
-        values = scores.measures | measures
-        result.metrics.setdefault(model, {})[dataset] = {key: _rounded(value) for key, value in values.items()}
-        result.intervals.setdefault(model, {})[dataset] = {
-            key: [_rounded(low), _rounded(high)] for key, (low, high) in (scores.intervals | intervals).items()
+    scored = progress(_score_all(parts, workers), total=len(parts), label="evaluate")
+    for part, scores in zip(parts, scored, strict=True):
+        answers = predictions.filter(model=part.model, dataset=part.dataset).sort("sample_id")
+        said, of_said = _answer_measures(answers)
+        values = finite(scores.measures) | scores.counts | said
+        result.metrics.setdefault(part.model, {})[part.dataset] = {
+            key: _rounded(value) for key, value in values.items()
         }
-        tables.append(pl.DataFrame(scores.rows, SCHEMA))
+        result.intervals.setdefault(part.model, {})[part.dataset] = {
+            key: [_rounded(low), _rounded(high)] for key, (low, high) in (scores.intervals | of_said).items()
+        }
+        tables.append(pl.DataFrame(_rows(part, scores), SCHEMA))
         if scores.curves is not None:
-            curves.append(_curve_table(scores))
+            curves.append(_curve_table(part, scores.curves))
     result.table = pl.concat(tables)
     if curves:
         result.curves = pl.concat(curves)
@@ -155,7 +149,8 @@ def compare_rewards(predictions: pl.DataFrame, models: Sequence[str]) -> dict[st
     """Each model against the one before it, in mean reward, paired over samples: `{"cgpo_over_sft": {scope: {...}}}`.
 
     Scopes are `overall`, the tasks and the data sets; each has `samples`, the two means `before` and `after`, their
-    `difference` and its interval from `low` to `high`.
+    `difference` and its interval from `low` to `high`. The column `unit` of `predictions` names what the bootstrap
+    draws: the sample, or the group that it is a part of.
     """
     return {
         f"{after}_over_{before}": _compare(predictions.filter(model=before), predictions.filter(model=after))
@@ -171,7 +166,7 @@ def _compare(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, f
     result = {}
     for scope, rows in scopes.items():
         difference = (rows["after"] - rows["reward"]).to_numpy()
-        low, high = bootstrap_mean(difference)
+        low, high = bootstrap_mean(difference, rows["unit"])
         values = {
             "before": rows["reward"].to_numpy().mean(),
             "after": rows["after"].to_numpy().mean(),
@@ -183,11 +178,15 @@ def _compare(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, f
     return result
 
 
-def bootstrap_mean(values: NDArray[np.floating[Any]], replicates: int = REPLICATES) -> tuple[float, float]:
-    """The bootstrap interval of a mean (percentiles, always the same draws)."""
-    rng = np.random.default_rng(0)
-    means = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(replicates)])
-    return resampling.intervals({"mean": means}, LEVEL)["mean"]
+def bootstrap_mean(values: NDArray[np.floating[Any]], units: Sequence[str] | pl.Series) -> tuple[float, float]:
+    """The 95 % interval of the mean of `values` (n,) by a Poisson bootstrap over `units` (n,), the same draws always.
+
+    Values of one unit, such as the parts of a group of images, are drawn together.
+    """
+    names, unit = np.unique(np.asarray(units, str), return_inverse=True)
+    draws = np.array([draw(0, str(name), REPLICATES) for name in names], float)
+    total, drawn = (np.bincount(unit, weights) @ draws for weights in (values, None))
+    return intervals({"mean": total[drawn > 0] / drawn[drawn > 0]})["mean"]
 
 
 def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals]:
@@ -199,7 +198,7 @@ def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals
         "parse_failures": float((~answers["parsed"]).to_numpy().mean()),
         "samples": len(answers),
     }
-    return values, {"reward": bootstrap_mean(rewards)}
+    return values, {"reward": bootstrap_mean(rewards, answers["unit"])}
 
 
 def _score_all(parts: Sequence[ModelOnDataset], workers: int) -> Iterable[Scores]:
@@ -213,66 +212,52 @@ def _score_all(parts: Sequence[ModelOnDataset], workers: int) -> Iterable[Scores
 
 
 def score(part: ModelOnDataset) -> Scores:
-    """Score one model on one data set."""
-    return _score_instances(part) if part.task == "sis" else _score_maps(part)
+    """Score one model on one data set; what no table shows stays in the process that made it."""
+    scores = _score_instances(part) if part.task == "sis" else _score_maps(part)
+    return replace(scores, evaluator=None, replicates={})
 
 
 def _score_maps(part: ModelOnDataset) -> Scores:
-    evaluator = SaliencyEvaluator(bootstrap=REPLICATES)
-    owners = {}
+    truths, maps = {}, {}
     for sample in part.samples:
-        for name, truth in zip(sample["names"], read_masks(sample, part.download), strict=True):
-            owners[name] = sample
-            evaluator.update(_read_map(part, name), truth, name, sample["group"])
-    rows = [_row(part, owners[row["name"]], row["name"], row) for row in evaluator.rows()]
-    return Scores(part, _finite(evaluator.compute()), evaluator.intervals(), rows, evaluator.curves())
-
-
-def _read_map(part: ModelOnDataset, name: str) -> NDArray[np.uint8]:
-    path = part.masks / "maps" / part.model / part.dataset / f"{name}.png"
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("L"))
-    except FileNotFoundError:
-        raise EvaluationError(f"{part.model} has no map for {name} of {part.dataset}, expected {path}") from None
+        for name, mask in zip(sample["names"], sample["masks"], strict=True):
+            truths[name] = part.download / mask
+            maps[name] = part.masks / "maps" / part.model / part.dataset / f"{name}.png"
+            if not maps[name].is_file():
+                raise EvaluationError(f"{part.model} has no map for {name} of {part.dataset}, expected {maps[name]}")
+    grouped = part.task == "cosod"
+    return of_maps(
+        score_files(maps, truths, Problems(), {"bootstrap": REPLICATES}, grouped, may_be_empty=True).evaluator, grouped
+    )
 
 
 def _score_instances(part: ModelOnDataset) -> Scores:
-    truths = {}
-    owners = {}
-    for sample in part.samples:
-        (name,), (ids,) = sample["names"], read_masks(sample, part.download)
-        truths[name], owners[name] = as_regions(ids), sample
+    masks = {sample["names"][0]: read_masks(sample, part.download)[0] for sample in part.samples}
+    # Of equal scores the first counts more, so images stand in the order in which a folder is read.
+    truths = {name: as_regions(ids) for name, ids in sorted(masks.items())}
     # A response without instances leaves no row here; that there was a response, `check_complete` has seen.
     predictions = read_predictions(part.masks / "instances" / part.model / f"{part.dataset}.json", truths)
-    result = evaluate_instances(predictions, truths)
-    replicates = replicate_instances(predictions, truths, REPLICATES)
-    rows = [
-        _row(part, owners[name], name, {"instances": len(truths[name].instances), "detections": len(predictions[name])})
-        for name in truths
+    return of_instances(predictions, truths, REPLICATES)
+
+
+def _rows(part: ModelOnDataset, scores: Scores) -> list[dict[str, Any]]:
+    """Rows of the table: who, what, and those of its columns that the task knows."""
+    owners = {name: sample for sample in part.samples for name in sample["names"]}
+    return [
+        {
+            **{key: owners[row["name"]][key] for key in ("sample_id", "task", "dataset", "split")},
+            "model": part.model,
+            "name": row["name"],
+            **{key: row.get(key) for key in (*MEASURES, "instances", "detections")},
+        }
+        for row in scores.rows
     ]
-    measures = {key: value for key, value in result.items() if key not in ("images", "missing")}
-    return Scores(part, _finite(measures), resampling.intervals(replicates, LEVEL), rows)
 
 
-def _row(part: ModelOnDataset, sample: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the table: who, what, and those of its columns that the task knows."""
-    known = {key: values.get(key) for key in (*MEASURES, "instances", "detections")}
-    identity = {key: sample[key] for key in ("sample_id", "task", "dataset", "split")}
-    return {**identity, "model": part.model, "name": name, **known}
-
-
-def _curve_table(scores: Scores) -> pl.DataFrame:
-    assert scores.curves is not None
-    curves = scores.curves
+def _curve_table(part: ModelOnDataset, curves: DatasetCurves) -> pl.DataFrame:
     columns = {"threshold": curves.thresholds, "precision": curves.precision, "recall": curves.recall, "F": curves.F}
-    labels = {"model": scores.part.model, "dataset": scores.part.dataset}
+    labels = {"model": part.model, "dataset": part.dataset}
     return pl.DataFrame(columns).select(*(pl.lit(value).alias(key) for key, value in labels.items()), *columns)
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Only the numbers, and of these only those that exist: AP of a data set without instances does not."""
-    return {key: value for key, value in values.items() if not isinstance(value, str) and math.isfinite(value)}
 
 
 def _rounded(value: float) -> float:

@@ -26,12 +26,13 @@ from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import SUFFIXES, key, shown
 from saliency_r1.inputs.regions import MOST_PIXELS, Code, encode, listed
 from saliency_r1.inputs.text import read_json
+from saliency_r1.runtime.messages import printable
 
 Found = dict[str, list[tuple[Code, float]]]
 
 CROWDS = (
-    'are crowds ("iscrowd": 1), which are no instances. If they are (CVAT writes every brush mask so), put 0 for 1 '
-    "there in the file"
+    'are crowds ("iscrowd": 1), and crowds are not instances. Where they are meant as such (CVAT writes every brush '
+    'mask with it), write "iscrowd": 0 in the file'
 )
 
 
@@ -112,17 +113,23 @@ class ImageNames:
         )
 
     def resolve(self, written: Sequence[int | str]) -> list[str | None]:
-        """The images that the rows of a result file mean, which are all ids or all names. Raises `InputError`."""
+        """The images that the rows of a result file mean.
+
+        Where a row may mean the id of one image and the name of another, what fits more rows decides; if both fit
+        them all, numbers are ids and texts are names. Raises `InputError` where the ids are texts as well.
+        """
         by_id = [self.ids.get(str(one)) for one in written]
         by_name = [self.named(str(one)) for one in written]
-        if by_id.count(None) != by_name.count(None):
-            return min(by_id, by_name, key=lambda found: found.count(None))
-        if by_id != by_name:
-            texts = {isinstance(one, str) for one in written}
-            if not self.numbers and True in texts:
-                raise InputError("image_id may mean the ids or the names of the images: write names with extension")
-            return by_name if True in texts else by_id
-        return by_name
+        names_first = by_name.count(None) < by_id.count(None)
+        if by_name.count(None) == by_id.count(None):
+            unclear = [one for one, a, b in zip(written, by_id, by_name) if a and b and a != b]
+            names_first = any(isinstance(one, str) for one in unclear)
+            if names_first and not self.numbers:
+                raise InputError(
+                    f"image_id {unclear[0]!r} may be the id of one image and the name of another: write names with "
+                    "their extension"
+                )
+        return [(b or a) if names_first else (a or b) for a, b in zip(by_id, by_name)]
 
 
 @dataclass(frozen=True)
@@ -146,13 +153,13 @@ def read_truth(path: Path) -> CocoTruth:
     wrong with which entries, for anything that makes the file as a whole ambiguous: entries that are no objects, ids or
     file names that stand twice, annotations of no image, nothing but crowds.
     """
-    content = read_json(path)
+    content = read_json(path, nan=True)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise InputError(f"{shown(path)} is no COCO ground truth: it needs images and annotations")
     entries = _Entries(shown(path), content)
     images = entries.by_id("images")
     annotations = entries.by_id("annotations")
-    categories = {one: _printable(str(entry.get("name"))) for one, entry in entries.by_id("categories").items()}
+    categories = {one: printable(str(entry.get("name"))) for one, entry in entries.by_id("categories").items()}
     names = _names(entries, images)
     of_image = _by_image(entries, images, annotations, categories)
     if not images:
@@ -183,7 +190,7 @@ def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageN
     empty list; an image that is not among them has one too, empty, so that it can be named. Categories say nothing here
     but the order of equal scores, as in pycocotools. Raises `InputError` for the rows that cannot be used.
     """
-    content = read_json(path)
+    content = read_json(path, nan=True)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         raise InputError(f"{shown(path)} is a COCO data set, expected results: save its list of annotations alone")
     if not isinstance(content, list):
@@ -192,14 +199,14 @@ def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageN
     found: Found = {name: [] for name in sizes}
     if not faults:
         try:
-            images = names.resolve([_id(row["image_id"]) for row in content])
+            images = names.resolve([one for row in content if (one := _id(row["image_id"])) is not None])
         except InputError as error:
             raise InputError(f"{shown(path)}: {error}") from None
         order = sorted(range(len(content)), key=lambda place: _category(content[place]))
         for place in order:
             row, image = content[place], images[place]
             if image is None or image not in sizes:
-                found.setdefault(image or _printable(str(row["image_id"])), [])
+                found.setdefault(image or printable(str(row["image_id"])), [])
                 continue
             try:
                 found[image].append((encode(row["segmentation"], *sizes[image]), float(row["score"])))
@@ -257,7 +264,7 @@ class _Entries:
         """Note a fault of some entries, if there are any."""
         if which:
             more = f" and {len(which) - 10} more" if len(which) > 10 else ""
-            self.faults.append(f"{len(which)} {what} {', '.join(map(_printable, which[:10]))}{more}")
+            self.faults.append(f"{len(which)} {what} {', '.join(map(printable, which[:10]))}{more}")
 
     def finish(self) -> None:
         """Raise what was noted."""
@@ -354,14 +361,11 @@ def _finite(value: float) -> bool:
         return False
 
 
-def _printable(text: str) -> str:
-    """A text with control characters, and what no encoding can write, as escapes."""
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
-
-
 def _path(file_name: Any) -> str:
     """A file name as a path below some folder: `/` for a backslash, no drive, no way up; empty if nothing is left."""
-    if not isinstance(file_name, str) or file_name != _printable(file_name):
+    if not isinstance(file_name, str) or any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in file_name
+    ):
         return ""
     parts = file_name.replace("\\", "/").split("/")
     if len(parts[0]) == 2 and parts[0][1] == ":":

@@ -1,7 +1,7 @@
 """Finding pictures in folders, and opening nothing but files.
 
 Hidden files and folders, and those that systems leave behind, are passed over. Links are followed: a file behind a link
-counts as the place where the link lies, and a link into a folder above itself is refused. Names are the same if they
+counts as the place where the link lies, and a link into a folder above itself adds nothing. Names are the same if they
 are the same letters, however a file system has written them (NFC, NFD) and in whatever case.
 """
 
@@ -65,29 +65,31 @@ def folders_in(folder: Path) -> list[Path]:
 
 def pictures_below(folder: Path) -> list[Path]:
     """The pictures in a folder and all folders below, sorted by path."""
-    return sorted(path for path in walk(folder) if is_picture(path))
+    return sorted(path for path, is_folder in walk(folder) if not is_folder and is_picture(path))
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and below that is no folder, hidden names excepted, in no particular order.
+def walk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Everything in a folder and below, hidden names excepted, and whether it is a folder; in no particular order.
 
-    Raises `InputError` for a link that leads into a folder above itself, and `OSError` as the system gives it.
+    A link into a folder above itself is passed over: what it leads to is read already. Raises `OSError`.
     """
     yield from _walk(folder, {_identity(folder)})
 
 
-def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        if hidden(entry.name):
-            continue
-        path = folder / entry.name
-        if not entry.is_dir():
-            yield path
-            continue
-        here = _identity(path)
-        if here in above:
-            raise InputError(f"{shown(path)} is a link into a folder above itself; remove it")
-        yield from _walk(path, above | {here})
+def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+    with os.scandir(folder) as entries:
+        visible = [(folder / entry.name, _is_folder(entry)) for entry in entries if not hidden(entry.name)]
+    for path, is_folder in visible:
+        if not is_folder:
+            yield path, False
+        elif (here := _identity(path)) not in above:
+            yield path, True
+            yield from _walk(path, above | {here})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link in a circle does not."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

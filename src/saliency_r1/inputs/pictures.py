@@ -81,7 +81,7 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation of a picture, 1 (upright) to 8; what cannot be read or is none of these counts as 1."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:
+    except Exception:  # damaged EXIF: Pillow raises whatever it stumbles over, and the pixels are good
         return 1
     return value if value in _TURNS else 1
 
@@ -100,11 +100,12 @@ def is_plain(image: Image.Image) -> bool:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as 8-bit RGB, the way a viewer shows it.
 
-    EXIF orientation is applied; greys of more than 8 bits are scaled by the least of 8, 10, 12, 14 or 16 bits that holds
-    them, floats from [0, 1] or else [0, 255]; transparency is laid on white; palettes, greys and CMYK are converted.
+    EXIF orientation is applied; greys of more than 8 bits are scaled by the least of 8, 10, 12, 14 or 16 bits that
+    holds them, floats from [0, 1] or else [0, 255]; transparency is laid on white; palettes, greys and CMYK are
+    converted. The result knows nothing of the file it came from, so that a second call changes nothing.
 
     Raises:
-        ValueError: the picture has no pixels.
+        InputError: the picture has no pixels.
     """
     if min(image.size) < 1:
         raise InputError(f"picture of {image.width} x {image.height} pixels")
@@ -113,8 +114,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(_scaled(np.asarray(image, dtype=np.float64), floats=image.mode == "F"))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    rgb = image.convert("RGB")
+    rgb.info.clear()
+    return rgb
 
 
 def _scaled(values: NDArray[np.float64], floats: bool) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ Making one takes memory for an outline, never for a picture.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saliency_r1.inputs.errors import InputError
 
-Code = dict[str, Any]
+Code = Mapping[str, Any]
 
 # More pixels than any picture has, and as many as the 32 bits of a run can count.
 MOST_PIXELS = 2**31 - 1

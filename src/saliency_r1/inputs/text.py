@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import require_file, shown
@@ -45,11 +45,11 @@ def decode(data: bytes, name: str) -> str:
     return text
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, nan: bool = False) -> Any:
     """The value in a JSON file; its encoding as in `read_text`.
 
-    Raises `InputError` for what is no JSON, for NaN and infinities, for a key that stands twice in one object, and for
-    brackets nested beyond reason.
+    Raises `InputError` for what is no JSON, for NaN and infinities (unless `nan` lets them pass, for a caller who can
+    say where they stand), for a key that stands twice in one object, and for brackets nested beyond reason.
     """
     name = shown(path)
 
@@ -61,7 +61,9 @@ def read_json(path: Path) -> Any:
             raise InputError(f"{name}: the key {twice!r} stands twice in one object; keep one")
         return content
 
-    def constant(value: str) -> NoReturn:
+    def constant(value: str) -> float:
+        if nan:
+            return float(value)
         raise InputError(f"{name}: {value} is no number that JSON knows; correct the entry")
 
     text = read_text(path)

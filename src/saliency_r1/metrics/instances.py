@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saliency_r1.metrics.resampling import draw
 from saliency_r1.metrics.truth import EPS, Array, Floats, MeasureError
+from saliency_r1.names import SCORE_SOURCES
 
 Code = Mapping[str, Any]  # a compressed run-length code of pycocotools, {"size": [H, W], "counts": bytes}
 
@@ -35,7 +36,6 @@ class Regions:
 Predictions = Mapping[str, Sequence[tuple[Array | Code, float]]]
 Truths = Mapping[str, Array | Regions]
 
-SCORE_SOURCES = ("segmenter_iou", "mask_probability", "response_confidence", "constant", "unknown")
 KEYS = ("AP", "AP50", "AP70", "AP75")
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
@@ -59,16 +59,18 @@ def evaluate_instances(
     Raises MeasureError, listing names, for predictions that are surplus, missing (unless `missing="zero"`, which takes
     them for empty and counts them as `missing`) or of another size than the ground truth.
     """
-    if score_source not in SCORE_SOURCES:
-        raise MeasureError(f"score_source is one of {', '.join(SCORE_SOURCES)}, got {score_source!r}")
+    if score_source not in (known := (*SCORE_SOURCES, "unknown")):
+        raise MeasureError(f"score_source is one of {', '.join(known)}, got {score_source!r}")
     absent = _check(predictions, truths, missing)
-    images, annotations, results = [], [], []
+    images, annotations, results, recalls = [], [], [], []
     for image, (name, truth) in enumerate(truths.items(), 1):
         regions = as_regions(truth)
+        found = [(_code(mask), score) for mask, score in predictions.get(name, ())]
+        recalls += _one_to_one([code for code, _ in found], regions.instances)
         images.append({"id": image, "height": regions.shape[0], "width": regions.shape[1], "file_name": name})
         annotations += [_row(image, code, crowd=0) for code in regions.instances]
         annotations += [_row(image, code, crowd=1) for code in regions.crowds]
-        results += [_row(image, _code(mask)) | {"score": score} for mask, score in predictions.get(name, ())]
+        results += [_row(image, code) | {"score": score} for code, score in found]
     for k, annotation in enumerate(annotations, 1):
         annotation["id"] = k
     dataset = {
@@ -77,14 +79,14 @@ def evaluate_instances(
         "annotations": annotations,
         "categories": [{"id": 1, "name": "salient"}],
     }
-    instances = [row for row in annotations if not row["iscrowd"]]
+    instances = sum(not row["iscrowd"] for row in annotations)
     constant = [row | {"score": 1.0} for row in results]
     return {
         **_coco(dataset, results),
         **{f"{key}_constant": value for key, value in _coco(dataset, constant).items()},
-        **_recall(instances, results),
+        **{f"APr{round(100 * t)}": _share(recalls, t, instances) for t in (0.5, 0.6, 0.7, 0.8, 0.9)},
         "images": len(truths),
-        "instances": len(instances),
+        "instances": instances,
         "detections": len(results),
         "missing": absent,
         "score_source": score_source,
@@ -159,24 +161,23 @@ def _coco(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, f
     return {"AP": float(precision.mean()), **{f"AP{round(100 * t)}": by_threshold[t] for t in (0.5, 0.7, 0.75)}}
 
 
-def _recall(annotations: list[dict[str, Any]], results: list[dict[str, Any]]) -> dict[str, float]:
-    """AP^r of the official ILSO toolbox: one-to-one greedy matching by falling IoU, which must exceed the threshold."""
+def _one_to_one(found: Sequence[Code], instances: Sequence[Code]) -> list[float]:
+    """IoUs above 0 of the matching of the official ILSO toolbox: one-to-one, greedily by falling IoU."""
     from faster_coco_eval import mask as rle
 
     best: list[float] = []
-    for image in {row["image_id"] for row in annotations}:
-        truth = [row["segmentation"] for row in annotations if row["image_id"] == image]
-        found = [row["segmentation"] for row in results if row["image_id"] == image]
-        ious = np.asarray(rle.iou(found, truth, [0] * len(truth))) if found else np.zeros((0, len(truth)))
-        while ious.size and ious.max() > 0:
+    if found and instances:
+        ious = np.asarray(rle.iou(list(found), list(instances), [0] * len(instances)))
+        while ious.max() > 0:
             detection, instance = np.unravel_index(ious.argmax(), ious.shape)
             best.append(float(ious[detection, instance]))
             ious[detection], ious[:, instance] = 0, 0
-    count = len(annotations)
-    return {
-        f"APr{round(100 * t)}": sum(iou > t for iou in best) / count if count else float("nan")
-        for t in (0.5, 0.6, 0.7, 0.8, 0.9)
-    }
+    return best
+
+
+def _share(ious: Sequence[float], threshold: float, instances: int) -> float:
+    """AP^r of the official ILSO toolbox: the share of the instances that are found with more than this IoU."""
+    return sum(iou > threshold for iou in ious) / instances if instances else float("nan")
 
 
 def replicate_instances(

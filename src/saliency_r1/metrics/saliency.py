@@ -51,7 +51,7 @@ class Pair:
     """One prediction beside one ground truth; every measure is computed at most once.
 
     `pred`: H x W, uint8 in [0, 255], or bool, or float in [0, 1]. A float map is rounded to the 8 bits in which maps
-    are stored, so that a reward equals the score of the written file; uint16 is rounded likewise.
+    are stored (`to_levels`), so that it scores as the written file does; uint16 is rounded likewise.
 
     Raises MeasureError (a ValueError) for shapes that differ, floats outside [0, 1] or not finite, TypeError for
     other types.
@@ -241,7 +241,10 @@ class Pair:
 
 
 def to_levels(pred: Array) -> NDArray[np.uint8]:
-    """A map of any accepted type as uint8 levels in [0, 255]; see `Pair`."""
+    """A map of any accepted type as uint8 levels in [0, 255]; see `Pair`.
+
+    Floats are rounded to the nearest level and one half down, so that levels above 127 are exactly what was above .5.
+    """
     if pred.dtype == np.uint8:
         return pred
     if pred.dtype == bool:
@@ -252,7 +255,9 @@ def to_levels(pred: Array) -> NDArray[np.uint8]:
         raise TypeError(f"a saliency map is bool, uint8, uint16 or float, got {pred.dtype}")
     if pred.size and not (pred.min() >= 0 and pred.max() <= 1):
         raise MeasureError("a float saliency map lies in [0, 1]")
-    return np.rint(pred * 255).astype(np.uint8)
+    scaled = pred * 255
+    scaled -= 0.5
+    return np.ceil(scaled, out=scaled).astype(np.uint8)
 
 
 def sums_exactly(value: float, shape: tuple[int, int], quadrant: Box) -> bool:

@@ -16,7 +16,7 @@ from saliency_r1.metrics.truth import EPS, MeasureError
 def scores(pred: Tensor, gt: Tensor, stretch: bool = True, beta2: float = 0.3) -> dict[str, Tensor]:
     """Sm, MAE, max/mean/adaptive Fm and Em, IoU and Dice of each image: float64 tensors of length N, values in [0, 1].
 
-    `pred`: N x H x W, bool, uint8 in [0, 255] or floating in [0, 1] (rounded to 8 bits, as files are); `gt`: N x H x
+    `pred`: N x H x W, bool, uint8 in [0, 255] or floating in [0, 1] (rounded as by `to_levels`); `gt`: N x H x
     W or H x W for all, bool. Equal to `Pair` to 1e-6. Raises MeasureError for shapes that differ and for values
     outside of [0, 1].
     """
@@ -68,7 +68,7 @@ def _tables(pred: Tensor, gt: Tensor, stretch: bool) -> tuple[Tensor, Tensor, Te
     if pred.is_floating_point():
         if not bool(((pred >= 0) & (pred <= 1)).all()):
             raise MeasureError("a float saliency map lies in [0, 1]")
-        levels = (pred * 255).round().long()
+        levels = (pred * 255 - 0.5).ceil().long()
     else:
         levels = pred.long() * (255 if pred.dtype == torch.bool else 1)
     images, height, width = levels.shape

@@ -29,7 +29,8 @@ class Protocol:
     means `linspace(0, 1 - 1e-10, thresholds)` as in the CoSOD evaluators (255 there). `empty`: for a ground truth
     without foreground, "zero" gives F, weighted F, IoU and Dice 0 whatever was predicted, "agree" gives 1 where
     nothing was predicted. `beta2`: weight of precision in F. `gt_threshold`: a ground truth pixel is foreground if
-    above it.
+    above it. `void`: the value, as the file holds it, of ground truth pixels that are not scored; readers of files make
+    them background in truth and map alike. None: there are none.
     """
 
     stretch: bool = True
@@ -37,6 +38,7 @@ class Protocol:
     empty: Literal["zero", "agree"] = "zero"
     beta2: float = 0.3
     gt_threshold: int = 128
+    void: int | None = None
 
     @property
     def name(self) -> str:
@@ -58,16 +60,20 @@ class Truth:
     `mask`: bool H x W; `foreground` and `size`: pixels. The terms of the weighted F-measure that depend on the ground
     truth alone are added at first use and take 4 bytes a pixel.
 
-    Raises MeasureError unless the array has two dimensions and a pixel, and for masks stored as 0/1 integers, which
-    every evaluator of the field takes for empty.
+    Raises MeasureError unless the array has two dimensions and a pixel, and for integers that are not all 0 and none of
+    them above the threshold (masks stored as 0/1, for example), which every evaluator of the field takes for empty.
     """
 
     def __init__(self, gt: Array, threshold: int = DEFAULT.gt_threshold) -> None:
         if gt.ndim != 2 or gt.size == 0:
             raise MeasureError(f"a ground truth has height and width, got the shape {gt.shape}")
         if gt.dtype != bool:
-            if gt.max() == 1:
-                raise MeasureError("ground truth stored as 0/1: multiply by 255 or pass it as bool")
+            largest = gt.max()
+            if 0 < largest <= threshold:
+                raise MeasureError(
+                    f"ground truth with values up to {largest}, none above {threshold}: multiply it, pass it as bool, "
+                    "or lower the threshold (gt_threshold)"
+                )
             gt = gt > threshold
         self.mask: NDArray[np.bool_] = np.ascontiguousarray(gt)
         self.bytes: NDArray[np.uint8] = self.mask.view(np.uint8)

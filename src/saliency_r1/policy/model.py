@@ -127,7 +127,7 @@ class Policy:
         if gradient_checkpointing:
             checkpoint_layers(model)
         if lora:
-            model = _adapted(model, Path(lora), trainable, Path(folder))
+            model = put_on(model, Path(lora), trainable, Path(folder))
         else:
             freeze_vision(model)
         spare_inputs(model)
@@ -255,7 +255,7 @@ class Policy:
         return placed(logprobs), mask, placed(entropy)
 
 
-def _adapted(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
+def put_on(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
     """The model of `folder` with a stored adapter on it; PEFT alone would pass over what fits nowhere."""
     from peft import PeftModel, get_peft_model_state_dict
 

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1 import cot, tasks
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
 from saliency_r1.rollout.grounding import Answered, ground
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Answer:
     Attributes:
         text: the whole response.
         reasoning: what stands between `<think>` and `</think>`.
-        expressions: what the answer names, in order.
+        expressions: what the answer names, in order; none where it says that nothing stands out.
         errors: why the response does not parse; empty if it does. Then nothing is predicted.
         maps: SOD and CoSOD: one saliency map an image, float32 H x W in [0, 1] at the image's size; SIS: none.
         instances: SIS: one segment an expression, with `mask` (bool H x W), `probability` and `score`; else none.
@@ -145,15 +147,14 @@ def task_named(name: str) -> tasks.Task:
 
 
 def read_image(source: Source) -> Image.Image:
-    """A picture as 8-bit RGB, upright, transparency laid on white. Raises `PredictError` that names a bad file."""
-    from saliency_r1.segmenter.preprocess import to_rgb
+    """A picture as 8-bit RGB, upright, transparency laid on white, as the importer reads it.
 
-    if isinstance(source, Image.Image):
-        return to_rgb(source)
+    Raises `PredictError` that names a file that is missing, no picture, or of a shape that the policy does not take.
+    """
     try:
-        with Image.open(source) as image:
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise PredictError(f"{source}: there is no such file") from None
-    except OSError as error:
-        raise PredictError(f"{source} is not a readable image ({error})") from error
+        if isinstance(source, Image.Image):
+            check_shape(source.size, "the picture")
+            return to_rgb(source)
+        return read_picture(Path(source))
+    except InputError as error:
+        raise PredictError(str(error)) from error

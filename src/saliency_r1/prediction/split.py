@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from saliency_r1.policy import Policy
 from saliency_r1.prediction.maps import write_map
 from saliency_r1.rollout.confidence import token_probabilities
 from saliency_r1.rollout.environment import Environment, Rollout, Row
-from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.files import link_tree, write_json
 from saliency_r1.tasks import Segmented
 
 
@@ -31,19 +32,31 @@ class Written(NamedTuple):
     instances: list[dict[str, Any]] | None
 
 
-def predict_split(
-    policy: Policy, environment: Environment, samples: Sequence[Row], batch_size: int
-) -> Iterator[ScoredAnswer]:
-    """Greedy answers to all samples, in order, `batch_size` samples at a time."""
-    for start in range(0, len(samples), batch_size):
-        rows = samples[start : start + batch_size]
-        prompts = environment.prompts(policy, rows)
-        responses = environment.respond(policy, prompts)
-        probabilities = token_probabilities(policy, prompts, responses, batch_size)
-        yield from map(ScoredAnswer, environment.score(rows, responses), probabilities)
+def answers(policy: Policy, environment: Environment, rows: Sequence[Row]) -> list[ScoredAnswer]:
+    """Greedy answers to some samples, in order, all at once."""
+    prompts = environment.prompts(policy, rows)
+    responses = environment.respond(policy, prompts)
+    probabilities = token_probabilities(policy, prompts, responses, len(rows))
+    return list(map(ScoredAnswer, environment.score(rows, responses), probabilities))
 
 
-def write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str) -> Written:
+def write_part(folder: Path, model: str, written: Sequence[ScoredAnswer], score: str) -> None:
+    """Write some answers of a model into a folder of their own: their maps, and what the tables say of them."""
+    write_json(folder / "answers.json", [_write_prediction(folder, model, answer, score) for answer in written])
+
+
+def assemble(folder: Path, parts: Sequence[Path]) -> list[dict[str, Any]]:
+    """Put parts together: link their maps below `folder`, write COCO results, and return the rows of the table."""
+    written: list[Written] = []
+    for part in parts:
+        if (part / "maps").is_dir():
+            link_tree(part / "maps", folder / "maps")
+        written += [Written(*entry) for entry in json.loads((part / "answers.json").read_text(encoding="utf-8"))]
+    write_instances(folder, written)
+    return [one.row for one in written]
+
+
+def _write_prediction(folder: Path, model: str, answer: ScoredAnswer, score: str) -> Written:
     """Write the maps of one answer under `folder` and return what the tables say of it.
 
     A response that did not parse leaves an empty map, or no instance: it is scored, never skipped.

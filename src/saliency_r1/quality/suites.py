@@ -10,24 +10,23 @@ import polars as pl
 
 from saliency_r1 import cot
 from saliency_r1.data.table import subset
+from saliency_r1.names import MEASURES, TASKS
 from saliency_r1.params import Params, Split
 from saliency_r1.quality.expectations import Expectation, Suite, between, covers, not_null, one_of, true, unique
 
-TASKS = ("sod", "sis", "cosod")
 SPLITS = get_args(Split)
 IDENTITY = ("sample_id", "task", "dataset", "split")
-SALIENCY = ("Sm", "MAE", "wFm", "adpFm", "adpEm", "maxFm", "maxEm", "IoU")
 # The E-measure divides by pixels - 1, as PySODMetrics does, so that a perfect map of N pixels scores N / (N - 1).
 E_EXCESS = 0.01
 
 COLUMNS = {
     "download": (*IDENTITY, "images", "masks", "names", "group", "meta", "height", "width"),
-    "annotate": (*IDENTITY, "instruction", "response", "expressions", "consistency", "attempts", "kept"),
+    "annotate": (*IDENTITY, "instruction", "objects", "response", "expressions", "consistency", "attempts", "kept"),
     "sft": (*IDENTITY, "response", "reward", "parsed"),
     "cgpo": (*IDENTITY, "rollout_id", "update", "response", "parsed", "reward", "confidence", "advantage", "tokens"),
     "masks": (*IDENTITY, "model", "response", "expressions", "parsed", "token_probability", "reward", "names", "height",
               "width"),
-    "metrics": (*IDENTITY, "model", "name", *SALIENCY, "instances", "detections"),
+    "metrics": (*IDENTITY, "model", "name", *MEASURES, "instances", "detections"),
 }  # fmt: skip
 
 
@@ -68,10 +67,10 @@ def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
         .join(images, on="sample_id", how="left")
         .with_columns(parses=pl.struct("response", "task", "images").map_elements(_parses, return_dtype=pl.Boolean))
         .select(
-            *IDENTITY, "occurrences", "instruction", "response", "attempts", "kept",
+            *IDENTITY, "occurrences", "instruction", "objects", "response", "attempts", "kept",
             id="sample_id",
             well_formed=kept.then("parses"),
-            stated=kept.then(pl.col("expressions").list.len()),
+            stated=kept.then((pl.col("expressions").list.len() > 0) == (pl.col("objects") > 0)),
             consistency="consistency",
             kept_consistency=kept.then("consistency"),
         )
@@ -80,11 +79,11 @@ def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
     return Suite(rows, [
         *_identity(params.annotate.splits),
         *between(1, 1, "occurrences"),
-        *not_null("instruction", "response", "attempts", "kept"),
+        *not_null("instruction", "response", "attempts", "kept", "objects"),
         *between(0, 1, "consistency"),
         *between(params.checks.consistency, 1, "kept_consistency", share=share),
         *between(1, params.annotate.attempts, "attempts"),
-        *between(1, None, "stated"),
+        true("stated", "a kept response names something exactly where something stands out"),
         true("well_formed", "a kept response parses"),
         true("kept", "the annotation is kept", params.checks.kept_share),
     ])  # fmt: skip
@@ -166,7 +165,7 @@ def metrics(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite
     per_task = pl.when(pl.col("task") == "sis")
     instances, saliency = pl.col("instances", "detections"), pl.col("Sm", "MAE", "IoU")
     rows = _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model", "name").select(
-        *IDENTITY, "model", "name", "occurrences", *SALIENCY, "instances", "detections",
+        *IDENTITY, "model", "name", "occurrences", *MEASURES, "instances", "detections",
         id=pl.format("{}: {} ({})", "model", "sample_id", "name"),
         complete=per_task.then(pl.all_horizontal(instances.is_not_null())).otherwise(
             pl.all_horizontal(saliency.is_not_null())
@@ -176,8 +175,8 @@ def metrics(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite
         *_identity([params.masks.split]),
         one_of("model", params.masks.models),
         *between(1, 1, "occurrences"),
-        *between(0, 1, *(measure for measure in SALIENCY if not measure.endswith("Em"))),
-        *between(0, 1 + E_EXCESS, *(measure for measure in SALIENCY if measure.endswith("Em"))),
+        *between(0, 1, *(measure for measure in MEASURES if not measure.endswith("Em"))),
+        *between(0, 1 + E_EXCESS, *(measure for measure in MEASURES if measure.endswith("Em"))),
         *between(0, None, "instances", "detections"),
         true("complete", "the measures of its task are there"),
     ])  # fmt: skip

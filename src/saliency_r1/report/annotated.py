@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from saliency_r1 import cot
 from saliency_r1.data.samples import read_masks
+from saliency_r1.names import TASKS
 from saliency_r1.report import pictures, plots
 from saliency_r1.report.examples import regions
-from saliency_r1.report.read import TASKS
+from saliency_r1.report.read import TITLES
 from saliency_r1.report.response import highlight
 from saliency_r1.report.template import render
 from saliency_r1.runtime.files import write_text
@@ -44,7 +45,7 @@ def section(table: pl.DataFrame, samples: dict[str, dict[str, Any]], download: P
     """What `annotated.html` asks for: counts by task, the histogram of consistency, and examples."""
     shown = {task: chosen(table, task, count) for task in TASKS if task in set(table["task"])}
     return {
-        "tasks": TASKS,
+        "tasks": TITLES,
         "annotations": summary(table, samples),
         "consistency": plots.consistency(table),
         "annotated": {

@@ -11,14 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from saliency_r1.report.examples import Example
 from saliency_r1.report.pictures import paint
-from saliency_r1.report.read import LABELS
+from saliency_r1.report.read import LABELS, SHORT
 
 _WIDTH, _HEIGHT = 300, 240  # pixels that a cell has at most
 _GAP = 10
 _MARGIN = 74  # for the names of the tasks
 _TITLE = 40
 _SHOWN = 2  # images of a group
-_SHORT = {"sod": "SOD", "sis": "SIS", "cosod": "CoSOD"}
 Masks = list[NDArray[np.bool_]]
 _INK, _FAINT = (40, 46, 58), (215, 218, 224)
 
@@ -37,7 +36,7 @@ def write_overview(shown: Sequence[Example], path: Path) -> None:
         draw.text((left + _WIDTH // 2, _TITLE // 2), title, _INK, font, anchor="mm")
     top = _TITLE
     for (task, cells), height in zip(rows, heights):
-        draw.text((_MARGIN // 2, top + height // 2), _SHORT[task], _INK, font, anchor="mm")
+        draw.text((_MARGIN // 2, top + height // 2), SHORT[task], _INK, font, anchor="mm")
         for left, cell in zip(lefts, cells):
             sheet.paste(cell, (left + (_WIDTH - cell.width) // 2, top + (height - cell.height) // 2))
         top += height + _GAP

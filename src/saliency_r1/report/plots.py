@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from saliency_r1.report.read import LABELS, TASKS
+from saliency_r1.names import TASKS
+from saliency_r1.report.read import LABELS
 
 # matplotlib knows no CSS variables, so it draws in colours that occur nowhere else, which are then replaced.
 _NAMES = ("ink", "muted", "line", "base", "sft", "cgpo", "accent", "sod", "sis", "cosod", "good")

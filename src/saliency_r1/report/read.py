@@ -10,12 +10,15 @@ from typing import Any
 
 import polars as pl
 
+from saliency_r1.names import TASKS
+
 STAGES = ("params", "download", "annotate", "sft", "cgpo", "masks", "metrics")
-TASKS = {
+TITLES = {
     "sod": "Salient object detection",
     "sis": "Salient instance segmentation",
     "cosod": "Co-salient object detection",
 }
+SHORT = {"sod": "SOD", "sis": "SIS", "cosod": "CoSOD"}
 LABELS = {"base": "Base", "sft": "SFT", "cgpo": "CGPO"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saliency_r1.report.read import LABELS, TASKS, Artifacts, unseen
+from saliency_r1.report.read import LABELS, TITLES, Artifacts, unseen
 from saliency_r1.runtime.messages import printable
 
 
@@ -112,7 +112,7 @@ def results(artifacts: Artifacts) -> list[Table]:
     tables = []
     for task, names in artifacts.datasets.items():
         measures = measures_of(task)
-        tables.append(Table(task, TASKS[task], measures, [_block(artifacts, name, measures) for name in names]))
+        tables.append(Table(task, TITLES[task], measures, [_block(artifacts, name, measures) for name in names]))
     return tables
 
 

@@ -34,7 +34,7 @@ class Rollout:
     parsed: cot.Parsed
     prediction: tasks.Prediction
     reward: tasks.Reward
-    objects: int  # masks of the ground truth: 1 of SOD, one an instance of SIS, one an image of CoSOD
+    objects: int  # of the ground truth: instances (SIS), images in which something stands out (SOD, CoSOD)
 
     def record(self) -> dict[str, Any]:
         """The columns that every table of responses has."""
@@ -136,7 +136,7 @@ class Environment:
         for row, response, truth, (parsed, prediction) in zip(rows, responses, truths, grounded, strict=True):
             task = tasks.get(row["task"])
             reward = task.reward(parsed, prediction, truth, self.weights[task.name])
-            rollouts.append(Rollout(row, response, parsed, prediction, reward, len(truth.masks)))
+            rollouts.append(Rollout(row, response, parsed, prediction, reward, truth.objects))
         self.seconds.segment += segmented - start
         self.seconds.reward += time.perf_counter() - segmented
         return rollouts

@@ -8,6 +8,7 @@ as well be `torchrun` or `accelerate launch` with their own options. Whichever i
 tree (stages/own_tree.py).
 """
 
+import logging
 import os
 import sys
 
@@ -18,15 +19,21 @@ def main() -> None:
     """Run the script named on the command line; leaves with 1 when a process failed, which has then said why."""
     die_with_program()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a stage sets its threads itself; torchrun warns without
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
+    # Of an interruption the stage itself says one line.
+    for part in ("multiprocessing.api", "agent.server.api"):
+        logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.ERROR)
     try:
         run(["--standalone", *sys.argv[1:]])
     except ChildFailedError as error:
         codes = sorted({failure.exitcode for failure in error.failures.values()})
         print(f"a process of the stage ended with exit code {', '.join(map(str, codes))}", file=sys.stderr)
         sys.exit(1)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
         _check_tree(script)
         main(load_params(params_path))
     except KeyboardInterrupt:
-        print(f"\n{name} interrupted", file=sys.stderr)
+        if processes.is_main():
+            print(f"\n{name} interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not is_user_error(error):

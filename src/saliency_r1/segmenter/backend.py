@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from saliency_r1.inputs.pictures import to_rgb
 from saliency_r1.segmenter.evf_sam import EvfSam
 from saliency_r1.segmenter.interface import Segment, check_pairs
-from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view, to_rgb
+from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view
 from saliency_r1.segmenter.tokenizer import Tokenizer, pad
 
 
@@ -67,7 +68,7 @@ class EvfSamSegmenter:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> list[EncodedImage]:
-        """Run SAM's image encoder once a picture; pictures of any mode and size (see ``preprocess.to_rgb``)."""
+        """Run SAM's image encoder once a picture; pictures of any mode and size (see ``inputs.pictures.to_rgb``)."""
         config = self.model.config
         encoded = []
         for chunk in _chunks(images, self.batch_images):

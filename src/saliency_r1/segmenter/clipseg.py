@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
+from saliency_r1.inputs.pictures import to_rgb
 from saliency_r1.segmenter.interface import Segment, check_pairs
-from saliency_r1.segmenter.preprocess import to_rgb
 
 
 @dataclass(frozen=True)

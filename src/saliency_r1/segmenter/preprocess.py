@@ -8,36 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 SAM_MEAN = (123.675, 116.28, 103.53)
 SAM_STD = (58.395, 57.12, 57.375)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as 8-bit RGB, the way a viewer shows it.
-
-    EXIF orientation is applied; 16-bit and float greys are scaled to 8 bits (float in [0, 1] or [0, 255]); transparency
-    is laid on white; palettes, greys and CMYK are converted.
-
-    Raises:
-        ValueError: the picture has no pixels.
-    """
-    if min(image.size) < 1:
-        raise ValueError(f"picture of {image.width} x {image.height} pixels")
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
-        if image.mode.startswith("I;16"):
-            top = 65535.0
-        image = Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def inner_size(height: int, width: int, side: int) -> tuple[int, int]:

@@ -25,9 +25,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saliency_r1.inputs.pictures import to_rgb
 from saliency_r1.runtime import processes
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig
-from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view, to_rgb
+from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view
 from saliency_r1.segmenter.tokenizer import Tokenizer, pad
 
 DICE_SCALE, DICE_EPS = 1000.0, 1e-6  # both from the official loss

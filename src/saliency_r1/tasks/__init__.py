@@ -4,7 +4,7 @@ from saliency_r1.tasks.base import InstanceTruth, Prediction, Reward, SaliencyTr
 from saliency_r1.tasks.instances import Sis
 from saliency_r1.tasks.saliency import CoSod, Sod
 
-TASKS: dict[str, Task] = {"sod": Sod(), "sis": Sis(), "cosod": CoSod()}
+TASKS: dict[str, Task] = {task.name: task for task in (Sod(), Sis(), CoSod())}
 
 
 def get(name: str) -> Task:

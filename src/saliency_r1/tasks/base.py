@@ -39,6 +39,11 @@ class SaliencyTruth:
         """(height, width) of each image."""
         return [(mask.shape[0], mask.shape[1]) for mask in self.masks]
 
+    @property
+    def objects(self) -> int:
+        """How many of the images something stands out in."""
+        return sum(bool(mask.any()) for mask in self.masks)
+
 
 @dataclass(frozen=True)
 class InstanceTruth:
@@ -61,6 +66,11 @@ class InstanceTruth:
         """(height, width) of the image."""
         return [(self.ids.shape[0], self.ids.shape[1])]
 
+    @property
+    def objects(self) -> int:
+        """How many instances there are."""
+        return len(self.numbers)
+
 
 Truth = SaliencyTruth | InstanceTruth
 
@@ -73,9 +83,14 @@ class Prediction:
     instances: tuple[Segmented, ...] = ()
 
     @property
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """The mask (bool, H x W) of each map, what is above one half, or of each instance."""
+        return [one > 0.5 for one in self.maps] + [one.mask for one in self.instances]
+
+    @property
     def empty(self) -> float:
-        """The share of its maps or instances without a pixel above one half, in [0, 1]; 1 where there are none."""
-        filled = [bool((one > 0.5).any()) for one in self.maps] + [bool(one.mask.any()) for one in self.instances]
+        """The share of its masks without a pixel, in [0, 1]; 1 where there are none."""
+        filled = [bool(mask.any()) for mask in self.masks]
         return 1 - sum(filled) / len(filled) if filled else 1.0
 
 

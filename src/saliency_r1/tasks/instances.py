@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from saliency_r1.cot import Parsed
+from saliency_r1.cot import KINDS, Parsed
 from saliency_r1.tasks.base import InstanceTruth, Prediction, Reward, Segmented, Truth, weighted
 
 
@@ -20,7 +20,7 @@ class Sis:
     """Salient instance segmentation: one image, one mask for each salient instance."""
 
     name = "sis"
-    kind = "ins"
+    kind = KINDS[name]
     instruction = (
         "Find every salient object in the image. Reason first, then name each instance separately in <ins></ins> tags."
     )
@@ -37,7 +37,10 @@ class Sis:
         return Prediction(instances=tuple(segments))
 
     def reward(self, parsed: Parsed, prediction: Prediction, truth: Truth, weights: Mapping[str, float]) -> Reward:
-        """Components `matched_iou` and `format` (1 if the response parsed)."""
+        """Components `matched_iou` and `format` (1 if the response parsed).
+
+        Naming no instance is right where there is none, and matches nothing elsewhere.
+        """
         if not parsed.ok:
             return weighted({"matched_iou": 0.0, "format": 0.0}, weights)
         ious = pairwise_iou([segment.mask for segment in prediction.instances], truth.masks)

@@ -1,41 +1,31 @@
 """Resume checkpoints: one file a checkpoint, written aside and renamed, the newest two kept.
 
-They live in `runs/<stage>/<key>/`, outside of DVC's sight: the key is a hash of everything that decides the run, so a
-run with other parameters never continues an old one. A finished stage discards its own.
+They live in `runs/<stage>/<key>/`, outside of DVC's sight: the key (`runtime.keys`) is a hash of everything that
+decides the run, so a run with other parameters never continues an old one. A finished stage discards its own.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import saliency_r1
 from saliency_r1.runtime import processes
-from saliency_r1.runtime.files import sha256
 from saliency_r1.training.errors import TrainingError
 
 KEPT = 2
+# What a file raises that was cut off, is none of ours, or holds something else.
+_UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
-def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
-    """A hash of parameters, input files (folders: all files in them) and the package's source code."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    package = Path(saliency_r1.__file__).parent
-    for root in [*inputs, package]:
-        files = [root] if root.is_file() else sorted(root.rglob("*.py" if root == package else "*"))
-        for file in files:
-            if file.is_file():
-                digest.update(f"{file.relative_to(root.parent)}\0".encode())
-                digest.update(sha256(file).encode())
-    return digest.hexdigest()[:16]
+def inputs(download: Path, annotate: Path) -> list[Path]:
+    """What a training reads of these two stages. The report stands for the images: it names their bytes by hash."""
+    return [download / "report.json", download / "table.parquet", download / "models", annotate / "table.parquet"]
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
@@ -77,7 +67,7 @@ def _newest(folder: Path) -> dict[str, Any] | None:
             if processes.is_main():
                 print(f"resuming after step {state['step']} from {path}", flush=True)
             return state
-        except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             print(f"{path} cannot be read ({type(error).__name__}); trying the one before", flush=True)
     return None
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saliency_r1.names import TASKS
 from saliency_r1.params import Cgpo
 from saliency_r1.policy import Policy
 from saliency_r1.rollout import confidence
@@ -18,7 +19,6 @@ from saliency_r1.rollout.environment import Rollout
 from saliency_r1.rollout.passes import TokenScores
 from saliency_r1.training.errors import TrainingError
 
-TASKS = ("sod", "sis", "cosod")
 # Mean difference of a token's probability when it was drawn and in the forward pass. Rounding makes 1e-6 in float32 and
 # some .01 in bfloat16; more is another distribution, and confidence would speak of a policy that was not sampled.
 SAMPLING_GAP = 0.05

@@ -98,7 +98,7 @@ def read_rows(download: Path) -> Sequence[Row]:
     return pl.read_parquet(download / "table.parquet").filter(split="train").to_dicts()
 
 
-def read_validation(download: Path, count: int, seed: int) -> list[Row]:
+def read_validation(download: Path, count: int, seed: int) -> list[dict[str, Any]]:
     """`count` samples of the validation split, or all of them, drawn with `seed`; from the stage download's folder.
 
     Raises `TrainingError` when there are none: what SFT has learnt, and its gate, are judged by answers to them.

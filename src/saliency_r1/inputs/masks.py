@@ -1,0 +1,254 @@
+"""The one reader of masks, of saliency maps and of maps of instance ids, with the one rule of what is foreground.
+
+A map has levels, of which 255 is full: greys as they are, colours and palettes by their luma, 16 bits rounded to 8 (as
+they are where none is above 255), and the alpha channel of a file whose colours say nothing. Foreground is what lies
+above a threshold. Where nothing does, though the file is not black, the threshold is not the one that was meant, and
+the file is refused with its values and the remedy. A black file is an empty mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import shown
+from saliency_r1.inputs.pictures import open_whole
+
+MOST_ID = 65535
+_MOST_COLOURS = 255  # a picture with more is antialiased or was saved with losses
+_VOC_VOID = 255
+_VOC_VOID_COLOUR = 0xE0E0C0
+_HALF = 127
+_SAID = 8  # values in a message
+
+
+class Levels(NamedTuple):
+    """A map as read: `values` (uint8 H x W, 255 is full), and what the file holds there (`stored`, `kind`).
+
+    `colours` is the palette (256 x 3, uint8) if `stored` are its indices.
+    """
+
+    values: NDArray[np.uint8]
+    stored: NDArray[Any]
+    kind: str
+    colours: NDArray[np.uint8] | None = None
+
+
+class IdMap(NamedTuple):
+    """Instance ids, int32 H x W, 0 where there is none; `void` are the pixels declared so (bool H x W), if any are."""
+
+    ids: NDArray[np.int32]
+    void: NDArray[np.bool_] | None
+
+
+class Mask(NamedTuple):
+    """A binary mask, bool H x W; `void` are the pixels that are neither foreground nor background, if any can be."""
+
+    foreground: NDArray[np.bool_]
+    void: NDArray[np.bool_] | None
+
+
+def read_levels(path: Path) -> Levels:
+    """The levels of a map. Raises `InputError` for what is no map of 8 or 16 bits, and as `open_whole` does."""
+    image = open_whole(path)
+    if image.has_transparency_data:
+        return _transparent(image, path)
+    if image.mode == "P":
+        return _indexed(image)
+    if image.mode.startswith("I"):
+        return _wide(np.asarray(image), path)
+    if image.mode == "F":
+        raise InputError(f"{shown(path)} has values of type float32, expected 8 or 16 bits: save it as 8-bit grey")
+    if image.mode not in ("L", "1", "RGB"):
+        image = image.convert("RGB")
+    values = np.asarray(image.convert("L"))
+    return Levels(values, values, "values" if image.mode in ("L", "1") else "the luma of its colours")
+
+
+def read_mask(
+    path: Path,
+    above: int,
+    remedy: Callable[[int], str],
+    void: int | None = None,
+    exact: bool = False,
+    may_be_empty: bool = False,
+) -> Mask:
+    """The foreground of a file: levels above `above` (0 to 254).
+
+    Args:
+        path: the file.
+        above: the largest level that is background.
+        remedy: how the caller's user says that levels from the given one on are foreground.
+        void: the stored value (grey, palette index) of pixels that are neither.
+        exact: whether the levels must be 0 and 255.
+        may_be_empty: whether levels that all lie below the threshold mean that there is no foreground (sets of several
+            levels, such as PASCAL-S, have such masks).
+
+    Raises:
+        InputError: as `read_levels`; nothing is foreground though the file is not black, colours of a palette lie on
+            both sides of the threshold, or the levels are not exact.
+    """
+    levels = read_levels(path)
+    left_out = None if void is None else levels.stored == void
+    kept = None if left_out is None else ~left_out
+    if (fault := _fault(levels, kept, above, exact)) and not (may_be_empty and levels.values.max() <= above):
+        meant = _meant(levels, kept)
+        cure = remedy(meant) if meant else "all its colours are black; save it as a grey mask"
+        raise InputError(f"{shown(path)}: {fault}: {cure}")
+    foreground = levels.values > above
+    return Mask(foreground if kept is None else foreground & kept, left_out)
+
+
+def read_ids(path: Path, void: int | None = None, colours: bool | None = None) -> NDArray[np.int32]:
+    """A map of instance ids, int32 H x W; 0 is background and void.
+
+    Palette indices and greys are ids as they are; in a colour image every colour but black is one, numbered in the
+    order of the colours (`colours=True` reads a palette so too, `False` refuses a colour image). What is transparent
+    is background. `void` is the stored value, or in colours 0xRRGGBB, that is no instance. Raises `InputError`.
+    """
+    return read_id_map(path, void, colours).ids
+
+
+def read_id_map(path: Path, void: int | None = None, colours: bool | None = None) -> IdMap:
+    """`read_ids`, and where the void pixels are."""
+    image = open_whole(path)
+    name = shown(path)
+    if _lossy(image, path):
+        raise InputError(
+            f"{name}: a map of instances saved with losses ({image.format}): every shade at an edge would be an "
+            "instance; save it as PNG"
+        )
+    plain = image.mode in ("P", "L", "1", "I") or image.mode.startswith("I;16")
+    if colours is False and not plain:
+        raise InputError(f"{name}: mode {image.mode}, expected indexed colour or grey: use layout colour_map")
+    stored = np.asarray(image).astype(np.int64) if plain and not colours else _packed(image)
+    if plain and not colours and (stored.min(initial=0) < 0 or stored.max(initial=0) > MOST_ID):
+        raise InputError(f"{name}: instance ids from {stored.min()} to {stored.max()}, expected 16 bits without a sign")
+    left_out = None if void is None else stored == void
+    if left_out is not None:
+        stored = np.where(left_out, 0, stored)
+    present = np.unique(np.append(stored, 0))
+    if void is None and (border := _voc_border(present, coloured=not plain or bool(colours))):
+        raise InputError(
+            f"{name}: {border} stands beside the instances {_listed(present[present > 0][:-1])}; in VOC it is the "
+            f"border that is neither: declare it (mask: {{void: {border}}} in the catalogue, --void "
+            f"{border} of evaluate), or give that instance the next number"
+        )
+    if plain and not colours:
+        return IdMap(stored.astype(np.int32), left_out)
+    if len(present) - 1 > _MOST_COLOURS:
+        raise InputError(
+            f"{name}: {len(present) - 1} colours, expected one an instance: antialiased, or saved with losses"
+        )
+    return IdMap(np.searchsorted(present, stored).astype(np.int32), left_out)
+
+
+def _packed(image: Image.Image) -> NDArray[np.int64]:
+    """Colours as 0xRRGGBB; what is transparent is black."""
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
+        rgb = np.where(rgba[..., 3:] > 0, rgba[..., :3], 0)
+    else:
+        rgb = np.asarray(image.convert("RGB")).astype(np.int64)
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+
+
+def _voc_border(present: NDArray[np.int64], coloured: bool) -> str:
+    """How VOC's value of undecided pixels is written, if it stands among the values of a map as there; else nothing."""
+    if coloured:
+        return "0xE0E0C0" if _VOC_VOID_COLOUR in present else ""
+    ids = present[present > 0]
+    numbered = ids[:-1].tolist() == list(range(1, len(ids))) and 1 < len(ids) < _VOC_VOID
+    return str(_VOC_VOID) if numbered and ids[-1] == _VOC_VOID else ""
+
+
+def _lossy(image: Image.Image, path: Path) -> bool:
+    """Whether a file was saved so that its values are nearly what they were."""
+    if image.format == "WEBP":
+        with path.open("rb") as file:
+            return b"VP8L" not in file.read(4096)
+    return image.format in ("JPEG", "MPO", "AVIF")
+
+
+def _transparent(image: Image.Image, path: Path) -> Levels:
+    """Levels of a file with an alpha channel: the colours if alpha says nothing, alpha if the colours say nothing."""
+    rgba = image.convert("RGBA")
+    alpha = np.asarray(rgba.getchannel("A"))
+    luma = np.asarray(rgba.convert("RGB").convert("L"))
+    visible = luma[alpha > 0]
+    if alpha.min() == alpha.max() > 0:
+        return Levels(luma, luma, "the luma of its colours")
+    if visible.size == 0 and luma.min() != luma.max():
+        raise InputError(f"{shown(path)} is transparent everywhere over colours that differ: save it without alpha")
+    if visible.size == 0 or visible.min() == visible.max():
+        return Levels(alpha, alpha, "its alpha channel")
+    if np.array_equal(luma > _HALF, alpha > _HALF):
+        return Levels(luma, luma, "the luma of its colours")
+    raise InputError(
+        f"{shown(path)} has one mask in its colours and another one in its alpha channel: save the one that is meant "
+        "as a grey PNG (a cut-out has it in its alpha channel)"
+    )
+
+
+def _indexed(image: Image.Image) -> Levels:
+    indices = np.asarray(image)
+    palette = image.getpalette("RGB") or []
+    colours = np.zeros((256, 3), np.uint8)
+    colours.reshape(-1)[: len(palette)] = palette
+    return Levels(np.asarray(image.convert("RGB").convert("L")), indices, "the luma of its palette", colours)
+
+
+def _wide(stored: NDArray[Any], path: Path) -> Levels:
+    """Levels of more than 8 bits: 65535 is full, or 255 where no value is above it."""
+    if stored.min() < 0 or stored.max() > 65535:
+        raise InputError(f"{shown(path)} has values from {stored.min()} to {stored.max()}, expected 8 or 16 bits")
+    values = stored.astype(np.uint32)
+    if values.max() > 255:
+        return Levels(((values + 128) // 257).astype(np.uint8), stored, "values of 16 bits")
+    return Levels(values.astype(np.uint8), stored, "values")
+
+
+def _fault(levels: Levels, kept: NDArray[np.bool_] | None, above: int, exact: bool) -> str:
+    """Why levels are not what the threshold `above` was made for; empty if they are. `kept` leaves void pixels out."""
+    values = levels.values if kept is None else levels.values[kept]
+    stored = levels.stored if kept is None else levels.stored[kept]
+    if values.size == 0 or not (values.any() or stored.min() != stored.max()):
+        return ""  # black, or void, everywhere
+    if values.max() <= above:
+        return f"{levels.kind} {_values(values, stored)}, none of them above {above}"
+    present = np.flatnonzero(np.bincount(values.ravel())) if exact or levels.colours is not None else values[:0]
+    if exact and (odd := present[(present > 0) & (present < 255)]).size:
+        return f"{levels.kind} {_listed(odd)} beside 0 and 255"
+    if levels.colours is not None:
+        used = levels.colours[np.unique(stored)]
+        lost = present[(present > 0) & (present <= above)]
+        if lost.size and (used.min(1) != used.max(1)).any():
+            return f"{levels.kind} {_listed(present)}, some of its colours above {above} and some not"
+    return ""
+
+
+def _meant(levels: Levels, kept: NDArray[np.bool_] | None) -> int:
+    """The level from which on a mask most likely means foreground: half where there is more, or else all but black."""
+    values = levels.values if kept is None else levels.values[kept]
+    if values.max() > _HALF and levels.colours is None:
+        return _HALF + 1
+    return int(values[values > 0].min(initial=255)) if values.any() else 0
+
+
+def _values(values: NDArray[np.uint8], stored: NDArray[Any]) -> str:
+    """The values of a map as a person finds them: what the file holds, and its level where that is another."""
+    if stored.dtype == np.uint8 and np.array_equal(values, stored):
+        return _listed(np.unique(values))
+    return f"{_listed(np.unique(values))} of 255 (stored as {_listed(np.unique(stored))})"
+
+
+def _listed(values: NDArray[Any]) -> str:
+    """The first and last of some values."""
+    said = [str(value) for value in values.tolist()]
+    return ", ".join(said if len(said) <= _SAID else [*said[: _SAID - 2], "...", said[-1]])

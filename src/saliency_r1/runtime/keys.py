@@ -1,0 +1,25 @@
+"""The key of a run: what is kept under it never goes into a run that something else decides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import saliency_r1
+from saliency_r1.runtime.files import sha256
+
+
+def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
+    """A hash of parameters, input files (folders: all files in them) and the package's source code."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    package = Path(saliency_r1.__file__).parent
+    for root in [*inputs, package]:
+        files = [root] if root.is_file() else sorted(root.rglob("*.py" if root == package else "*"))
+        for file in files:
+            if file.is_file():
+                digest.update(f"{file.relative_to(root.parent)}\0".encode())
+                digest.update(sha256(file).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,55 @@
+"""A clone of the project, as a person has it who has just cloned it, and the commands of that person."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+class Clone:
+    """A clone of the repository and the commands of a person working in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+        self.environment.pop("PYTHONPATH", None)  # a stage finds the code of its own tree by itself
+
+    @classmethod
+    def of(cls, source: Path, folder: Path) -> "Clone":
+        """A new clone of what is committed in another one."""
+        subprocess.run(["git", "clone", "--quiet", str(source), str(folder)], check=True)
+        clone = cls(folder)
+        for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
+            clone.run("git", "config", key, value)
+        return clone
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command; returns all it printed, and fails with that."""
+        ended = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert (ended.returncode == 0) == check, ended.stdout
+        return ended.stdout
+
+    def repro(self, *options: str, check: bool = True) -> list[str]:
+        """`dvc repro`; returns the stages that ran."""
+        return ran(self.run("dvc", "repro", *options, check=check))
+
+    def changed(self) -> set[str]:
+        return {line[3:] for line in self.run("git", "status", "--porcelain", "--untracked-files=all").splitlines()}
+
+    def results(self) -> dict[str, str]:
+        """A hash of every file under artifacts/."""
+        files = (path for path in (self.folder / "artifacts").rglob("*") if path.is_file())
+        hashes = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+        return {path.relative_to(self.folder).as_posix(): value for path, value in hashes.items()}
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)

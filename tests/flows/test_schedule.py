@@ -1,0 +1,139 @@
+"""What a served schedule says and when, without waiting; and the lock file's SQLAlchemy with Prefect's scheduler."""
+
+import asyncio
+import threading
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from processes import until
+
+from flows.locks import only_run
+from flows.pipeline import ROOT
+from flows.schedule import Herald, Outlook, judge
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DUE = datetime(2026, 3, 2, 2, tzinfo=UTC)
+
+
+def lines(*turns: tuple[float, Outlook]) -> list[tuple[float, str]]:
+    """What is said when the server's outlook is asked for at these minutes, and at which minute."""
+    herald = Herald()
+    said = []
+    for minute, outlook in turns:
+        now = NOON + timedelta(minutes=minute)
+        if line := herald.hear(judge("f/nightly", outlook, now), now):
+            said.append((minute, line))
+    return said
+
+
+def test_the_next_run_is_named_once_and_the_one_after_it_again() -> None:
+    outlook = Outlook(None, DUE, None)
+    later = Outlook(None, DUE + timedelta(days=1), None)
+    (first, named), (second, again) = lines((0, outlook), (1, outlook), (90, outlook), (900, later), (901, later))
+    assert (first, second) == (0, 900)
+    assert "f/nightly" in named
+    assert "2026-03-02 02:00 UTC" in named
+    assert "2026-03-03 02:00 UTC" in again
+    assert "WARNING" not in named + again
+
+
+def test_a_server_that_plans_nothing_is_loudly_named_after_a_minute_and_then_every_hour() -> None:
+    said = lines(*((minute, Outlook(None, None, None)) for minute in (0, 0.5, 0.9, 1, 2, 30, 60.5, 61, 62, 121)))
+    assert [minute for minute, _ in said] == [1, 61, 121]
+    for _, line in said:
+        assert line.startswith("WARNING: the server plans no run of f/nightly")
+        assert "schedule_deployments" in line
+        assert "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED" in line
+
+
+def test_a_server_that_needs_a_moment_is_not_blamed() -> None:
+    ((minute, line),) = lines(
+        (0, Outlook(None, None, None)), (0.3, Outlook(None, DUE, None)), (2, Outlook(None, DUE, None))
+    )
+    assert minute == 0.3
+    assert line.startswith("next run of f/nightly: 2026-03-02 02:00 UTC")
+
+
+def test_a_pause_is_said_at_once_and_the_end_of_it_too() -> None:
+    paused = Outlook("Resume it.", None, None)
+    said = lines((0, Outlook(None, DUE, None)), (1, paused), (5, paused), (61, paused), (62, Outlook(None, DUE, None)))
+    assert [minute for minute, _ in said] == [0, 1, 61, 62]
+    assert said[1][1] == "WARNING: f/nightly is paused: no run will start. Resume it."
+
+
+def test_a_run_that_does_not_start_at_its_time_is_named() -> None:
+    late = Outlook(None, DUE, NOON)
+    said = lines((0.2, late), (0.9, late), (1, late), (2, late))
+    assert [minute for minute, _ in said] == [0.2, 1]
+    assert "due 2026-03-01 12:00 UTC" in said[1][1]
+    assert "has not started" in said[1][1]
+
+
+def test_a_second_run_of_a_folder_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with only_run(tmp_path, order.append):
+            order.append("second")
+
+    with only_run(tmp_path, order.append):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        until(lambda: order, 20)
+        order.append("first")
+    waiting.join(20)
+    said, *ended = order
+    assert "another run holds" in said
+    assert ended == ["first", "second"]
+
+
+def test_the_lock_file_is_within_the_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    bounds = [Requirement(line) for line in [*project["dependencies"], *extras]]
+    bounds = [bound for bound in bounds if not bound.extras]
+    locked = dict(
+        line.partition(";")[0].strip().lower().replace("_", "-").split("==")
+        for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    )
+    assert {bound.name for bound in bounds} >= {"sqlalchemy", "fastapi"}
+    for bound in bounds:
+        assert bound.specifier.contains(locked[bound.name.lower().replace("_", "-")]), bound
+
+
+def test_the_servers_scheduler_plans_runs_with_the_installed_packages(tmp_path: Path) -> None:
+    """What the server does every minute, on a database of its own: it fails with an SQLAlchemy that does not fit."""
+    from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+
+    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{tmp_path}/prefect.db"}):
+        planned = asyncio.run(plan("0 2 * * *"))
+    assert len(planned) >= 3
+    assert {moment.strftime("%H:%M") for moment in planned} == {"02:00"}
+
+
+async def plan(cron: str) -> list[datetime]:
+    """The runs that one turn of Prefect's scheduler plans for a deployment with this schedule."""
+    from prefect.server import models
+    from prefect.server.database import provide_database_interface
+    from prefect.server.schemas.core import Deployment, DeploymentSchedule, Flow
+    from prefect.server.schemas.schedules import CronSchedule
+    from prefect.server.services.scheduler import schedule_deployments
+    from sqlalchemy.schema import CreateTable
+
+    database = provide_database_interface()
+    async with (await database.engine()).begin() as connection:
+        tables = {table.name: table for table in database.Base.metadata.sorted_tables}
+        await connection.execute(CreateTable(tables.pop("artifact")))  # by itself: Prefect names an index of it twice
+        await connection.run_sync(database.Base.metadata.create_all, tables=list(tables.values()))
+    async with database.session_context(begin_transaction=True) as session:
+        flow = await models.flows.create_flow(session=session, flow=Flow(name="flow"))
+        schedules = [DeploymentSchedule(schedule=CronSchedule(cron=cron), active=True)]
+        deployment = Deployment(name="nightly", flow_id=flow.id, schedules=schedules)
+        await models.deployments.create_deployment(session=session, deployment=deployment)
+    await schedule_deployments()
+    async with database.session_context() as session:
+        runs = await models.flow_runs.read_flow_runs(session=session)
+        return [run.next_scheduled_start_time for run in runs if run.next_scheduled_start_time]

@@ -1,0 +1,140 @@
+"""Encodings of lists and JSON, and the one way a picture becomes pixels."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, PngImagePlugin
+
+from saliency_r1.data.catalogue import MaskRule
+from saliency_r1.data.importers import LAYOUTS, Item
+from saliency_r1.data.samples import read_images
+from saliency_r1.data.store import Imported, import_item
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.pictures import MOST_ASPECT, read_picture, to_rgb
+from saliency_r1.inputs.text import read_json, read_text
+from saliency_r1.prediction import PredictError, read_image
+
+WORDS = "0001\nGröße\n花朵\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_texts_with_a_mark_are_read(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
+    (tmp_path / "list.txt").write_text(mark + WORDS, encoding=encoding)
+    assert read_text(tmp_path / "list.txt") == WORDS
+    (tmp_path / "a.json").write_text(mark + json.dumps([WORDS], ensure_ascii=False), encoding=encoding)
+    assert read_json(tmp_path / "a.json") == [WORDS]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "says"),
+    [
+        ("花朵花朵", "gbk", "GBK"),
+        ("Größe", "latin-1", "CP1252"),
+        ("花", "shift_jis", "SHIFT_JIS"),
+        ("a", "utf-16-le", "UTF-16"),
+    ],
+)
+def test_other_encodings_are_named(tmp_path: Path, text: str, encoding: str, says: str) -> None:
+    (tmp_path / "list.txt").write_text("0001\n" + text, encoding=encoding)
+    with pytest.raises(InputError, match=rf"list\.txt: .*{says}.*save it as UTF-8"):
+        read_text(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": NaN}', "NaN is no number"),
+        ("[-Infinity]", "-Infinity is no number"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1, 2", "not valid JSON"),
+        ("", "not valid JSON"),
+    ],
+)
+def test_json_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.json: .*{says}"):
+        read_json(tmp_path / "a.json")
+
+
+def pictures() -> dict[str, tuple[Image.Image, dict[str, object]]]:
+    rng = np.random.default_rng(3)
+    rgb = rng.integers(0, 256, (20, 30, 3), np.uint8)
+    alpha = np.dstack([rgb, rng.integers(0, 256, (20, 30), np.uint8)])
+    wide = np.linspace(0, 16_000, 600).astype(np.uint16).reshape(20, 30)  # a camera of 14 bits
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    return {
+        "plain.png": (Image.fromarray(rgb), {}),
+        "turned.jpg": (Image.fromarray(rgb), {"exif": exif, "quality": 95}),
+        "cmyk.jpg": (Image.fromarray(rgb).convert("CMYK"), {}),
+        "alpha.png": (Image.fromarray(alpha), {}),
+        "alpha.webp": (Image.fromarray(alpha), {"lossless": True, "exact": True}),
+        "key.png": (Image.fromarray(rgb), {"transparency": tuple(rgb[0, 0].tolist())}),
+        "greyalpha.png": (Image.fromarray(alpha).convert("LA"), {}),
+        "palette.gif": (Image.fromarray(rgb).quantize(16), {"transparency": 3}),
+        "wide.png": (Image.fromarray(wide), {}),
+        "wide.tif": (Image.fromarray(wide), {}),
+        "float.tif": (Image.fromarray(wide.astype(np.float32) / 16_000), {}),
+        "bits.png": (Image.fromarray(rgb[..., 0] > 99), {}),
+    }
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_training_and_predict_see_the_same_pixels(tmp_path: Path, name: str) -> None:
+    image, options = pictures()[name]
+    image.save(tmp_path / name, **options)
+    shown = read_image(tmp_path / name)
+    mask = np.zeros((shown.height, shown.width), np.uint8)
+    mask[3:9, 3:9] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    stored = import_item(
+        Item("a", tmp_path / name, tmp_path / "mask.png"), LAYOUTS["pairs"], MaskRule(), tmp_path / "out"
+    )
+    assert isinstance(stored, Imported)
+    (seen,) = read_images({"images": [stored.image]}, tmp_path / "out")
+    assert np.array_equal(np.asarray(seen), np.asarray(shown))
+    assert np.array_equal(np.asarray(to_rgb(shown)), np.asarray(shown)), "a second time changes nothing"
+
+
+def test_depth_transparency_and_orientation() -> None:
+    def grey(values: list[int]) -> list[int]:
+        return np.asarray(to_rgb(Image.fromarray(np.array([values], np.uint16))))[0, :, 0].tolist()
+
+    assert grey([0, 257, 65535]) == [0, 1, 255]
+    assert grey([0, 128, 255]) == [0, 128, 255]
+    assert grey([0, 2048, 4095]) == [0, 128, 255]
+    assert to_rgb(Image.new("RGBA", (1, 1), (10, 20, 30, 0))).getpixel((0, 0)) == (255, 255, 255)
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for turn in range(10):
+        image = Image.fromarray(values)
+        image.getexif()[0x0112] = turn
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", exif=image.getexif())
+        again = Image.open(buffer)
+        assert np.array_equal(np.asarray(to_rgb(again))[..., 0], np.asarray(ImageOps.exif_transpose(again)))
+
+
+def test_what_a_later_stage_cannot_take_is_refused_by_name(tmp_path: Path) -> None:
+    Image.new("RGB", (MOST_ASPECT * 3, 3)).save(tmp_path / "just.png")
+    Image.new("RGB", (2, MOST_ASPECT * 2 + 1)).save(tmp_path / "tall.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("note", "x" * 3_000_000, zip=True)
+    Image.new("L", (9, 9)).save(tmp_path / "note.png", pnginfo=notes)
+    assert read_picture(tmp_path / "just.png").size == (600, 3)
+    for name, says in (("tall", "more than 200 times"), ("bomb", "too large to be opened"), ("note", "too large")):
+        for read in (read_picture, read_image):
+            with pytest.raises((InputError, PredictError), match=rf"{name}\.png.*{says}"):
+                read(tmp_path / f"{name}.png")
+
+
+def test_the_limit_is_that_of_the_policy() -> None:
+    smart_resize = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl").smart_resize
+    smart_resize(3, 3 * MOST_ASPECT)
+    with pytest.raises(ValueError, match="aspect ratio"):
+        smart_resize(3, 3 * MOST_ASPECT + 1)
