@@ -72,7 +72,7 @@ def read_config(name: str, folders: list[Path]) -> dict[str, Any]:
         return dict(published[plain])
     looked = ", ".join(map(str, folders))
     raise PlanError(
-        f"the sizes of {name} are not known: no config.json in {looked}. Name a folder that has one "
+        f"the sizes of {plain} are not known: no config.json in {looked}. Name a folder that has one "
         f"(--policy, --segmenter), or use one of {', '.join(published)}"
     )
 
