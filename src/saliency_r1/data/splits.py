@@ -104,9 +104,9 @@ class Importer:
             return index
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unpacked-") as name:
             scratch = Path(name)
-            check_space(scratch, sum(map(expanded_size, files)), f"unpacking {part}")
             for archive, file in zip(wanted, files):
                 try:
+                    check_space(scratch, expanded_size(file), f"unpacking {part}")
                     extract(file, scratch, archive.expands_to)
                 except DamagedArchive:
                     self.store.discard(file)
