@@ -31,6 +31,8 @@ sys.meta_path[:] = [Rest if finder is PathFinder else finder for finder in sys.m
 """
 # What benchmarks compare with, and a test starts if it happens to be there.
 GUESTS = {"trl", "datasets", "openai"}
+FOLDERS = ("src", "stages", "flows", "pretrain", "benchmarks", "tests")
+OWN = {"saliency_r1", *FOLDERS} | {path.stem for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
 
 def declared(*extras: str) -> set[str]:
@@ -54,8 +56,7 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             found.add(node.module.partition(".")[0])
-    own = {"saliency_r1", "flows", "pretrain", "benchmarks", "stages"} | {path.stem for path in ROOT.glob("**/*.py")}
-    return found - own - GUESTS - set(sys.stdlib_module_names)
+    return found - OWN - GUESTS - set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ PLUMBING = {
         "runtime/parent",
         "runtime/parts",
         "runtime/processes",
+        "runtime/proxies",
         "training/live",
     )
 }
