@@ -20,14 +20,33 @@ import numpy as np
 from PIL import Image
 
 NAMES = (
-    "a", "b", "photo [1]", "caf\u00e9", "cafe\u0301", "\u732b", "A", "-dash", "x y", "[red]", "$\\frac{$", "a\nb", "\x1b[2Jc", ".hidden",
-    "a_overlay", "100%", "my%20photo", "CON", "a.b", "0", "null", "\u202egnp", "n" * 240, os.fsdecode(b"caf\xe9"), "...", "~", "a*?",
-)  # fmt: skip
+    *(
+        "a",
+        "b",
+        "A",
+        "0",
+        "null",
+        "x y",
+        "a.b",
+        "-dash",
+        ".hidden",
+        "...",
+        "~",
+        "a*?",
+        "100%",
+        "my%20photo",
+        "photo [1]",
+        "CON",
+    ),
+    *("caf\u00e9", "cafe\u0301", "\u732b", "[red]", "$\\frac{$", "a\nb", "\x1b[2Jc", "\u202egnp", "a_overlay"),
+    *("n" * 240, os.fsdecode(b"caf\xe9")),
+)
 SUFFIXES = (".png",) * 6 + (".jpg", ".JPG", ".jpeg", ".bmp", ".tif", ".webp", ".gif", ".PNG", ".txt", "")
 JUNK: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 3, 1.5, 255, 1 << 31, 1 << 70, float("nan"), float("inf"), 1e308, "", " ", "0", "1", "x", "../../x", "/",
-    "a\0b", "\ud800", "\u202e", "n" * 5000, [], {}, [[]], [None], {"": None}, [1, 2], [[1, 2, 3]], [[0, 0, 1e9, 0, 5, 5]], [0] * 7, "images",
-)  # fmt: skip
+    *(None, True, False, 0, -1, 1, 3, 1.5, 255, 1 << 31, 1 << 70, float("nan"), float("inf"), 1e308),
+    *("", " ", "0", "1", "x", "images", "../../x", "/", "a\0b", "\ud800", "\u202e", "n" * 5000),
+    *([], {}, [[]], [None], {"": None}, [1, 2], [[1, 2, 3]], [[0, 0, 1e9, 0, 5, 5]], [0] * 7),
+)
 
 
 class Dice(random.Random):
@@ -57,7 +76,7 @@ def picture(dice: Dice, path: Path, mask: bool, size: tuple[int, int]) -> None:
 def _dressed(dice: Dice, values: np.ndarray) -> Image.Image:
     """Values in some other form of file than 8-bit grey."""
     grey = Image.fromarray(values)
-    mode = dice.choice(["P", "LA", "RGBA", "RGB", "CMYK", "1", "I;16", "I", "F", "low", "16 bits of 8", "palette", "size"])
+    mode = dice.choice(("P", "LA", "RGBA", "RGB", "CMYK", "1", "I;16", "I", "F", "low", "wide", "palette", "size"))
     match mode:
         case "I;16":
             return Image.fromarray(values.astype(np.uint16) * dice.choice([1, 64, 257]))
@@ -67,15 +86,17 @@ def _dressed(dice: Dice, values: np.ndarray) -> Image.Image:
             return Image.fromarray(values.astype(np.float32) / dice.choice([1, 255]) * dice.choice([1, np.nan]))
         case "low":
             return Image.fromarray(values // dice.choice([255, 128, 2, 200]))
-        case "16 bits of 8":
+        case "wide":
             return Image.fromarray((values > 0).astype(np.uint16))
         case "palette":
             indexed = Image.fromarray(np.minimum(values, dice.randrange(1, 256)), "P")
             indexed.putpalette([dice.randrange(256) for _ in range(3 * dice.choice([1, 2, 16, 256]))])
             return indexed
         case "size":
-            return grey.resize(dice.choice([(1, 1), (1300, 6), (grey.height, grey.width), (grey.width + 1, grey.height)]))
-    dressed = grey.convert(mode) if mode in ("P", "1") else grey.convert("RGB").convert("RGBA" if mode == "LA" else mode)
+            width, height = grey.size
+            return grey.resize(dice.choice([(1, 1), (1300, 6), (height, width), (width + 1, height)]))
+    kind = "RGBA" if mode == "LA" else mode
+    dressed = grey.convert(kind) if mode in ("P", "1") else grey.convert("RGB").convert(kind)
     if mode in ("LA", "RGBA"):
         dressed.putalpha(grey if dice.random() < 0.5 else dice.randrange(256))
     return dressed.convert("LA") if mode == "LA" else dressed
@@ -110,7 +131,9 @@ def _flipped(dice: Dice, path: Path) -> None:
 
 
 def _other(dice: Dice, path: Path) -> None:
-    path.write_bytes(dice.choice([b"", b"<!doctype html>", b"\0" * 99, b"version https://git-lfs.github.com/spec/v1\n"]))
+    path.write_bytes(
+        dice.choice([b"", b"<!doctype html>", b"\0" * 99, b"version https://git-lfs.github.com/spec/v1\n"])
+    )
 
 
 def _bomb(dice: Dice, path: Path) -> None:

@@ -22,8 +22,8 @@ _CHUNK = 1 << 20
 # Images hardly compress, so an archive of them expands little; uncompressed bitmaps reach about 20. A bomb has 1,000.
 _DEFAULT_EXPANSION = 30
 _DEFAULT_ALLOWANCE = 64 << 20
-# What the libraries stumble over in bytes that are not what their headers say: names that are no text, places before the
-# beginning of the file.
+# What the libraries stumble over in bytes that are not what their headers say: names that are no text, places before
+# the beginning of the file.
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
     *(struct.error, ValueError, OverflowError),

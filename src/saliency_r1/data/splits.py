@@ -247,7 +247,8 @@ def _content(index: pl.DataFrame) -> str:
 
 def _reading(part: DatasetSplit) -> str:
     """What the catalogue says about reading a pair."""
-    return json.dumps([part.dataset.layout, part.dataset.mask.model_dump(mode="json")])
+    rule = part.dataset.mask
+    return json.dumps([part.dataset.layout, rule.model_dump(mode="json"), rule.may_be_empty])
 
 
 def _fingerprint(part: DatasetSplit, content: Any) -> str:
