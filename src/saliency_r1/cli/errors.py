@@ -1,8 +1,8 @@
 """How a command ends: in results, or in one paragraph and an exit code, whatever happens in it.
 
 0 is success, 1 an error, 2 a wrong command line (which typer says), 130 an interruption (which `cli.main` says).
-Nothing is caught by a list of types: what nobody has thought of is said as such, with the input it was about, and `--debug`
-shows where it happened.
+Nothing is caught by a list of types: what nobody has thought of is said as such, with the input it was about, and
+`--debug` shows where it happened.
 """
 
 from __future__ import annotations
