@@ -121,6 +121,17 @@ def test_a_name_in_an_error_is_a_name(named: Path) -> None:
     assert done.stderr.decode().splitlines()[-1] == "1 missing: b\\n\\x1b[31mc"
 
 
+def test_an_odd_pair_of_pictures_is_named(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("saliency_r1.evaluation.folders.without_void", stumble)
+    done = CliRunner().invoke(app, ["evaluate", "--pred", str(named / RED), "--gt", str(named / "gt")])
+    assert done.exit_code == 1
+    first = f"{named / RED / 'a.png'} with {named / 'gt' / 'a.png'}"
+    assert done.stderr.startswith(f"unexpected ZeroDivisionError at {printable(first)}\n")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1", "gbk", "utf-8"])
 def test_no_terminal_ends_a_command(encoding: str, named: Path) -> None:
     (named / "他").mkdir()

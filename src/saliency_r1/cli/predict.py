@@ -79,7 +79,9 @@ def load(settings: Params, policy: Path, adapter: Path | None, segmenter: Path) 
     quiet_libraries()
     device, dtype = prepare_torch(settings.runtime, settings.seed)
     seen = settings.policy
-    return Predictor.load(policy, adapter, segmenter, device, dtype, max_new_tokens=seen.max_new_tokens, **seen.loading)
+    return Predictor.load(
+        policy, adapter, segmenter, device, dtype, seen.max_new_tokens, settings.segmenter.model_dump(), **seen.loading
+    )
 
 
 def answer_all(

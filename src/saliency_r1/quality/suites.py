@@ -3,7 +3,7 @@
 Great Expectations sees no lists: whatever is nested is first turned into a number or a yes-or-no column of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import get_args
 
 import polars as pl
@@ -190,6 +190,30 @@ SUITES: dict[str, Callable[[pl.DataFrame, pl.DataFrame, Params], Suite]] = {
     "masks": masks,
     "metrics": metrics,
 }
+
+
+def remedy(stage: str, columns: Collection[str], params: Params) -> str:
+    """What helps where expectations about these columns fail; "" where the complaint says it all."""
+    if stage != "annotate" or not {"kept", "kept_consistency"} & set(columns):
+        return ""
+    options = params.annotate
+    ways = [
+        f"accept less: annotate.threshold ({options.threshold:g}) with checks.consistency "
+        f"({params.checks.consistency:g}), checks.kept_share ({params.checks.kept_share:g})",
+        f"more attempts: annotate.attempts ({options.attempts})",
+    ]
+    if options.annotator == "offline":
+        ways = [
+            "annotate.annotator: openai (a server) or local (in this process): the offline annotator knows no more than "
+            "what the data set says of its objects, which of plain photographs is colour and place",
+            *([f"say what an object is: annotate.vagueness: 0 ({options.vagueness:g} now)"] if options.vagueness else []),
+            *ways,
+        ]
+    else:
+        ways.append(f"a better model than annotate.model = {options.model}")
+    return "Too few expressions find their object again. `saliency-r1 annotations` shows them. What helps:" + "".join(
+        f"\n  - {way}" for way in ways
+    )
 
 
 def _identity(splits: tuple[str, ...] | list[str]) -> list[Expectation]:
