@@ -23,7 +23,11 @@ PHOTOS = [
     ("sod", "mine", ("train", "test")),
     ("sis", "herds", ("test",)),
 ]
-WORLDS = {"photographs": PHOTOS, "all of them trained on": PHOTOS[::2], "instances alone": [("sis", "a", ("train", "test"))]}
+WORLDS = {
+    "photographs": PHOTOS,
+    "all of them trained on": PHOTOS[::2],
+    "instances alone": [("sis", "a", ("train", "test"))],
+}
 
 
 @pytest.fixture(scope="module", params=WORLDS)

@@ -32,7 +32,7 @@ def build(root: Path, samples: int = 4, datasets: Datasets = SCENES) -> Path:
     return root
 
 
-def download(root: Path, samples: int, datasets: Datasets) -> None:
+def download(root: Path, samples: int, datasets: Datasets = SCENES) -> None:
     """Scenes of two discs: the large one is salient, and shared by the images of a group."""
     rng = np.random.default_rng(0)
     rows = []
@@ -110,6 +110,7 @@ def predict(root: Path) -> None:
                     **{key: sample[key] for key in ("names", "height", "width")},
                 }
             )  # fmt: skip
+    (root / "masks").mkdir(exist_ok=True)
     pl.DataFrame(rows).write_parquet(root / "masks" / "table.parquet")
     for (model, dataset), found in results.items():
         path = root / "masks" / "instances" / model / f"{dataset}.json"
