@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ def wide(vocabulary: int, dtype: torch.dtype) -> Policy:
     config["vocab_size"] = vocabulary
     config["text_config"] |= {"vocab_size": vocabulary, "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**config)).to(dtype)
-    return Policy(model.eval(), AutoProcessor.from_pretrained(EMBEDDED))
+    model: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**config))
+    return Policy(model.to(dtype).eval(), AutoProcessor.from_pretrained(EMBEDDED))
 
 
 def plain(policy: Policy, batch: dict[str, Tensor], temperature: float) -> tuple[Tensor, Tensor]:

@@ -190,7 +190,15 @@ def test_the_command_says_what_fits_and_refuses_what_does_not(monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     told = run("--params", PAPER["7b"], "--generate-speed", 1000, "--train-speed", 4000, "--price", 2)
     assert told.exit_code == 0, told.output
-    for words in ("8,292,166,656 parameters", "policy, weights", "16.58", "of 80", "an hour and device", "disk"):
+    for words in (
+        "8,292,166,656 parameters",
+        "policy, weights",
+        "16.58",
+        "peak",
+        "of 80",
+        "an hour and device",
+        "disk",
+    ):
         assert words in told.output
     refused = run("--params", PAPER["7b"], "--memory", 24)
     assert refused.exit_code == 1

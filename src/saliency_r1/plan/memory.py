@@ -44,7 +44,9 @@ class Memory:
         return sum(part.size for part in self.stays) + max(part.size for part in self.passes)
 
 
-def memory(params: Params, policy: PolicyShape, segmenter: SegmenterShape, gpus: int = 1, split: bool = False) -> Memory:
+def memory(
+    params: Params, policy: PolicyShape, segmenter: SegmenterShape, gpus: int = 1, split: bool = False
+) -> Memory:
     """The memory of each of `gpus` devices in CGPO, the stage that holds most; `split`: weights and moments by FSDP."""
     wide = FLOAT32 if params.runtime.dtype == "float32" else 2
     share = gpus if split else 1
@@ -101,7 +103,9 @@ def cache_per_token(policy: PolicyShape, wide: int) -> int:
 def reading(policy: PolicyShape, tokens: int, images_tokens: int, wide: int) -> float:
     """What one layer needs for a moment without a graph: of the vision tower, or later of the language model."""
     patches = images_tokens * policy.vision.spatial_merge_size**2
-    pixels = FLOAT32 * patches * policy.vision.in_channels * policy.vision.temporal_patch_size * policy.vision.patch_size**2
+    pixels = (
+        FLOAT32 * patches * policy.vision.in_channels * policy.vision.temporal_patch_size * policy.vision.patch_size**2
+    )
     vision = wide * patches * (2 * policy.vision.hidden_size + 3 * policy.vision.intermediate_size)
     text = wide * tokens * (2 * policy.text.hidden_size + 3 * policy.text.intermediate_size)
     return pixels + max(vision, text)
@@ -120,7 +124,11 @@ def step(params: Params, policy: PolicyShape, wide: int, gpus: int) -> float:
     logits = copies * FLOAT32 * answers * policy.vocabulary
     layers = policy.text.num_hidden_layers
     layer = tokens * layer_per_token(params, policy, wide)
-    kept = layer + tokens * policy.text.hidden_size * wide * layers if params.policy.gradient_checkpointing else layer * layers
+    kept = (
+        layer + tokens * policy.text.hidden_size * wide * layers
+        if params.policy.gradient_checkpointing
+        else layer * layers
+    )
     return kept + logits + reading(policy, 0, rows * prompt.images_tokens, wide)
 
 

@@ -92,7 +92,8 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         trained, modules = sum(weights), len(weights)
     else:
         trained, modules = _adapter(model, lora)
-    text, vision = known.get_text_config(), known.vision_config
+    text: Any = known.get_text_config()
+    vision: Any = known.vision_config
     return PolicyShape(
         parameters=sum(value.numel() for value in model.parameters()),
         trained=trained,

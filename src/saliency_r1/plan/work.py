@@ -143,7 +143,7 @@ def disk(
     params: Params, policy: PolicyShape, segmenter: SegmenterShape, samples: Samples, pictures: Pictures
 ) -> dict[str, float]:
     """Bytes by what they are for, each counted once; DVC's cache keeps a second copy of all but the checkpoints."""
-    copies = dict((name, number) for name, number, _ in trained_copies(params, policy.shared))
+    copies = {name: number for name, number, _ in trained_copies(params, policy.shared)}
     kept = 1 + copies["trained, moments"] + copies["trained, running average"]
     tests = samples.images.get(params.masks.split, 0)
     return {

@@ -201,15 +201,16 @@ def remedy(stage: str, columns: Collection[str], params: Params) -> str:
         f"({params.checks.consistency:g}), checks.kept_share ({params.checks.kept_share:g})",
         f"more attempts: annotate.attempts ({params.annotate.attempts})",
     ]
-    if params.annotate.annotator == "offline":
-        ways = [
-            "annotate.annotator: openai (a server) or local (in this process): the offline annotator knows no more than "
-            "what the data set says of its objects, which of plain photographs is colour and place",
-            f"say what an object is: annotate.vagueness: 0 ({params.annotate.vagueness:g} now)",
-            *ways,
-        ]
-    else:
+    if params.annotate.annotator != "offline":
         ways.append(f"a better model than annotate.model = {params.annotate.model}")
+    else:
+        if params.annotate.vagueness:
+            ways.insert(0, f"say what an object is: annotate.vagueness: 0 ({params.annotate.vagueness:g} now)")
+        ways.insert(
+            0,
+            "annotate.annotator: openai (a server) or local (in this process): the offline annotator knows no more "
+            "than what the data set says of its objects, which of plain photographs is colour and place",
+        )
     return "Too few expressions find their object again. `saliency-r1 annotations` shows them. What helps:" + "".join(
         f"\n  - {way}" for way in ways
     )
