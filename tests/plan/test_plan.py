@@ -145,7 +145,11 @@ def planned(size: str, gpus: int = 1, split: bool = False, **changes: Any) -> me
 def test_what_makes_memory_smaller_does_so() -> None:
     whole = planned("7b")
     parts = {part.name: part.size for part in whole.stays}
-    assert parts["trained, moments"] == 2 * parts["trained, weights"] == 8 * 161_480_704
+    assert parts["trained, weights"] == 4 * 161_480_704
+    isr = load_params(PAPER["7b"]).cgpo.isr
+    for moments, copies in (("shared", 2), ("own", 4)):
+        of_form = planned("7b", isr=isr.model_copy(update={"moments": moments})).stays
+        assert {part.name: part.size for part in of_form}["trained, moments"] == copies * parts["trained, weights"]
     assert planned("7b", drift_every=0).peak == whole.peak - parts["trained, copy to look back at"]
     split = {part.name: part.size for part in planned("7b", 8, True).stays}
     assert split["policy, weights"] == parts["policy, weights"] / 8
