@@ -108,7 +108,7 @@ def answer_all(
             write_json(out / "response.json", {"task": task, "answers": entries})
             for line in lines:
                 say(line)
-            say(printable(f"maps, overlays and response.json are in {out}; no picture was overwritten"))
+            say(printable(f"maps, overlays and response.json are in {out}; they overwrite no picture"))
 
 
 def prompts(images: Sequence[Path], task: str, chunk: int) -> list[list[Path]]:
