@@ -78,14 +78,16 @@ class Arm:
 
 
 OWN, SHARED = {"moments": "own"}, {"moments": "shared"}  # of Adam, for the ISR steps
+TASK = {"normalise": "task", "isr": SHARED}
 GROUPS = {"algorithm": "grpo", "group_size": 8}
 # Twice as many updates with half the responses, and as many ISR steps.
 SHORT = {"batch_size": 0.5, "updates": 2.0, "warmup": 2.0, "isr": {"every": 2.0}}
 ARMS = {
-    "cgpo": Arm(),
+    "cgpo": Arm({"normalise": "none", "isr": OWN}),  # as shipped
+    "cgpo-task": Arm(TASK),
     "cgpo-plain": Arm({"normalise": "none", "isr": SHARED}),
     "cgpo-leave-one-out": Arm({"normalise": "leave_one_out", "isr": SHARED}),
-    "cgpo-batch": Arm({"normalise": "batch"}),
+    "cgpo-batch": Arm({"normalise": "batch", "isr": SHARED}),
     # r lies around c; these two lift it above c, so that every advantage is positive, or below, so that none is.
     "cgpo-plain-above": Arm({"normalise": "none"}, with_column("reward", lambda rs: [0.9 + r / 10 for r in rs])),
     "cgpo-plain-below": Arm({"normalise": "none"}, with_column("reward", lambda rs: [r / 2 for r in rs])),
@@ -100,8 +102,7 @@ ARMS = {
     "control-shuffled-advantage": Arm(advantage=lambda table, options: cgpo.advantage_of(table, options).roll(1)),
     "control-shuffled-confidence": Arm(advantage=with_column("confidence", lambda values: values[1:] + values[:1])),
     "control-compressed-reward": Arm(advantage=with_column("reward", lambda values: [0.6 + 0.4 * r for r in values])),
-    "isr-own-moments": Arm({"isr": OWN}),
-    "isr-own-moments-plain": Arm({"normalise": "none", "isr": OWN}),
+    "isr-own-moments": Arm({"normalise": "task", "isr": OWN}),
     "isr-own-moments-leave-one-out": Arm({"normalise": "leave_one_out", "isr": OWN}),
     "isr-off": Arm({"isr": {"every": 0}}),
     "isr-twice-as-often": Arm({"isr": {"every": 0.5}}),

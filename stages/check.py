@@ -1,7 +1,7 @@
 """Hold a stage's table to its suite: `python stages/check.py sft` -> artifacts/checks/sft.json.
 
 A table that fails stops the line here, with the column, the expectation and the samples. `python stages/check.py
-params` does the same for params.yaml, before any work: reading it is the check.
+params` does the same for params.yaml, before any work: it is read, and preflight.py looks at what it asks for.
 """
 
 import gc
@@ -20,6 +20,9 @@ def main(params: Params) -> None:
     """Check the table of the stage named on the command line and write the report."""
     stage = sys.argv[1]
     if stage == "params":
+        import preflight
+
+        preflight.look(params, Path.cwd())
         expectations = [{"column": key, "expectation": kind} for key, kind in describe_params().items()]
         report: dict[str, Any] = {"stage": stage, "rows": len(expectations), "expectations": expectations}
     else:

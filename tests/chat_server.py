@@ -25,6 +25,8 @@ class Server(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.lock = threading.Lock()
         self.busy = self.busiest = 0
+        self.looks: list[str] = []
+        self.health = 200  # the status of every GET
 
     @property
     def url(self) -> str:
@@ -57,6 +59,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", "0")
         self.end_headers()
         self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        with self.server.lock:
+            self.server.looks.append(self.path)
+        self.send_response(self.server.health)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *arguments: Any) -> None:
         pass

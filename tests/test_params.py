@@ -91,6 +91,8 @@ REFUSED = [
     ("masks.models", ["base", "big"], "masks.models.1 = 'big', expected one of 'base', 'sft', 'cgpo'"),
     ("cgpo.lrr", 1, "unknown parameter cgpo.lrr = 1; did you mean lr?"),
     ("sgpo", {}, "unknown parameter sgpo = {}; did you mean cgpo?"),
+    ("sft.lora.rank", 1, "unknown parameter sft.lora.rank = 1; known here: r, alpha"),
+    ("sft.lora.r", 1.5, "sft.lora.r = 1.5, expected int"),
     ("zebra", 1, "unknown parameter zebra = 1; known here: seed, launch, runtime"),
     ("rewards.sod.iou", 0.9, "rewards.sod: the weights"),
     ("policy.max_pixels", 1, "policy: min_pixels"),

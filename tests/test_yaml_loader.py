@@ -1,5 +1,6 @@
 """YAML as people, and people who mean harm, write it: the right value, or one line that names the place."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_what_cannot_be_used_is_named_with_its_file(content, message, tmp_path):
     assert len(str(refused.value)) < 1000
     with pytest.raises(ParamsError):
         load_params(path)
+
+
+def test_what_is_no_file_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "endless", tmp_path):
+        with pytest.raises(YamlError, match="expected a file"):
+            load_yaml(path)
 
 
 def test_a_byte_order_mark_and_merges_and_aliases_are_fine(tmp_path):

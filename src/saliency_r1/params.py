@@ -334,7 +334,7 @@ def _complaint(entry: dict[str, Any]) -> str:
     key = ".".join(map(str, entry["loc"]))
     match entry["type"]:
         case "extra_forbidden":
-            known = list(_annotation(parents).model_fields)
+            known = list(_not_null(_annotation(parents)).model_fields)
             near = difflib.get_close_matches(str(last), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
             return f"unknown parameter {key} = {_shown(entry['input'])}; {hint}"
@@ -359,11 +359,19 @@ def _annotation(loc: Any) -> Any:
     """The annotated type that stands at a location such as ('cgpo', 'isr', 'every')."""
     found: Any = Params
     for part in loc:
+        found = _not_null(found)
         if isinstance(found, type) and issubclass(found, BaseModel):
             found = found.model_fields[part].annotation
         elif isinstance(part, int):
             found = get_args(found)[0]
     return found
+
+
+def _not_null(annotation: Any) -> Any:
+    """What else a value may be that may be null."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    return next(kind for kind in get_args(annotation) if kind is not NoneType)
 
 
 def _type_name(annotation: Any) -> str:

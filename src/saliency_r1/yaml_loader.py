@@ -8,6 +8,7 @@ the place.
 from __future__ import annotations
 
 import re
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import IO, Any
@@ -74,7 +75,7 @@ def load_yaml(source: Path | str | IO[str]) -> Any:
     """
     name = source if isinstance(source, (str, Path)) else getattr(source, "name", "the document")
     try:
-        text = Path(source).read_bytes().decode("utf-8-sig") if isinstance(source, (str, Path)) else source.read()
+        text = _bytes(Path(source)).decode("utf-8-sig") if isinstance(source, (str, Path)) else source.read()
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -93,6 +94,13 @@ def load_yaml(source: Path | str | IO[str]) -> Any:
         raise YamlError(f"{name}: {error}") from None
     except yaml.YAMLError as error:
         raise YamlError(f"{name} is not valid YAML: {error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    """The content of a file; a folder, a pipe or a device is refused and never opened: it may have no end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise YamlError("a folder, a pipe or a device, expected a file")
+    return path.read_bytes()
 
 
 def _measure(node: yaml.Node) -> None:

@@ -9,20 +9,23 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from chat_server import GOOD, Server, completion
 from PIL import Image
 from rendered import EMBEDDED
 
 from saliency_r1 import cot, tasks
-from saliency_r1.annotation import AnnotationError, annotate
+from saliency_r1.annotation import AnnotationError, annotate, load
 from saliency_r1.annotation.endpoint import EndpointAnnotator
 from saliency_r1.annotation.interface import Subject, Try
-from saliency_r1.params import Endpoint
+from saliency_r1.params import Endpoint, load_params
 
+ROOT = Path(__file__).parents[2]
 SECRET = "sk-never-to-be-seen"
 
 
@@ -102,6 +105,46 @@ def test_what_does_not_go_away_is_an_error_without_the_key(server, annotator):
     server.replies = [lambda _: (500, b"broken")]
     with pytest.raises(AnnotationError, match="no answer for s0 in 4 requests; the last one: status 500"):
         annotator().write([once()])
+
+
+@pytest.mark.parametrize(
+    ("health", "complaint"),
+    [
+        (200, ""),
+        (404, ""),
+        (501, ""),
+        (401, "does not take the key in OPENAI_API_KEY: status 401"),
+        (503, "is not ready: status 503"),
+    ],
+)
+def test_a_server_is_looked_for_before_any_work(health, complaint, server, annotator):
+    server.health = health
+    if complaint:
+        with pytest.raises(AnnotationError, match=complaint) as caught:
+            annotator().check()
+        assert SECRET not in str(caught.value)
+    else:
+        annotator(max_requests=1).check()
+    assert server.looks == ["/v1/models"]
+    assert not server.bodies, "a look costs nothing"
+
+
+def test_no_server_is_said_at_once_with_what_to_do(server, annotator):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    words = r"no server answers at .*annotate\.endpoint\.url.*annotate\.annotator = local or offline"
+    with pytest.raises(AnnotationError, match=words):
+        annotator(url=url, retries=50, backoff=30).check()
+
+
+def test_the_stage_asks_before_it_loads_a_model(server, tmp_path):
+    options = load_params(ROOT / "profiles/paper-3b.yaml").annotate
+    assert options.annotator == "openai"
+    server.health = 503
+    options = options.model_copy(update={"endpoint": options.endpoint.model_copy(update={"url": server.url})})
+    with pytest.raises(AnnotationError, match="not ready"):
+        load(options, tmp_path, torch.device("cpu"), torch.float32)
 
 
 def test_nothing_is_asked_twice_even_after_a_crash(server, annotator, tmp_path):

@@ -132,3 +132,31 @@ def test_published_numbers_are_plausible():
             assert row.source
             for key, value in row.scores.items():
                 assert (0 < value < 0.15) if key == "MAE" else (0.4 < value < 1), (name, row)
+
+
+def test_no_output_stands_over_or_between_the_inputs(folders):
+    """Refused before any work, whatever the path to the input is."""
+    pred, gt = folders / "good/set", folders / "gt/set"
+    link = folders / "link"
+    link.symlink_to(pred)
+    (folders / "same.json").symlink_to(pred / "x/a.png")
+    (folders / "coco.json").write_text("[]")
+    before = {path: path.read_bytes() for path in folders.rglob("*.png")}
+    cases = [
+        (("--plot", pred / "x/a.png"), pred), (("--plot", gt / "new.png"), pred),
+        (("--plot", link / "y/new.PNG"), pred),
+        (("--plot", pred / "y/a.png"), link), (("--json", folders / "coco.json"), folders / "coco.json"),
+        (("--json", folders / "n.json", "--html", folders / "gt/../n.json"), pred),
+        (("--json", folders), pred), (("--json", folders / "nowhere/n.json"), pred),
+        (("--plot", folders / "p.xyz"), pred),
+        (("--json", folders / "same.json"), pred / "x/a.png"),
+    ]  # fmt: skip
+    for options, given in cases:
+        result = run("--pred", given, "--gt", gt, "--task", "cosod", *options)
+        assert result.exit_code == 1, options
+        assert len(result.output.splitlines()) == 1, result.output
+        assert {path: path.read_bytes() for path in folders.rglob("*.png")} == before
+    result = run("--pred", pred, "--gt", gt, "--task", "cosod", "--bootstrap", 0, "--json", folders / "same.json")
+    assert result.exit_code == 0, result.output
+    assert not (folders / "same.json").is_symlink(), "the link is replaced, not what it leads to"
+    assert {path: path.read_bytes() for path in folders.rglob("*.png")} == before

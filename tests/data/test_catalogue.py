@@ -85,7 +85,7 @@ def test_catalogues_include_others(tmp_path: Path) -> None:
         ("datasets: [a]", "datasets: expected a mapping of names"),
         ("include: 3", "include = 3, expected a list of files"),
         ("include: ['a\\0b']", "no such catalogue|not a readable catalogue"),
-        ("include: ['.']", "not a readable catalogue"),
+        ("include: ['.']", "a folder, a pipe or a device, expected a file"),
         ("datasets: {a: 3}", r"datasets\.a: expected a mapping, found 3"),
         ("models: {m: {}}", "give either path or hub"),
         ("sets: {}", "expected a mapping with the keys"),
@@ -152,3 +152,17 @@ def test_models_are_found_by_entry_folder_or_name(tmp_path: Path) -> None:
         assert resolve(name, "policy", catalogue, tmp_path / "root") == source
     with pytest.raises(DataError, match=r"download\.segmenter = 'nothing': no such folder"):
         resolve("nothing", "segmenter", catalogue, tmp_path)
+
+
+def test_an_edit_of_a_copy_is_refused_and_the_original_named(tmp_path: Path) -> None:
+    """`dvc repro` would put the copy back."""
+    for folder in ("embedded", "data"):
+        (tmp_path / folder).mkdir()
+        load(tmp_path / folder, "datasets:\n  a: {folder: a}\n")
+    (tmp_path / "data.dvc").write_text("deps: [{path: embedded}]\nouts: [{path: data}]\n")
+    with pytest.raises(DataError, match=r"embedded/catalogue\.yaml has no data set 'b'"):
+        Catalogue.load(tmp_path / "data/catalogue.yaml").select(["b"])
+    with pytest.raises(DataError, match=r"(?s)is a copy of .*embedded/catalogue\.yaml.*dvc repro data\.dvc"):
+        load(tmp_path / "data", "datasets:\n  b: {folder: a}\n")
+    (tmp_path / "data.dvc").write_bytes(b"\xff")
+    assert load(tmp_path / "data", "datasets:\n  b: {folder: a}\n").datasets["b"]

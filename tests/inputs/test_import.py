@@ -54,6 +54,10 @@ def test_a_split_without_any_object(project: Project, tmp_path: Path) -> None:
         project.run(["own"])
     project.add("said", source, mask={"empty": "keep"})
     project.run(["said"])
+    project.add("said", source)
+    del project.datasets["said"]["mask"]
+    with pytest.raises(DataError, match="masks are empty"):  # though not a byte of it has changed
+        project.run(["said"])
 
 
 def test_a_name_with_brackets_is_excused_by_itself(project: Project, tmp_path: Path) -> None:

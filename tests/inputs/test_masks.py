@@ -141,6 +141,18 @@ def test_void_is_neither(tmp_path: Path) -> None:
     assert (LAYOUTS["pairs"].mask(path, MaskRule(void=128)) > 0).tolist() == OBJECT.tolist()
 
 
+def test_the_border_of_a_voc_palette_is_asked_about_whatever_the_threshold(tmp_path: Path) -> None:
+    values = OBJECT.astype(np.uint8)
+    values[0] = 255
+    image = Image.fromarray(values, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, *[0] * (3 * 253), 224, 224, 192])
+    image.save(tmp_path / "voc.png")
+    for above in (128, 37):
+        with pytest.raises(InputError, match=r"VOC's border.*void: 255.*--void 255"):
+            read_mask(tmp_path / "voc.png", above, str)
+    assert read_mask(tmp_path / "voc.png", 37, str, void=255).foreground.tolist() == OBJECT.tolist()
+
+
 def test_scores_leave_void_out(tmp_path: Path) -> None:
     """What is predicted on void pixels, and how they stretch the map, changes no score."""
     rng = np.random.default_rng(1)

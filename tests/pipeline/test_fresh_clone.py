@@ -27,7 +27,8 @@ def test_everything_is_there(clone: Clone) -> None:
     assert "Sm" in clone.run("dvc", "metrics", "show")
     page = clone.run("dvc", "plots", "show", "--json")
     assert "SFT, loss" in page
-    assert "Precision and recall, SOD" in page
+    assert "Precision and recall" in page
+    assert "F over thresholds" in page
 
 
 def test_git_is_clean_but_for_the_parameters_and_the_records_of_the_run(clone: Clone) -> None:

@@ -1,5 +1,6 @@
 """Every command of the README is run here, or stands below with the reason why not."""
 
+import json
 import os
 import re
 import shlex
@@ -88,6 +89,23 @@ def test_a_command_does_what_it_says(visitor: Clone, command: str) -> None:
             assert (visitor.folder / "annotations.html").exists()
         case ["saliency-r1", "evaluate"]:
             assert "1.0000" in printed
+
+
+def test_the_table_is_that_of_the_committed_run() -> None:
+    metrics = json.loads((ROOT / "artifacts/metrics/metrics.json").read_text(encoding="utf-8"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in README.splitlines() if line.startswith("|")]
+    keys = {"S-measure": "Sm", "AP50": "AP50"}
+    rows = [line for line in lines if len(line) == 5 and line[1] in keys]
+    assert {row[0] for row in rows} == set(metrics["cgpo"])
+    for name, measure, *cells in rows:
+        for model, cell in zip(("base", "sft", "cgpo"), cells, strict=True):
+            # AP of a model that names nothing is not a number, and none in the file.
+            assert float(cell) == round(metrics[model][name].get(keys[measure], 0.0), 3), (name, model)
+    (reward,) = (line[2:] for line in lines if line[1:2] == ["mean reward"])
+    for model, cell in zip(("base", "sft", "cgpo"), reward, strict=True):
+        sets = metrics[model].values()
+        mean = sum(one["reward"] * one["samples"] for one in sets) / sum(one["samples"] for one in sets)
+        assert abs(float(cell) - mean) <= 0.0005
 
 
 def test_paths_that_the_readme_names_are_there() -> None:

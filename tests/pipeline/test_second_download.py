@@ -18,7 +18,7 @@ Started = Callable[[int], tuple[Clone, Path]]
 
 @pytest.fixture
 def started(tmp_path: Path) -> Started:
-    """Makes a clone whose only data set is a folder of so many pairs; returns both before any run."""
+    """Makes a clone whose only data set has a folder of so many pairs for a test split; returns both before any run."""
 
     def make(count: int) -> tuple[Clone, Path]:
         if not (ROOT / ".git").exists():
@@ -33,7 +33,13 @@ def started(tmp_path: Path) -> Started:
         catalogue = clone.folder / "embedded/catalogue.yaml"
         content = yaml.safe_load(catalogue.read_text())
         content["datasets"] = content.get("datasets") or {}
-        content["datasets"]["mine"] = {"folder": str(pictures)}
+        splits = {"test": {"folder": str(pictures)}}
+        for split, look in (("train", "radial_gradient"), ("val", "linear_gradient")):  # a run needs them as well
+            for kind, picture in (("images", getattr(Image, look)("L")), ("masks", Image.new("L", (256, 256), 255))):
+                (tmp_path / split / kind).mkdir(parents=True)
+                picture.save(tmp_path / split / kind / "one.png")
+            splits[split] = {"folder": str(tmp_path / split)}
+        content["datasets"]["mine"] = {"splits": splits}
         catalogue.write_text(yaml.safe_dump(content))
         choose(clone, "mine")
         return clone, pictures

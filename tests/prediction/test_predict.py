@@ -188,6 +188,74 @@ def test_what_is_wrong_is_said_in_one_line(command: Any, arguments: tuple[str, .
     assert "Traceback" not in done.output
 
 
+def test_nothing_is_written_over_a_picture(command: Any, tmp_path: Path) -> None:
+    """Whatever folder is named, the pictures stay; where a result would stand in the place of one, it is refused."""
+    before = Path("a.png").read_bytes()
+    assert command("a.png", "--out", ".").exit_code == 0
+    assert Path("a.png").read_bytes() == before
+    first = Path("maps/a.png").read_bytes()
+    done = command("maps/a.png", "b.png", "--out", ".")
+    assert done.exit_code == 1
+    assert "maps/a.png would be written over maps/a.png" in done.output
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/maps").symlink_to(tmp_path / "maps")
+    assert command("maps/a.png", "--out", "linked").exit_code == 1
+    assert Path("maps/a.png").read_bytes() == first
+    (tmp_path / "hard/overlays").mkdir(parents=True)
+    (tmp_path / "hard/overlays/b.png").hardlink_to(tmp_path / "b.png")
+    assert command("b.png", "--out", "hard").exit_code == 1
+    assert not (tmp_path / "hard/response.json").exists()
+
+
+def test_stems_that_are_one_file_elsewhere_are_refused(command: Any) -> None:
+    for names in (("x.png", "x.jpg"), ("x.png", "X.png"), ("\u00e9.png", "e\u0301.png")):
+        for name in names:
+            picture().save(name)
+        done = command(*names, "--out", "out")
+        assert done.exit_code == 1
+        assert "their results would overwrite each other" in done.output
+        assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("task", ["sod", "sis"])
+def test_what_predict_writes_can_be_evaluated(command: Any, task: str, tmp_path: Path) -> None:
+    assert command("a.png", "b.png", "--task", task, "--out", "out", said=task).exit_code == 0
+    (tmp_path / "gt").mkdir()
+    for name in ("a", "b"):
+        truth = np.ones(SIZE, np.uint8) * (255 if task == "sod" else 1)
+        truth[12:] = truth[12:] if task == "sod" else 2
+        truth[:, :4] = 0
+        Image.fromarray(truth).save(tmp_path / "gt" / f"{name}.png")
+    for pred in ("out", "out/maps"):
+        call = ["evaluate", "--pred", pred, "--gt", "gt", "--task", task, "--bootstrap", "0", "--json", "n.json"]
+        done = CliRunner().invoke(whole_app, call)
+        assert done.exit_code == 0, done.output
+        (result,) = json.loads(Path("n.json").read_text())["results"]
+        assert result["images"] == 2
+        assert result["measures"]["MAE" if task == "sod" else "AP50"] == pytest.approx(1 / 8 if task == "sod" else 1)
+
+
+def test_what_was_done_is_kept_and_told_when_a_later_picture_fails(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Segmenter.encode
+    seen = []
+
+    def encode(self: Segmenter, images: list[Image.Image]) -> list[tuple[int, int]]:
+        seen.append(len(images))
+        if len(seen) > 1:
+            raise RuntimeError("out of luck")
+        return whole(self, images)
+
+    monkeypatch.setattr(Segmenter, "encode", encode)
+    done = command("a.png", "b.png", "--out", "out")
+    assert done.exit_code == 1
+    assert "unexpected RuntimeError at b.png: out of luck" in done.output
+    (entry,) = json.loads(Path("out/response.json").read_text())["answers"]
+    assert entry["images"] == ["a.png"]
+    assert listing(Path("out")) == ["maps/a.png", "overlays/a.png", "response.json"]
+
+
 def test_a_large_group_is_divided_as_in_the_training() -> None:
     paths = [Path(f"{number}.png") for number in range(5)]
     assert cli_predict.prompts(paths, "cosod", 4) == chunks(paths, 4)

@@ -70,6 +70,29 @@ def test_a_defect_is_named_with_column_expectation_and_samples(defect: str, para
         assert word in str(raised.value)
 
 
+def test_a_gate_of_annotations_says_what_helps(params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    world["annotate"] = world["annotate"].with_columns(pl.lit(False).alias("kept"))
+    write(world, tmp_path)
+    helps = {}
+    for annotator in ("offline", "openai"):
+        options = params.annotate.model_copy(update={"annotator": annotator})
+        with pytest.raises(GateError) as raised:
+            check("annotate", params.model_copy(update={"annotate": options}), tmp_path)
+        helps[annotator] = str(raised.value)
+    for words in ("annotate.threshold (0.7)", "checks.kept_share (0.9)", "annotate.attempts (3)", "saliency-r1 annot"):
+        assert all(words in told for told in helps.values())
+    assert "annotate.annotator: openai (a server) or local" in helps["offline"]
+    assert f"annotate.vagueness: 0 ({params.annotate.vagueness:g} now)" in helps["offline"]
+    assert "a better model than annotate.model = Qwen/Qwen2.5-VL-72B-Instruct" in helps["openai"]
+    assert "vagueness" not in helps["openai"]
+    world["annotate"] = tables(params)["annotate"].with_columns(pl.lit("no tags").alias("response"))
+    write(world, tmp_path)
+    with pytest.raises(GateError, match="well_formed") as raised:
+        check("annotate", params, tmp_path)
+    assert "What helps" not in str(raised.value), "a defect of another kind"
+
+
 @pytest.mark.parametrize("stage", ["annotate", "masks", "metrics"])
 @pytest.mark.parametrize("change", ["missing", "double"])
 def test_every_expected_row_stands_once(stage: str, change: str, params: Params, tmp_path: Path) -> None:

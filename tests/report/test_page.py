@@ -100,7 +100,7 @@ def test_results_of_all_models_and_data_sets_are_listed(page: str) -> None:
     for task in ("sod", "sis", "cosod"):
         assert f"<code>scenes-{task}</code>" in page
         assert f"<code>scenes-{task}-unseen</code>" in page
-    assert page.count("unseen combinations</span>") == 3
+    assert page.count("new: no training samples</span>") == 3
     assert page.count('<th scope="row"><span class="dot cgpo">') == 6
 
 

@@ -101,7 +101,7 @@ def test_the_best_value_knows_its_direction(artifacts: Path) -> None:
         cells = [row.cells[mae] for row in block.rows]
         best = min(cell.value for cell in cells if cell.value is not None)
         assert [cell.best for cell in cells] == [cell.value == best for cell in cells]
-    assert [block.unseen for block in table.blocks] == [False, True]
+    assert [block.trained for block in table.blocks] == [True, False]
 
 
 def test_training_plots_show_every_number_and_take_their_colours_from_the_page(artifacts: Path) -> None:

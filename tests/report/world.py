@@ -1,7 +1,7 @@
 """A small artifacts folder as the stages before the report would leave it: drawn scenes, noisy predictions."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,29 @@ HOSTILE = "<think>look <script>alert('x')</script> & see</think><answer><rg>the 
 NOT_A_RESPONSE = "A large red disc at the left and a small blue disc on <script>alert(1)</script> grey ground."
 
 
-def build(root: Path, samples: int = 4) -> Path:
+# (task, data set, splits), in the order of the sample table.
+SCENES = [
+    (task, f"scenes-{task}{suffix}", splits)
+    for task in ("sod", "sis", "cosod")
+    for suffix, splits in (("", ("train", "test")), ("-unseen", ("test",)))
+]
+Datasets = Sequence[tuple[str, str, tuple[str, ...]]]
+
+
+def build(root: Path, samples: int = 4, datasets: Datasets = SCENES) -> Path:
     """Write the whole folder under `root` and return it."""
-    download(root, samples)
+    download(root, samples, datasets)
     predict(root)
     training(root)
     return root
 
 
-def download(root: Path, samples: int) -> None:
+def download(root: Path, samples: int, datasets: Datasets = SCENES) -> None:
     """Scenes of two discs: the large one is salient, and shared by the images of a group."""
     rng = np.random.default_rng(0)
     rows = []
-    for task in ("sod", "sis", "cosod"):
-        for split, suffix in (("train", ""), ("test", ""), ("test", "-unseen")):
-            dataset = f"scenes-{task}{suffix}"
+    for task, dataset, splits in datasets:
+        for split in splits:
             rows += [_sample(root, rng, task, dataset, split, number) for number in range(samples)]
     pl.DataFrame(rows).write_parquet(root / "download" / "table.parquet")
 
@@ -102,6 +110,7 @@ def predict(root: Path) -> None:
                     **{key: sample[key] for key in ("names", "height", "width")},
                 }
             )  # fmt: skip
+    (root / "masks").mkdir(exist_ok=True)
     pl.DataFrame(rows).write_parquet(root / "masks" / "table.parquet")
     for (model, dataset), found in results.items():
         path = root / "masks" / "instances" / model / f"{dataset}.json"
@@ -153,7 +162,7 @@ def training(root: Path) -> None:
     ).write_csv(root / "cgpo" / "curves.csv")  # fmt: skip
     drawn = rng.random(400)
     pl.DataFrame(
-        {"rollout_id": np.arange(400), "update": np.arange(400) // 4 + 1, "sample_id": ["scenes-sod/train/0000"] * 400,
+        {"rollout_id": np.arange(400), "update": np.arange(400) // 4 + 1, "sample_id": [samples["sample_id"][0]] * 400,
          "response": [HOSTILE] * 400, "reward": drawn, "confidence": 0.5 + 0.5 * rng.random(400),
          "advantage": drawn - 0.75}
     ).write_parquet(root / "cgpo" / "table.parquet")  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_r1.runtime.files import atomic_folder, link, link_tree, sha256, write_json
+from saliency_r1.runtime.files import atomic_folder, link, link_tree, sha256, write_json, write_text
 
 
 def listing(folder: Path) -> list[str]:
@@ -116,3 +116,13 @@ def test_links_share_bytes_or_copy_them(tmp_path: Path, monkeypatch: pytest.Monk
     link(tmp_path / "source/b", tmp_path / "copied")
     assert (tmp_path / "copied").read_text() == "1"
     assert (tmp_path / "copied").stat().st_nlink == 1
+
+
+def test_a_pipe_is_written_into_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        write_text(pipe, "said")
+        assert reader.communicate(timeout=10)[0] == "said"
+    assert pipe.is_fifo()
+    assert listing(tmp_path) == ["pipe"]

@@ -12,7 +12,7 @@ import pytest
 from processes import alive
 
 from saliency_r1.params import load_params
-from saliency_r1.runtime.stage import describe_error, prepare_torch, progress
+from saliency_r1.runtime.stage import StageError, describe_error, prepare_torch, progress
 
 ROOT = Path(__file__).parents[2]
 HEAD = "import os, sys, time\nfrom pathlib import Path\nfrom saliency_r1.runtime.stage import run_stage\n"
@@ -194,3 +194,12 @@ def test_ctrl_c_while_a_stage_is_loaded_is_one_line_too() -> None:
     ended = subprocess.run([sys.executable, "-c", code.replace("KeyboardInterrupt", "KeyError")], cwd=ROOT,
                            capture_output=True, text=True, check=False)  # fmt: skip
     assert "Traceback" in ended.stderr
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = load_params(ROOT / "params.yaml").runtime.model_copy(update={"device": "cuda"})
+    with pytest.raises(StageError, match=r"runtime\.device = 'cuda', and torch .*; set it to auto or cpu"):
+        prepare_torch(wanted, 0)

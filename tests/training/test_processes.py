@@ -63,6 +63,35 @@ def test_weights_split_over_two_processes_follow_the_whole_ones(trainer: str, tm
     assert_same(one, trained(2, trainer, tmp_path / "one", 4, sharded=True))
 
 
+def test_lora_in_float32_on_a_split_base_in_bfloat16_with_checkpointed_layers(tmp_path: Path) -> None:
+    """What the profiles of the paper's size are under FSDP: it follows one process as far as bfloat16 lets it."""
+    (weights, table), (others, split) = (
+        trained(count, "half-sft", tmp_path / str(count), 4, sharded=count > 1) for count in (1, 2)
+    )
+    assert all(held < 0.6 for held in json.loads((tmp_path / "2" / "held.json").read_text()))
+    assert {value.dtype for name, value in others.items() if "lora" in name} == {torch.float32}
+    assert {value.dtype for name, value in others.items() if "lora" not in name} == {torch.bfloat16}
+    assert [row["loss"] for row in split] == pytest.approx([row["loss"] for row in table], rel=0.01)
+    for name, value in weights.items():
+        assert "lora" in name or torch.equal(value, others[name]), f"{name} is frozen"
+    # Gradients that are rounding alone go either way: of all weights together, not of each.
+    pairs = [(value, others[name]) for name, value in weights.items() if "lora_B" in name]
+    apart = sum((one - other).square().sum().item() for one, other in pairs) ** 0.5
+    gone = sum(one.square().sum().item() for one, _ in pairs) ** 0.5  # from zero
+    assert gone > 0
+    assert apart < 0.2 * gone
+    max((tmp_path / "2" / "runs").glob("step-*.pt")).unlink()
+    again, resumed = trained(2, "half-sft", tmp_path / "2", 4, sharded=True)
+    assert resumed == split
+    assert all(torch.equal(value, again[name]) for name, value in others.items())
+
+
+def test_cgpo_on_a_split_base_in_bfloat16_measures_what_it_sampled(tmp_path: Path) -> None:
+    _, table = trained(2, "half-cgpo", tmp_path / "two", 4, sharded=True)
+    assert len(table) == 10
+    assert all(0 < row["sampling_gap"] < 0.02 and row["grad_norm"] > 0 for row in table)
+
+
 def test_a_batch_that_cannot_be_split_evenly_is_named(tmp_path: Path) -> None:
     process = start(2, HERE / "two_processes.py", tmp_path, "sft", "5", sharded=True)
     _, errors = process.communicate(timeout=600)

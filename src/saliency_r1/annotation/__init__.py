@@ -26,14 +26,19 @@ __all__ = [
 
 
 def load(options: Annotate, cache: Path, device: torch.device, dtype: torch.dtype) -> Annotator:
-    """The annotator that `annotate.annotator` names; `cache` is where an endpoint's answers are kept."""
+    """The annotator that `annotate.annotator` names; `cache` is where an endpoint's answers are kept.
+
+    Raises `AnnotationError` where its server does not answer.
+    """
     match options.annotator:
         case "offline":
             return OfflineAnnotator(options.variety, options.vagueness)
         case "openai":
             from saliency_r1.annotation.endpoint import EndpointAnnotator
 
-            return EndpointAnnotator(options.model, options.answer_tokens, options.endpoint, cache)
+            endpoint = EndpointAnnotator(options.model, options.answer_tokens, options.endpoint, cache)
+            endpoint.check()
+            return endpoint
         case "local":
             from saliency_r1.annotation.local import LocalAnnotator
 

@@ -26,6 +26,13 @@ class EndpointAnnotator:
         except ChatError as error:
             raise AnnotationError(str(error)) from None
 
+    def check(self) -> None:
+        """Raise `AnnotationError` unless the server answers, before any work is done for it."""
+        try:
+            self.client.check()
+        except ChatError as error:
+            raise AnnotationError(f"{error}. Without a server: annotate.annotator = local or offline") from None
+
     def write(self, tries: Sequence[Try]) -> list[Proposal]:
         """Proposals in order; an answer that is no annotation is a fault, a server that gives none is an error."""
         try:

@@ -34,6 +34,8 @@ from saliency_r1.runtime.files import write_json
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # what may go away by itself
 _MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirects would drop its content
 _LONGEST_WAIT = 60.0  # seconds
+_LONGEST_LOOK = 15.0  # seconds until a server must have said that it is there
+_ASLEEP = frozenset({502, 503, 504})  # of a proxy or a server whose model is not there yet
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,25 @@ class ChatClient:
         self._lock = threading.Lock()
         self._free_at = 0.0  # when the next request may start, in seconds of the monotonic clock
         self._client = connection.connect(options.url, options.timeout, section)
+
+    def check(self) -> None:
+        """Raise `ChatError` unless the server answers and takes the key: one small request, which costs nothing.
+
+        Asked is the list of models. A server without one is there all the same, and many serve names that they do not
+        list, so what the list holds is not judged.
+        """
+        where = f"{self.options.url} ({self.section}.url)"
+        try:
+            response = self._client.get("models", timeout=min(_LONGEST_LOOK, self.options.timeout))
+        except httpx.TransportError as error:
+            raise ChatError(
+                f"no server answers at {where}: {error or type(error).__name__}. Start it, or name another"
+            ) from None
+        if response.status_code in (401, 403):
+            has = "does not take the key in" if connection.read_key() else "wants a key; set"
+            raise ChatError(f"{where} {has} {connection.KEY}: status {response.status_code}")
+        if response.status_code in _ASLEEP:
+            raise ChatError(f"{where} is not ready: status {response.status_code}. Run again when the server is well")
 
     def ask_all(self, questions: Sequence[Question]) -> list[Reply]:
         """Replies in order. Raises `ChatError` when the server gives none; what was answered is kept."""

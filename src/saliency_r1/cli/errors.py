@@ -1,7 +1,8 @@
 """How a command ends: in results, or in one paragraph and an exit code, whatever happens in it.
 
-0 is success, 1 an error, 2 a wrong command line (which typer says), 130 an interruption. Nothing is caught by a list of
-types: what nobody has thought of is said as such, with the input it was about, and `--debug` shows where it happened.
+0 is success, 1 an error, 2 a wrong command line (which typer says), 130 an interruption (which `cli.main` says).
+Nothing is caught by a list of types: what nobody has thought of is said as such, with the input it was about, and
+`--debug` shows where it happened.
 """
 
 from __future__ import annotations
@@ -43,9 +44,6 @@ def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., No
                 sys.stdout.flush()
             except (SystemExit, typer.Exit, typer.Abort, typer.BadParameter):
                 raise
-            except KeyboardInterrupt:
-                say("interrupted", error=True)
-                raise typer.Exit(130) from None
             except BrokenPipeError:
                 _stop_speaking()
                 raise typer.Exit(1) from None

@@ -79,7 +79,9 @@ def load(settings: Params, policy: Path, adapter: Path | None, segmenter: Path) 
     quiet_libraries()
     device, dtype = prepare_torch(settings.runtime, settings.seed)
     seen = settings.policy
-    return Predictor.load(policy, adapter, segmenter, device, dtype, max_new_tokens=seen.max_new_tokens, **seen.loading)
+    return Predictor.load(
+        policy, adapter, segmenter, device, dtype, seen.max_new_tokens, settings.segmenter.model_dump(), **seen.loading
+    )
 
 
 def answer_all(
@@ -106,7 +108,7 @@ def answer_all(
             write_json(out / "response.json", {"task": task, "answers": entries})
             for line in lines:
                 say(line)
-            say(printable(f"maps, overlays and response.json are in {out}"))
+            say(printable(f"maps, overlays and response.json are in {out}; they overwrite no picture"))
 
 
 def prompts(images: Sequence[Path], task: str, chunk: int) -> list[list[Path]]:

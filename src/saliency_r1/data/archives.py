@@ -7,6 +7,7 @@ devices, come twice, or expand beyond the declared bound are refused by name, an
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,7 +22,12 @@ _CHUNK = 1 << 20
 # Images hardly compress, so an archive of them expands little; uncompressed bitmaps reach about 20. A bomb has 1,000.
 _DEFAULT_EXPANSION = 30
 _DEFAULT_ALLOWANCE = 64 << 20
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+# What the libraries stumble over in bytes that are not what their headers say: names that are no text, places before
+# the beginning of the file.
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
+    *(struct.error, ValueError, OverflowError),
+)
 _UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
 
 
@@ -57,10 +63,10 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
                         if written > bound:  # the declared size was a lie
                             raise _too_large(archive, name, bound)
                         file.write(chunk)
+    except DataError:
+        raise
     except _DAMAGE as error:
-        raise DamagedArchive(
-            f"{archive}: truncated or damaged ({type(error).__name__}: {error}); delete it and fetch it anew"
-        ) from error
+        raise _damaged(archive, error) from error
     except NotImplementedError as error:
         # Windows packs more than 2 GB with Deflate64, which Python does not know.
         raise DataError(
@@ -84,10 +90,16 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def expanded_size(archive: Path) -> int:
-    """Roughly how many bytes an archive's content takes, without unpacking it: exact for zip, a guess for tar."""
+    """Roughly how many bytes an archive's content takes, without unpacking it: exact for zip, a guess for tar.
+
+    Raises `DamagedArchive` for a zip whose list of members cannot be read.
+    """
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            return sum(info.file_size for info in file.infolist())
+        try:
+            with zipfile.ZipFile(archive) as file:
+                return sum(info.file_size for info in file.infolist())
+        except _DAMAGE as error:
+            raise _damaged(archive, error) from error
     return int(1.2 * archive.stat().st_size)
 
 
@@ -147,6 +159,12 @@ def _checked(archive: Path, name: str) -> PurePosixPath:
     if ".." in path.parts:
         raise DataError(f"{archive}: member {name!r} climbs out of its folder; do not use this archive")
     return path
+
+
+def _damaged(archive: Path, error: Exception) -> DamagedArchive:
+    return DamagedArchive(
+        f"{archive}: truncated or damaged ({type(error).__name__}: {error}); delete it and fetch it anew"
+    )
 
 
 def _too_large(archive: Path, name: str, bound: int) -> DataError:

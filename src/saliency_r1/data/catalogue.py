@@ -188,7 +188,11 @@ class Catalogue(_Entry):
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:
-        """Read a catalogue and what it includes; `DataError` names file, key and expectation."""
+        """Read a catalogue and what it includes; `DataError` names file, key and expectation.
+
+        One that is a copy which DVC would put back is refused where it says something else than its original.
+        """
+        _refuse_edited_copy(path)
         entries = _Reader()
         entries.read(path)
         return cls(path=path, datasets=entries.datasets, models=entries.models)
@@ -201,12 +205,33 @@ class Catalogue(_Entry):
             dataset = self.datasets.get(dataset_name)
             if dataset is None:
                 known = ", ".join(sorted(self.datasets)) or "none"
-                raise DataError(f"download.datasets: {self.path} has no data set {dataset_name!r}; it has: {known}")
+                where = original(self.path) or self.path
+                raise DataError(f"download.datasets: {where} has no data set {dataset_name!r}; it has: {known}")
             splits = [split for split in dataset.splits if wanted in ("", split)]
             if not splits:
                 raise DataError(f"download.datasets: {name!r}: {dataset_name} has the splits {list(dataset.splits)}")
             chosen |= {(dataset_name, split): dataset for split in splits}
         return [(dataset, split) for (_, split), dataset in chosen.items()]
+
+
+def original(path: Path) -> Path | None:
+    """The file that `path` is a copy of, where its folder is one that DVC imports (`data.dvc`: from `embedded`)."""
+    note = path.parent.with_name(f"{path.parent.name}.dvc")
+    try:
+        (source,) = load_yaml(note)["deps"]
+        found = note.parent / source["path"] / path.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.is_file() else None
+
+
+def _refuse_edited_copy(path: Path) -> None:
+    first = original(path)
+    if first is not None and path.is_file() and path.read_bytes() != first.read_bytes():
+        raise DataError(
+            f"{path} is a copy of {first} and says something else; `dvc repro` would put the copy back and lose what "
+            f"was edited there: write it into {first}, then `dvc repro {path.parent.name}.dvc`"
+        )
 
 
 class _Reader:

@@ -104,9 +104,9 @@ class Importer:
             return index
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unpacked-") as name:
             scratch = Path(name)
-            check_space(scratch, sum(map(expanded_size, files)), f"unpacking {part}")
             for archive, file in zip(wanted, files):
                 try:
+                    check_space(scratch, expanded_size(file), f"unpacking {part}")
                     extract(file, scratch, archive.expands_to)
                 except DamagedArchive:
                     self.store.discard(file)
@@ -247,7 +247,8 @@ def _content(index: pl.DataFrame) -> str:
 
 def _reading(part: DatasetSplit) -> str:
     """What the catalogue says about reading a pair."""
-    return json.dumps([part.dataset.layout, part.dataset.mask.model_dump(mode="json")])
+    rule = part.dataset.mask
+    return json.dumps([part.dataset.layout, rule.model_dump(mode="json"), rule.may_be_empty])
 
 
 def _fingerprint(part: DatasetSplit, content: Any) -> str:

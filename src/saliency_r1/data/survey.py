@@ -112,7 +112,10 @@ def _in_archives(what: str, dataset: Dataset, name: SplitName, mirror: Path | No
             size = path.stat().st_size
             if archive.size not in (None, size):
                 return Finding(what, "unfit", f"{path}: {size:,} bytes, expected {archive.size:,}; another version?")
-            needs += expanded_size(path)
+            try:
+                needs += expanded_size(path)
+            except DataError as error:
+                return Finding(what, "unfit", str(error))
             texts.append(str(path))
         elif archive.locations:
             state = "to fetch"

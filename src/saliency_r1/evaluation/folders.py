@@ -20,7 +20,7 @@ from saliency_r1.inputs.find import SUFFIXES, key, nfc, pictures_below, shown
 from saliency_r1.inputs.masks import read_levels, read_mask
 from saliency_r1.metrics.evaluator import SaliencyEvaluator
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
-from saliency_r1.runtime.messages import printable
+from saliency_r1.runtime.messages import about, printable
 
 Missing = Literal["error", "zero"]
 _LOSSY = (".jpg", ".jpeg")
@@ -275,26 +275,29 @@ class _Part:
     def __call__(self, jobs: Iterable[tuple[str, Path | None, Path]]) -> tuple[SaliencyEvaluator, Problems]:
         evaluator, problems = SaliencyEvaluator(**self.settings), Problems()
         for name, prediction, path in jobs:
-            if prediction is None:  # listed as missing already
-                continue
-            truth, void = _truth(path, evaluator.protocol, self.may_be_empty)
-            try:
-                levels = read_map(prediction, evaluator.protocol.stretch)
-            except Unreadable as error:
-                problems.unreadable.append(name)
-                problems.reasons.append(str(error))
-                continue
-            if levels.shape != truth.shape:
-                if not self.resize:
-                    problems.sizes.append(name)
-                    continue
-                levels = resized(levels, truth.shape)
-                problems.resized.append(name)
-            if not truth.foreground:
-                problems.empty.append(name)
-            levels = without_void(levels, void, evaluator.protocol.stretch)
-            evaluator.update(levels, truth, name, _group(name, self.grouped))
+            if prediction is not None:  # the others are listed as missing already
+                with about(f"{prediction} with {path}"):
+                    self._score(name, prediction, path, evaluator, problems)
         return evaluator, problems
+
+    def _score(self, name: str, prediction: Path, path: Path, evaluator: SaliencyEvaluator, problems: Problems) -> None:
+        truth, void = _truth(path, evaluator.protocol, self.may_be_empty)
+        try:
+            levels = read_map(prediction, evaluator.protocol.stretch)
+        except Unreadable as error:
+            problems.unreadable.append(name)
+            problems.reasons.append(str(error))
+            return
+        if levels.shape != truth.shape:
+            if not self.resize:
+                problems.sizes.append(name)
+                return
+            levels = resized(levels, truth.shape)
+            problems.resized.append(name)
+        if not truth.foreground:
+            problems.empty.append(name)
+        levels = without_void(levels, void, evaluator.protocol.stretch)
+        evaluator.update(levels, truth, name, _group(name, self.grouped))
 
 
 def _parts(part: _Part, jobs: list[Any], workers: int) -> Iterable[tuple[SaliencyEvaluator, Problems]]:

@@ -82,10 +82,6 @@ class Evaluation:
         write_json(folder / "comparison.json", self.comparison)
         self.table.write_parquet(folder / "table.parquet")
         self.curves.write_csv(folder / "curves.csv", float_precision=DIGITS)
-        # The same once more, one line of a plot a file, which is how `dvc plots` wants it.
-        for (dataset, model), curve in self.curves.group_by("dataset", "model", maintain_order=True):
-            (folder / "curves" / str(dataset)).mkdir(parents=True, exist_ok=True)
-            curve.write_csv(folder / "curves" / str(dataset) / f"{model}.csv", float_precision=DIGITS)
 
 
 def evaluate(download: Path, masks: Path, split: str, models: Sequence[str], workers: int = 1) -> Evaluation:

@@ -95,6 +95,11 @@ def read_mask(
             both sides of the threshold, or the levels are not exact.
     """
     levels = read_levels(path)
+    if void is None and _has_voc_border(levels):
+        raise InputError(
+            f"{shown(path)}: some pixels are VOC's border (palette index 255, cream), which is neither foreground nor "
+            f"background: {_declare(str(_VOC_VOID))}"
+        )
     left_out = None if void is None else levels.stored == void
     kept = None if left_out is None else ~left_out
     if (fault := _fault(levels, kept, above, exact)) and not (may_be_empty and levels.values.max() <= above):
@@ -137,8 +142,7 @@ def read_id_map(path: Path, void: int | None = None, colours: bool | None = None
     if void is None and (border := _voc_border(present, coloured=not plain or bool(colours))):
         raise InputError(
             f"{name}: {border} stands beside the instances {_listed(present[present > 0][:-1])}; in VOC it is the "
-            f"border that is neither: declare it (mask: {{void: {border}}} in the catalogue, --void "
-            f"{border} of evaluate), or give that instance the next number"
+            f"border that is neither: {_declare(border)}, or give that instance the next number"
         )
     if plain and not colours:
         return IdMap(stored.astype(np.int32), left_out)
@@ -166,6 +170,18 @@ def _voc_border(present: NDArray[np.int64], coloured: bool) -> str:
     ids = present[present > 0]
     numbered = ids[:-1].tolist() == list(range(1, len(ids))) and 1 < len(ids) < _VOC_VOID
     return str(_VOC_VOID) if numbered and ids[-1] == _VOC_VOID else ""
+
+
+def _declare(void: str) -> str:
+    return f"declare it (mask: {{void: {void}}} in the catalogue, --void {void} of evaluate)"
+
+
+def _has_voc_border(levels: Levels) -> bool:
+    """Whether a palette's last colour is that of VOC's undecided pixels, and some are."""
+    if levels.colours is None or not (levels.stored == _VOC_VOID).any():
+        return False
+    red, green, blue = levels.colours[_VOC_VOID].tolist()
+    return bool(red << 16 | green << 8 | blue == _VOC_VOID_COLOUR)
 
 
 def _lossy(image: Image.Image, path: Path) -> bool:

@@ -25,6 +25,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from saliency_r1.policy.scores import token_scores
+
 NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
                  "<|im_start|>", "<|endoftext|>")  # fmt: skip
 IGNORED = -100
@@ -221,43 +223,36 @@ class Policy:
         return Response(text, tuple(kept), ended, tuple(logprobs[: len(kept)]))
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits that predict the responses' tokens (tokens of all rows one after the other, vocabulary) in fp32."""
+        """Logits that predict the responses' tokens (tokens of all rows one after the other, vocabulary).
+
+        They have the type that the model computes in; those of suppressed tokens are -inf.
+        """
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        answers = batch["labels"][:, 1:] != IGNORED
-        # The output layer sees the responses alone: prompts with images are long, and vocabularies large.
-        first = int(answers.any(0).int().argmax())
-        # Positions, not their number: a slice is not contiguous, and a CPU copies the output matrix for each row of it.
-        positions = torch.arange(first, answers.shape[1], device=answers.device)
-        with self._precision():
-            kept = self.model(**inputs, use_cache=False, logits_to_keep=positions).logits
-        logits = kept[answers[:, first:]].float()
-        mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        mask[self.suppressed] = True
-        return logits.masked_fill(mask, float("-inf"))
+        answers = nn.functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1))
+        # The output layer sees the responses' tokens alone: prompts with images are long, and vocabularies large.
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, states: (states[0][answers],))
+        try:
+            with self._precision():
+                logits: Tensor = self.model(**inputs, use_cache=False).logits
+        finally:
+            handle.remove()
+        # Past autograd, which would copy a gradient of this size: they are 0 in the softmax, and so is their gradient.
+        logits.detach().index_fill_(-1, torch.tensor(self.suppressed, device=logits.device), float("-inf"))
+        return logits
 
     def logprobs(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the responses' tokens (rows, tokens - 1) and the mask of those tokens (0 elsewhere)."""
-        normalised, mask = self._normalised(batch, temperature)
-        return self._chosen(normalised, batch, mask), mask
+        return self.logprobs_and_entropy(batch, temperature)[:2]
 
     def logprobs_and_entropy(self, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """As `logprobs`, and the entropy (nats, detached) of the distribution each token was drawn from."""
-        normalised, mask = self._normalised(batch, temperature)
-        with torch.no_grad():
-            spread = -(normalised.exp() * normalised.masked_fill(normalised.isinf(), 0.0)).sum(-1)
-        entropy = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, spread)
-        return self._chosen(normalised, batch, mask), mask, entropy
+        mask = batch["labels"][:, 1:] != IGNORED
+        logprobs, entropy = token_scores(self.logits(batch), batch["labels"][:, 1:][mask], temperature)
 
-    def _normalised(self, batch: dict[str, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (response tokens of all rows, vocabulary) and the mask of those tokens."""
-        logits = self.logits(batch) / temperature
-        return logits - logits.logsumexp(-1, keepdim=True), batch["labels"][:, 1:] != IGNORED
+        def placed(values: Tensor) -> Tensor:
+            return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
-    @staticmethod
-    def _chosen(normalised: Tensor, batch: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """The log-probabilities of the tokens that were said, (rows, tokens - 1)."""
-        said = batch["labels"][:, 1:][mask].unsqueeze(-1)
-        return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, normalised.gather(-1, said).squeeze(-1))
+        return placed(logprobs), mask, placed(entropy)
 
 
 def put_on(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:

@@ -10,7 +10,7 @@ One call is one prompt: one image for SOD and SIS, a group of images for CoSOD.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,13 +94,14 @@ class Predictor:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         max_new_tokens: int = 512,
+        batches: Mapping[str, int] | None = None,
         **loading: Any,
     ) -> Predictor:
         """Read the two models from their folders; `adapter=None` is the untrained policy.
 
         `loading` are further arguments of `policy.Policy.load`: `min_pixels` and `max_pixels` bound the area the policy
         sees and should be those of the training, or what the policy's folder says holds. `dtype` is float32 unless
-        given.
+        given. `batches` has `batch_images` and `batch_phrases`, what goes through the segmenter at once.
         """
         import torch
 
@@ -110,7 +111,7 @@ class Predictor:
         dtype = dtype or torch.float32
         return cls(
             Policy.load(policy, adapter, device, dtype, **loading),
-            load(segmenter, device, dtype),
+            load(segmenter, device, dtype, **(batches or {})),
             max_new_tokens,
         )
 

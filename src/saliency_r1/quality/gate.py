@@ -10,7 +10,7 @@ import polars as pl
 
 from saliency_r1.params import Params
 from saliency_r1.quality.expectations import Expectation, Suite
-from saliency_r1.quality.suites import COLUMNS, SUITES
+from saliency_r1.quality.suites import COLUMNS, SUITES, remedy
 
 SHOWN_IDS = 10
 
@@ -35,7 +35,11 @@ def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> di
     failures = [complaint for _, complaint in results if complaint]
     if failures:
         lines = "\n".join(f"  {failure}" for failure in failures)
-        raise GateError(f"{len(failures)} of {len(results)} expectations about the table of {stage} failed\n{lines}")
+        help_ = remedy(stage, [entry["column"] for entry, complaint in results if complaint], params)
+        raise GateError(
+            f"{len(failures)} of {len(results)} expectations about the table of {stage} failed\n{lines}"
+            f"{chr(10) if help_ else ''}{help_}"
+        )
     return {"stage": stage, "rows": table.height, "expectations": [entry for entry, _ in results]}
 
 

@@ -3,7 +3,7 @@
 Great Expectations sees no lists: whatever is nested is first turned into a number or a yes-or-no column of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import get_args
 
 import polars as pl
@@ -190,6 +190,30 @@ SUITES: dict[str, Callable[[pl.DataFrame, pl.DataFrame, Params], Suite]] = {
     "masks": masks,
     "metrics": metrics,
 }
+
+
+def remedy(stage: str, columns: Collection[str], params: Params) -> str:
+    """What helps where expectations about these columns fail; "" where the complaint says it all."""
+    if stage != "annotate" or not {"kept", "kept_consistency"} & set(columns):
+        return ""
+    ways = [
+        f"accept less: annotate.threshold ({params.annotate.threshold:g}) with checks.consistency "
+        f"({params.checks.consistency:g}), checks.kept_share ({params.checks.kept_share:g})",
+        f"more attempts: annotate.attempts ({params.annotate.attempts})",
+    ]
+    if params.annotate.annotator != "offline":
+        ways.append(f"a better model than annotate.model = {params.annotate.model}")
+    else:
+        if params.annotate.vagueness:
+            ways.insert(0, f"say what an object is: annotate.vagueness: 0 ({params.annotate.vagueness:g} now)")
+        ways.insert(
+            0,
+            "annotate.annotator: openai (a server) or local (in this process): the offline annotator knows no more "
+            "than what the data set says of its objects, which of plain photographs is colour and place",
+        )
+    return "Too few expressions find their object again. `saliency-r1 annotations` shows them. What helps:" + "".join(
+        f"\n  - {way}" for way in ways
+    )
 
 
 def _identity(splits: tuple[str, ...] | list[str]) -> list[Expectation]:

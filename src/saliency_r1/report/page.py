@@ -45,6 +45,7 @@ def render(
         models=source.models,
         tables=tables,
         cards=cards(tables),
+        all_trained=all(block.trained for table in tables for block in table.blocks),
         comparison=_comparison(source),
         trainings=[(stage, title, _training(source, stage)) for stage, title in _TRAININGS.items()],
         calibration=_calibration(source),

@@ -77,12 +77,22 @@ class Artifacts:
 
     @cached_property
     def datasets(self) -> dict[str, list[str]]:
-        """The data sets of each task."""
+        """The data sets of each task: those with training samples first, else in the order of the sample table."""
         pairs = self.predictions.select("task", "dataset").unique(maintain_order=True).iter_rows()
+        places = {dataset: place for place, dataset in enumerate(row["dataset"] for row in self.samples.values())}
         found: dict[str, list[str]] = {task: [] for task in TASKS}
         for task, dataset in pairs:
             found[task].append(dataset)
-        return {task: sorted(names, key=lambda name: (unseen(name), name)) for task, names in found.items() if names}
+        return {
+            task: sorted(names, key=lambda name: (name not in self.trained, places[name]))
+            for task, names in found.items()
+            if names
+        }
+
+    @cached_property
+    def trained(self) -> set[str]:
+        """The data sets that training samples were taken from."""
+        return {row["dataset"] for row in self.samples.values() if row["split"] == "train"}
 
     @cached_property
     def rollouts(self) -> pl.DataFrame:
@@ -95,8 +105,3 @@ class Artifacts:
 
     def _json(self, path: str) -> Any:
         return json.loads((self.root / path).read_text(encoding="utf-8"))
-
-
-def unseen(dataset: str) -> bool:
-    """Whether a data set holds combinations of attributes that no training sample has."""
-    return dataset.endswith("-unseen")

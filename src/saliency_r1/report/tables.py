@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saliency_r1.report.read import LABELS, TITLES, Artifacts, unseen
+from saliency_r1.report.read import LABELS, TITLES, Artifacts
 from saliency_r1.runtime.messages import printable
 
 
@@ -76,7 +76,7 @@ class Block:
     """The rows of one data set."""
 
     dataset: str
-    unseen: bool
+    trained: bool  # whether training samples were taken from it
     samples: int
     rows: list[Row]
 
@@ -108,7 +108,7 @@ def measures_of(task: str) -> Sequence[Measure]:
 
 
 def results(artifacts: Artifacts) -> list[Table]:
-    """One table a task, one block a data set (unseen ones last), one row a model."""
+    """One table a task, one block a data set (those without training samples last), one row a model."""
     tables = []
     for task, names in artifacts.datasets.items():
         measures = measures_of(task)
@@ -161,7 +161,7 @@ def _block(artifacts: Artifacts, dataset: str, measures: Sequence[Measure]) -> B
         for place, model in enumerate(artifacts.models)
     ]
     samples = int(artifacts.metrics[artifacts.models[0]][dataset]["samples"])
-    return Block(dataset, unseen(dataset), samples, rows)
+    return Block(dataset, dataset in artifacts.trained, samples, rows)
 
 
 def _column(artifacts: Artifacts, dataset: str, measure: Measure) -> list[Cell]:

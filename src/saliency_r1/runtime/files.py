@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a file beside `path` that takes its place when the block ends well, and goes when it does not.
 
     Where `path` is a link, the link is replaced and not what it leads to. The suffix stays: writers of pictures ask it.
+    A device or a pipe (`/dev/stdout`) is never replaced: the content is written into it.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            aside = Path(scratch, f"content{path.suffix}")
+            yield aside
+            with path.open("wb") as stream:
+                stream.write(aside.read_bytes())
+        return
     aside = path.with_name(f".{os.getpid()}.partial{path.suffix}")
     try:
         yield aside

@@ -115,8 +115,28 @@ def describe_error(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def device_fault(device: str) -> str | None:
+    """Why `runtime.device` cannot be used on this machine, if it cannot; torch is imported for cuda and mps alone."""
+    if device in ("auto", "cpu"):
+        return None
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        why = "torch finds no NVIDIA GPU with its driver" if torch.version.cuda else "torch was built without CUDA"
+    elif device == "mps" and not torch.backends.mps.is_available():
+        why = "this machine has no Apple GPU that torch can use"
+    else:
+        return None
+    return f"runtime.device = {device!r}, and {why}; set it to auto or cpu"
+
+
 def prepare_torch(runtime: Runtime, seed: int) -> tuple["torch.device", "torch.dtype"]:
-    """Fix threads, seeds and deterministic kernels, and say on which device and in which type to compute."""
+    """Fix threads, seeds and deterministic kernels, and say on which device and in which type to compute.
+
+    Raises `StageError` for a device that is not there.
+    """
+    if fault := device_fault(runtime.device):
+        raise StageError(fault)
     # Read by cuBLAS when the first matrix is multiplied; without it deterministic kernels refuse to run on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import random

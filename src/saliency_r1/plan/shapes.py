@@ -1,0 +1,140 @@
+"""The sizes of a policy and a segmenter, counted in the networks themselves, which are built without any weights.
+
+A model is named as in `download.policy`: a folder with its config.json, or a published model of `published.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saliency_r1.params import Lora
+from saliency_r1.plan.errors import PlanError
+from saliency_r1.yaml_loader import load_yaml
+
+if TYPE_CHECKING:
+    import torch
+
+    from saliency_r1.segmenter.evf_sam import EvfSamConfig
+
+PUBLISHED = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class PolicyShape:
+    """A policy: numbers of parameters and what decides activations.
+
+    `trained` are parameters, in `modules` places: the adapter's, or without one those of the language model. `shared`
+    of them lie in the policy's own weights (full fine-tuning) and take no room beside them. `text` and `vision` are
+    the sections of the configuration; `unit` is the side, in pixels, of the square that one token of an image shows.
+    """
+
+    parameters: int
+    trained: int
+    modules: int
+    shared: bool
+    vocabulary: int
+    unit: int
+    text: Any
+    vision: Any
+
+
+@dataclass(frozen=True)
+class SegmenterShape:
+    """A segmenter: number of parameters, bytes of its stored weights on the device, and its configuration."""
+
+    parameters: int
+    resident: int
+    config: EvfSamConfig
+
+
+def read_config(name: str, folders: list[Path]) -> dict[str, Any]:
+    """The configuration of a model: from the first of `folders` that has one, or the published one of that name.
+
+    Raises `PlanError` where there is neither.
+    """
+    for folder in folders:
+        file = folder / "config.json"
+        if file.is_file():
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise PlanError(f"{file}: not a configuration: {error}") from None
+            if not isinstance(found, dict):
+                raise PlanError(f"{file}: expected an object with the sizes of a model")
+            return found
+    published = load_yaml(PUBLISHED)
+    plain = name.partition("@")[0]
+    if plain in published:
+        return dict(published[plain])
+    looked = ", ".join(map(str, folders))
+    raise PlanError(
+        f"the sizes of {plain} are not known: no config.json in {looked}. Name a folder that has one "
+        f"(--policy, --segmenter), or use one of {', '.join(published)}"
+    )
+
+
+def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
+    """Count a policy and what `sft.lora` would train of it. Raises `PlanError` for another kind of model."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    if config.get("model_type") != "qwen2_5_vl":
+        raise PlanError(f"a policy of type {config.get('model_type')!r}, expected 'qwen2_5_vl'")
+    known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
+    with torch.device("meta"):
+        model: Any = Qwen2_5_VLForConditionalGeneration(known)
+    if lora is None:
+        weights = [value.numel() for name, value in model.named_parameters() if "visual" not in name]
+        trained, modules = sum(weights), len(weights)
+    else:
+        trained, modules = _adapter(model, lora)
+    text: Any = known.get_text_config()
+    vision: Any = known.vision_config
+    return PolicyShape(
+        parameters=sum(value.numel() for value in model.parameters()),
+        trained=trained,
+        modules=modules,
+        shared=lora is None,
+        vocabulary=text.vocab_size,
+        unit=vision.patch_size * vision.spatial_merge_size,
+        text=text,
+        vision=vision,
+    )
+
+
+def _adapter(model: torch.nn.Module, lora: Lora) -> tuple[int, int]:
+    """Parameters of a LoRA adapter, modules trained as they are included, and the number of places it is put on."""
+    count = modules = 0
+    for name, module in model.named_modules():
+        if re.fullmatch(lora.targets, name) and hasattr(module, "in_features"):
+            count += lora.r * (module.in_features + module.out_features)
+            modules += 1
+        elif name.rpartition(".")[2] in lora.modules_to_save:
+            count += sum(value.numel() for value in module.parameters())
+            modules += 1
+    if not modules:
+        raise PlanError(f"sft.lora.targets = {lora.targets!r} matches no linear layer of the policy")
+    return count, modules
+
+
+def segmenter_shape(config: dict[str, Any], dtype: torch.dtype) -> SegmenterShape:
+    """Count a segmenter whose encoders compute in `dtype`; what stays float32 is counted as such."""
+    import torch
+
+    from saliency_r1.segmenter.backend import lower_precision
+    from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig
+
+    try:
+        known = EvfSamConfig.from_dict(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"not a segmenter that this project knows: {error}") from None
+    with torch.device("meta"):
+        model = EvfSam(known)
+    parameters = sum(value.numel() for value in model.parameters())
+    model = lower_precision(model, dtype)
+    held = [*model.parameters(), *model.buffers()]
+    return SegmenterShape(parameters, sum(value.numel() * value.element_size() for value in held), known)

@@ -1,0 +1,30 @@
+"""`make setup` where people keep their projects: My Drive, First Last."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Stands for Python: says what it was given, a line each, and makes an environment of itself.
+PYTHON = """#!/bin/sh
+for word in "$@"; do echo "<$word>"; done
+if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
+"""
+
+
+def test_setup_in_a_folder_whose_path_has_spaces(tmp_path: Path) -> None:
+    project = tmp_path / "My Drive" / "first last"
+    project.mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, project / name)
+    python = tmp_path / "My Drive" / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    command = ["make", "setup", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "<.venv>" in done.stdout
+    assert (project / ".venv/.ready").is_file()
+    assert sorted(path.name for path in (tmp_path / "My Drive").iterdir()) == ["first last", "python"]
+    again = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    assert "venv" not in again.stdout, "the second time there is nothing to do"

@@ -1,0 +1,1 @@
+"""Generated broken folders and files, through the commands and the download stage."""
