@@ -24,16 +24,7 @@ from saliency_r1.runtime.files import write_json
 
 GENERATIONS = 8
 DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
-PATCH = 14
-VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": PATCH,
-          "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}  # fmt: skip
-# https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/config.json, and -7B-
-TEXT = {
-    "3b": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
-           "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-           "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False},
-}  # fmt: skip
+SIZES = {"3b": "Qwen/Qwen2.5-VL-3B-Instruct", "7b": "Qwen/Qwen2.5-VL-7B-Instruct"}
 
 
 def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, checkpointing: bool) -> Any:
@@ -41,20 +32,21 @@ def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, c
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+    from saliency_r1.plan.shapes import read_config
     from saliency_r1.policy import Policy
     from saliency_r1.policy.model import checkpoint_layers, freeze_vision
 
     folder = DOWNLOAD / "models/policy"
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = known["text_config"] | TEXT[size] | {"max_position_embeddings": 32768}
-    vision = known["vision_config"] | VISION | {"out_hidden_size": text["hidden_size"]}
+    published = read_config(SIZES[size], [])
+    text = known["text_config"] | published["text_config"] | {"max_position_embeddings": 32768}
+    vision = known["vision_config"] | published["vision_config"]
     if layers:
         text["num_hidden_layers"], vision["depth"] = layers, layers
     text["layer_types"] = ["full_attention"] * text["num_hidden_layers"]
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     known |= {"text_config": text, "vision_config": vision, "tie_word_embeddings": text["tie_word_embeddings"]}
     processor = AutoProcessor.from_pretrained(folder)
-    processor.image_processor.patch_size = PATCH
+    processor.image_processor.patch_size = vision["patch_size"]
     processor.image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
     torch.set_default_dtype(dtype)
     with torch.device(device):
@@ -102,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure both algorithms, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=TEXT, default="3b")
+    parser.add_argument("--size", choices=SIZES, default="3b")
     parser.add_argument("--layers", type=int, help="of text and vision, instead of all")
     parser.add_argument("--prompts", type=int, default=32, help="of an update; GRPO answers each of them 8 times")
     parser.add_argument("--tokens", type=int, default=256, help="of a response")
