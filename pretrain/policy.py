@@ -257,10 +257,9 @@ def visual_loss(heads: nn.ModuleList, tokens: Tensor, labels: Tensor) -> Tensor:
 def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> None:
     """First the vision tower alone names what each token shows, then all of the model describes; resumable."""
     torch.set_num_threads(options["threads"])
-    material = Material(policy, world, options["pool"], options["seed"] + 1, options["shares"])
     quicken(policy.model.model.visual)
     model, looks, total = policy.model, options["look_steps"], options["look_steps"] + options["steps"]
-    heads = nn.ModuleList(nn.Linear(128, len(names)) for names in material.attributes)
+    heads = nn.ModuleList(nn.Linear(128, len(names)) for names in attributes(world))
     seen: list[Tensor] = []
     model.model.visual.merger.register_forward_hook(lambda module, inputs, output: seen.append(output))
     parameters = [*model.parameters(), *heads.parameters()]
@@ -281,9 +280,13 @@ def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> 
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         first = state["step"]
+    material = None
     model.train()
     started, total_language, total_visual = time.time(), 0.0, 0.0
     for step in range(first, total):
+        if material is None or step == looks:  # every phase has pictures of its own
+            seed = options["seed"] + (1 if step < looks else 4)
+            material = Material(policy, world, options["pool"], seed, options["shares"])
         seen.clear()
         with torch.autocast("cpu", torch.bfloat16, enabled=options["autocast"] and step < looks):
             if step < looks:

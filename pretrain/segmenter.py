@@ -53,24 +53,24 @@ CONFIG = EvfSamConfig(
         depth=4,
         num_heads=4,
         mlp_ratio=3.0,
-        window_size=0,
-        global_attn_indexes=(),
+        window_size=7,
+        global_attn_indexes=(1, 3),
         out_chans=96,
-        use_rel_pos=False,
+        use_rel_pos=True,
     ),
     sam_mask_decoder=MaskDecoderConfig(
         transformer_dim=96, transformer_num_heads=4, transformer_mlp_dim=256, iou_head_hidden_dim=96
     ),
     projector_hidden=96,
 )
-FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128))
+FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128, window_size=8))
 IMAGES_A_STEP = 10
-WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES = 1500, 1.5e-3, 16
+WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES, WARMUP_POOL = 3000, 1.5e-3, 24, 10_000
 WORDS_SCALE = 20.0  # brings the loss of the words said, some 40 at first, near the others
 SHARES = 2  # labels of a patch in each direction
 POOL = 3000
 FOLLOW = Recipe(
-    steps=1200,
+    steps=800,
     learning_rate=9e-4,
     schedule="constant",
     weight_decay=0.02,
@@ -79,8 +79,8 @@ FOLLOW = Recipe(
     iou_weight=1.0,
     checkpoint_every=250,
 )
-TOGETHER = replace(FOLLOW, steps=1200, learning_rate=8e-4, train_image_encoder=True)
-SHARPEN = replace(TOGETHER, steps=1500, learning_rate=7e-4, schedule="cosine", warmup=0.05)
+TOGETHER = replace(FOLLOW, steps=1000, learning_rate=8e-4, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, steps=1200, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -152,6 +152,8 @@ class Labeller(nn.Module):
         self.names = ["", *sorted({"object", *unnamed, *world.cutouts.named})]
         self.classes = (len(self.names), len(COLOURS) + 2)  # background, and no colour that prevails
         self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, SHARES**2 * sum(self.classes), 1)
+        self.views: list[torch.Tensor] = []  # in half precision, for the sake of memory
+        self.maps: list[torch.Tensor] = []
 
     def forward(self, features: torch.Tensor, names: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
         """The loss of features B x C x h x w against labels B x SHARES h x SHARES w (-1: outside of the picture)."""
@@ -164,26 +166,26 @@ class Labeller(nn.Module):
         return losses[0] + losses[1]
 
     def batch(self, world: World, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Views B x 3 x S x S, names and colours as `forward` takes them, of scenes that no other step sees."""
-        rng = np.random.default_rng([step, 0])
+        """Views B x 3 x S x S, names and colours as `forward` takes them, of scenes of a pool; decided by the step."""
+        if not self.views:  # a run that goes on behind this phase never asks
+            rng = np.random.default_rng(0)
+            for _ in range(WARMUP_POOL):
+                self._add(referring.random_scene(world, rng))
+        chosen = np.random.default_rng([step, 0]).choice(WARMUP_POOL, WARMUP_IMAGES, replace=False)
+        maps = torch.stack([self.maps[index] for index in chosen]).long()
+        return torch.stack([self.views[index] for index in chosen]).float(), maps[:, 0], maps[:, 1]
+
+    def _add(self, scene: Scene) -> None:
         side = CONFIG.sam_image_encoder.img_size
-        views, maps = [], []
-        for _ in range(WARMUP_IMAGES):
-            scene = referring.random_scene(world, rng)
-            view, inner = sam_view(scene.image, side)
-            names = {item.id: self.names.index(item.name) for item in scene.objects}
-            colours = {item.id: ("", *COLOURS).index(item.colour) + 1 for item in scene.objects}
-            both = torch.from_numpy(np.stack([_label_map(scene, names), _label_map(scene, colours)]))[None].float()
-            fitted = F.pad(
-                F.interpolate(both, size=inner, mode="nearest-exact"),
-                (0, side - inner[1], 0, side - inner[0]),
-                value=-1,
-            )
-            scale = SHARES / CONFIG.sam_image_encoder.patch_size
-            views.append(view)
-            maps.append(F.interpolate(fitted, scale_factor=scale, mode="nearest-exact")[0].long())
-        stacked = torch.stack(maps)
-        return torch.stack(views), stacked[:, 0], stacked[:, 1]
+        view, inner = sam_view(scene.image, side)
+        names = {item.id: self.names.index(item.name) for item in scene.objects}
+        colours = {item.id: ("", *COLOURS).index(item.colour) + 1 for item in scene.objects}
+        both = torch.from_numpy(np.stack([_label_map(scene, names), _label_map(scene, colours)]))[None].float()
+        fitted = F.interpolate(both, size=inner, mode="nearest-exact")
+        padded = F.pad(fitted, (0, side - inner[1], 0, side - inner[0]), value=-1)
+        scale = SHARES / CONFIG.sam_image_encoder.patch_size
+        self.views.append(view.half())
+        self.maps.append(F.interpolate(padded, scale_factor=scale, mode="nearest-exact")[0].to(torch.int16))
 
 
 class Pointer(nn.Module):
@@ -221,7 +223,8 @@ class Pointer(nn.Module):
 def warm_up(world: World, model: EvfSam, work: Path) -> None:
     """First phase: the image encoder learns names and colours, pixel by pixel; goes on where it was stopped."""
     encoder, labeller, first = model.visual_model.image_encoder, Labeller(world), 0
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *labeller.parameters()], WARMUP_RATE, weight_decay=0.02)
+    trained = [*encoder.parameters(), *labeller.parameters()]
+    optimizer = torch.optim.AdamW(trained, WARMUP_RATE, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARMUP_RATE, WARMUP_STEPS, pct_start=0.1)
     parts = {"encoder": encoder, "labeller": labeller, "optimizer": optimizer, "schedule": schedule}
     kept = work / "encoder.pt"
@@ -261,12 +264,17 @@ def initialise(model: EvfSam) -> EvfSam:
 
 
 def enlarged(model: EvfSam, config: EvfSamConfig) -> EvfSam:
-    """The same weights for another side of SAM's view: only the position table depends on it, and is interpolated."""
-    state, name = model.state_dict(), "visual_model.image_encoder.pos_embed"
-    grid = config.sam_image_encoder.img_size // config.sam_image_encoder.patch_size
-    table = F.interpolate(state[name].permute(0, 3, 1, 2), size=(grid, grid), mode="bicubic", align_corners=False)
+    """The same weights for another side of SAM's view: only position tables depend on it, and are interpolated."""
     larger = EvfSam(config)
-    larger.load_state_dict({**state, name: table.permute(0, 2, 3, 1)})
+    state = model.state_dict()
+    for name, wanted in larger.state_dict().items():
+        if name.endswith("image_encoder.pos_embed"):
+            grid = wanted.shape[1:3]
+            table = F.interpolate(state[name].permute(0, 3, 1, 2), size=grid, mode="bicubic", align_corners=False)
+            state[name] = table.permute(0, 2, 3, 1)
+        elif name.endswith(("rel_pos_h", "rel_pos_w")):
+            state[name] = F.interpolate(state[name].T[None], size=len(wanted), mode="linear")[0].T
+    larger.load_state_dict(state)
     return larger
 
 
