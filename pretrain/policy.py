@@ -30,6 +30,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from world.cutouts import Cutouts, fetch
 from world.scenes import SIZES, TONES, Scene, SceneObject, World, stored
@@ -38,6 +39,7 @@ from saliency_r1.annotation.attributes import NAMED_COLOURS
 from saliency_r1.annotation.wording import SYNONYMS
 from saliency_r1.policy import Policy, Prompt
 
+PHASES = ("look", "describe", "talk")
 TOKEN = 16  # pixels on the side of a merged image token: patch size 8, 2 x 2 merged
 
 
@@ -125,6 +127,7 @@ class Material:
         self.objects: list[list[SceneObject]] = []
         self.images: list[NDArray[np.uint8]] = []
         self.labels: list[Tensor] = []
+        self.features: list[Tensor] = []  # of a tower that learns no more, see `look`
         while len(self.images) < pool:
             maker = makers[len(self.images) % 5]
             for scene in world.group(rng, 3) if len(self.images) % 12 == 0 else [maker(rng)]:
@@ -146,6 +149,20 @@ class Material:
             best = np.maximum(best, share)
         return torch.from_numpy(labels)
 
+    @torch.no_grad()
+    def look(self, visual: nn.Module) -> None:
+        """Keep what the tower makes of every picture; from then on it stands for the picture in every example."""
+        for image in self.images:
+            self.features.append(visual(pixel_values(self.policy, [image]), grid_thw=grids([image])).pooler_output)
+
+    def _shown(self, chosen: Sequence[int]) -> Tensor:
+        """Pixel values of some pictures, or the features kept of them."""
+        if not len(chosen):
+            return torch.zeros(0)
+        if self.features:
+            return torch.cat([self.features[index] for index in chosen])
+        return pixel_values(self.policy, [self.images[index] for index in chosen])
+
     def example(self, rng: np.random.Generator, style: str) -> tuple[Prompt, list[int], Tensor]:
         """Prompt, response ids and token labels of one random example: of `one` image, of `many`, or `repeat`."""
         count = {"one": 1, "many": int(rng.integers(2, 4)), "repeat": 0}[style]
@@ -159,7 +176,7 @@ class Material:
         text = f"<|im_start|>user\n{''.join(pads)}{question}<|im_end|>\n<|im_start|>assistant\n"
         prompt = Prompt(
             torch.tensor(self.policy.tokenizer(text).input_ids),
-            pixel_values(self.policy, images) if images else torch.zeros(0),
+            self._shown(chosen),
             grids(images) if images else torch.zeros(0, 3, dtype=torch.long),
         )
         labels = [torch.zeros(0, len(self.attributes), dtype=torch.long), *(self.labels[i] for i in chosen)]
@@ -254,82 +271,113 @@ def visual_loss(heads: nn.ModuleList, tokens: Tensor, labels: Tensor) -> Tensor:
     return torch.stack(losses).sum()
 
 
-def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> None:
-    """First the vision tower alone names what each token shows, then all of the model describes; resumable."""
-    torch.set_num_threads(options["threads"])
-    quicken(policy.model.model.visual)
-    model, looks, total = policy.model, options["look_steps"], options["look_steps"] + options["steps"]
-    heads = nn.ModuleList(nn.Linear(128, len(names)) for names in attributes(world))
-    seen: list[Tensor] = []
-    model.model.visual.merger.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    parameters = [*model.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=options["lr"], weight_decay=0.01, betas=(0.9, 0.98))
+class Training:
+    """Heads, optimiser and schedule beside the model, kept in one checkpoint.
 
-    def rate(step: int) -> float:
-        """Each phase warms up and falls along a cosine, the first to a third."""
-        start, length, low = (0, looks, 0.3) if step < looks else (looks, options["steps"], 0.0)
+    Three phases: the vision tower alone names what each token shows; all of the model describes; last the tower learns
+    no more, what it makes of every picture is computed once, and a step costs less than half.
+    """
+
+    def __init__(self, policy: Policy, world: World, options: dict[str, Any], runs: Path) -> None:
+        self.model, self.options, self.checkpoint = policy.model, options, runs / "checkpoint.pt"
+        self.ends = [int(end) for end in np.cumsum([options[f"{phase}_steps"] for phase in PHASES])]
+        self.heads = nn.ModuleList(nn.Linear(128, len(names)) for names in attributes(world))
+        self.seen: list[Tensor] = []
+        self.model.model.visual.merger.register_forward_hook(lambda module, inputs, output: self.seen.append(output))
+        self.parameters = [*self.model.parameters(), *self.heads.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=options["lr"], weight_decay=0.01, betas=(0.9, 0.98))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
+        self.step = 0
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.step = state["step"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "heads": self.heads, "optimiser": self.optimiser, "schedule": self.schedule}
+
+    def phase(self, step: int) -> int:
+        """The number of the phase a step belongs to."""
+        return sum(step >= end for end in self.ends[:-1])
+
+    def rate(self, step: int) -> float:
+        """Each phase warms up and falls along a cosine, the last one to nothing, those before to a third."""
+        phase = self.phase(step)
+        start, low = [0, *self.ends][phase], 0.0 if phase == 2 else 0.3
+        length = self.ends[phase] - start
         done = (step - start) / length
         return min(1.0, (step - start + 1) / (0.05 * length)) * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    checkpoint, first = runs / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
-    material = None
-    model.train()
-    started, total_language, total_visual = time.time(), 0.0, 0.0
-    for step in range(first, total):
-        if material is None or step == looks:  # every phase has pictures of its own
-            seed = options["seed"] + (1 if step < looks else 4)
-            material = Material(policy, world, options["pool"], seed, options["shares"])
-        seen.clear()
-        with torch.autocast("cpu", torch.bfloat16, enabled=options["autocast"] and step < looks):
-            if step < looks:
-                pixels, grid, labels = material.views(step, options["look_batch"], options["seed"])
-                model.model.visual(pixels, grid_thw=grid)
-                language_loss = torch.zeros(())
+    def loss(self, material: Material) -> tuple[Tensor, Tensor]:
+        """Of the words and of what the tokens show, at the present step."""
+        self.seen.clear()
+        phase, seed, words = self.phase(self.step), self.options["seed"], torch.zeros(())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options["autocast"] and phase == 0):
+            if phase == 0:
+                pixels, grid, labels = material.views(self.step, self.options["look_batch"], seed)
+                self.model.model.visual(pixels, grid_thw=grid)
             else:
-                batch, labels = material.batch(step, options["batch_size"], options["seed"])
-                # The output matrix alone is evaluated on the answers' positions: prompt positions carry no loss.
-                inputs = {k: v for k, v in batch.items() if k != "labels"}
-                hidden = model.model(**inputs, use_cache=False).last_hidden_state
-                targets = batch["labels"][:, 1:]
-                mask = targets != -100
-                logits = model.lm_head(hidden[:, :-1][mask])
-                language_loss = nn.functional.cross_entropy(logits.float(), targets[mask])
-        shown = visual_loss(heads, seen[0].float(), labels) if labels.numel() else torch.zeros(())
-        loss = language_loss + (1.0 if step < looks else options["visual_weight"]) * shown
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        total_language, total_visual = (
-            total_language + float(language_loss.detach()),
-            total_visual + float(shown.detach()),
-        )
-        done = step + 1
-        if done % 50 == 0:
-            pace = (time.time() - started) / (done - first)
-            print(
-                f"step {done} loss {total_language / 50:.4f} visual {total_visual / 50:.4f} {pace:.2f} s/step",
-                flush=True,
-            )
-            total_language = total_visual = 0.0
-        if done % options["checkpoint_every"] == 0 or done == total:
-            runs.mkdir(parents=True, exist_ok=True)
-            state = {"model": model.state_dict(), "heads": heads.state_dict(), "optimiser": optimiser.state_dict(),
-                     "schedule": schedule.state_dict(), "step": done}  # fmt: skip
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").rename(checkpoint)
-            if done > looks:
+                batch, labels = material.batch(self.step, self.options["batch_size"], seed)
+                words = language_loss(self.model, batch)
+        shown = visual_loss(self.heads, self.seen[0].float(), labels) if self.seen and labels.numel() else None
+        return words, torch.zeros(()) if shown is None else shown
+
+    def advance(self, words: Tensor, shown: Tensor) -> None:
+        """One step of the optimiser."""
+        self.optimiser.zero_grad()
+        (words + shown).backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        self.step += 1
+
+    def save(self) -> None:
+        """Write the checkpoint aside, then in its place."""
+        state = {name: part.state_dict() for name, part in self._parts().items()} | {"step": self.step}
+        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        self.checkpoint.with_suffix(".tmp").rename(self.checkpoint)
+
+
+def language_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Mean cross-entropy of the answers' tokens. Prompt positions carry no loss, and the output matrix skips them."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    hidden = model.model(**inputs, use_cache=False).last_hidden_state
+    targets = batch["labels"][:, 1:]
+    mask = targets != -100
+    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][mask]).float(), targets[mask])
+
+
+def train(policy: Policy, world: World, options: dict[str, Any], runs: Path) -> None:
+    """All phases, each on pictures of its own but the last, which has those of the one before; resumable."""
+    torch.set_num_threads(options["threads"])
+    visual = policy.model.model.visual
+    quicken(visual)
+    training = Training(policy, world, options, runs)
+    policy.model.train()
+    first, started, sums, material, looked = training.step, time.time(), np.zeros(2), None, visual.forward
+    while training.step < training.ends[-1]:
+        phase = training.phase(training.step)
+        if material is None or training.step == training.ends[0]:
+            material = Material(policy, world, options["pool"], options["seed"] + (4 if phase else 1), options["shares"])
+        if phase == 2 and not material.features:
+            material.look(visual)
+            visual.forward = lambda features, grid_thw, **_: BaseModelOutputWithPooling(pooler_output=features)
+        words, shown = training.loss(material)
+        training.advance(words, shown)
+        sums += (float(words.detach()), float(shown.detach()))
+        if training.step % 50 == 0:
+            pace = (time.time() - started) / (training.step - first)
+            print(f"step {training.step} loss {sums[0] / 50:.4f} visual {sums[1] / 50:.4f} {pace:.2f} s/step", flush=True)
+            sums[:] = 0
+        if training.step % options["checkpoint_every"] == 0 or training.step == training.ends[-1]:
+            training.save()
+            if phase:
+                kept, visual.forward = visual.forward, looked
                 print(json.dumps(evaluate(policy, world, 100, options["seed"] + 2)), flush=True)
-                model.train()
+                visual.forward = kept
+                policy.model.train()
+    visual.forward = looked
 
 
 def export(policy: Policy, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Train the tiny EVF-SAM on rendered scenes and write it as a folder that ``saliency_r1.segmenter.load`` reads.
 
-Four phases. First SAM's image encoder alone learns to label every pixel with name and colour: the stand-in for the
-pre-training of a real SAM. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
+Five phases. First SAM's image encoder alone learns to label every pixel with name and colour: the stand-in for the
+pre-training of a real SAM. Then BEiT-3 alone learns to carry the words of an expression into its prompt: the stand-in
+for that of a real BEiT-3. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
 expressions, on a pool of scenes whose features are computed once. Then everything is tuned together on fresh scenes,
 last at a larger side, for the sake of the outlines.
 Each phase goes on where it was stopped.
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import referring
@@ -67,10 +69,11 @@ FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_s
 IMAGES_A_STEP = 10
 WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES, WARMUP_POOL = 3000, 1.5e-3, 24, 10_000
 WORDS_SCALE = 20.0  # brings the loss of the words said, some 40 at first, near the others
+READ_STEPS, READ_RATE, READ_IMAGES = 1500, 2e-3, 30
 SHARES = 2  # labels of a patch in each direction
 POOL = 3000
 FOLLOW = Recipe(
-    steps=800,
+    steps=600,
     learning_rate=9e-4,
     schedule="constant",
     weight_decay=0.02,
@@ -79,8 +82,8 @@ FOLLOW = Recipe(
     iou_weight=1.0,
     checkpoint_every=250,
 )
-TOGETHER = replace(FOLLOW, steps=1000, learning_rate=8e-4, train_image_encoder=True)
-SHARPEN = replace(TOGETHER, steps=1200, learning_rate=7e-4, schedule="cosine", warmup=0.05)
+TOGETHER = replace(FOLLOW, steps=2400, learning_rate=8e-4, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, steps=1600, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -127,15 +130,15 @@ class Pool:
             unused = torch.empty(0)  # the features stand for this view
             self.views += [replace(view, sam=unused, features=one) for view, one in zip(views, features)]
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, images: int = IMAGES_A_STEP, short_share: float = 0.35) -> Batch:
         """The batch of one step, a pure function of its number."""
         if not self.scenes:  # a run that goes on behind this phase never asks
             self._fill()
-        rng = np.random.default_rng([step, 3])
+        rng = np.random.default_rng([step, 3, images])
         kinds, examples = referring.all_kinds(self.world), []
-        for index in rng.choice(len(self.scenes), IMAGES_A_STEP, replace=False):
+        for index in rng.choice(len(self.scenes), images, replace=False):
             scene = self.scenes[index]
-            pairs = referring.expressions(scene.objects, kinds, rng)
+            pairs = referring.expressions(scene.objects, kinds, rng, short_share=short_share)
             ids = [self.tokenizer.encode(text) for text, _ in pairs]
             examples.append(
                 replace(self.views[index], ids=ids, targets=torch.from_numpy(referring.targets(scene, pairs)))
@@ -220,39 +223,70 @@ class Pointer(nn.Module):
         return pointed + read.sum(1).mean() / WORDS_SCALE
 
 
+class Stage:
+    """A phase with a loop of its own: what it trains, its schedule, and the file that lets it go on."""
+
+    def __init__(self, name: str, file: Path, steps: int, rate: float, modules: dict[str, nn.Module]) -> None:
+        self.name, self.file, self.steps, self.first = name, file, steps, 0
+        self.parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+        optimizer = torch.optim.AdamW(self.parameters, rate, betas=(0.9, 0.98), weight_decay=0.02)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
+        self.parts: dict[str, Any] = {**modules, "optimizer": optimizer, "schedule": schedule}
+        if file.is_file():
+            state = torch.load(file, weights_only=True)
+            self.first = state["step"]
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+
+    def run(self, loss_of: Callable[[int], torch.Tensor]) -> None:
+        """All steps that are missing; the loss is a function of the step."""
+        started, total = time.monotonic(), 0.0
+        for step in range(self.first + 1, self.steps + 1):
+            loss = loss_of(step)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.parts["optimizer"].step()
+            self.parts["schedule"].step()
+            self.parts["optimizer"].zero_grad()
+            total += float(loss.detach()) / 50
+            if step % 50 == 0:
+                pace = (time.monotonic() - started) / (step - self.first)
+                print(f"{self.name} {step} loss {total:.4f} s/step {pace:.3f}", flush=True)
+                total = 0.0
+            if step % 250 == 0 or step == self.steps:
+                state = {"step": step, **{name: part.state_dict() for name, part in self.parts.items()}}
+                torch.save(state, self.file.with_suffix(".new"))
+                self.file.with_suffix(".new").rename(self.file)
+
+
 def warm_up(world: World, model: EvfSam, work: Path) -> None:
-    """First phase: the image encoder learns names and colours, pixel by pixel; goes on where it was stopped."""
-    encoder, labeller, first = model.visual_model.image_encoder, Labeller(world), 0
-    trained = [*encoder.parameters(), *labeller.parameters()]
-    optimizer = torch.optim.AdamW(trained, WARMUP_RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARMUP_RATE, WARMUP_STEPS, pct_start=0.1)
-    parts = {"encoder": encoder, "labeller": labeller, "optimizer": optimizer, "schedule": schedule}
-    kept = work / "encoder.pt"
-    if kept.is_file():
-        state = torch.load(kept, weights_only=True)
-        first = state["step"]
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    started, total = time.monotonic(), 0.0
-    for step in range(first + 1, WARMUP_STEPS + 1):
+    """First phase: the image encoder learns names and colours, pixel by pixel."""
+    encoder, labeller = model.visual_model.image_encoder, Labeller(world)
+    modules = {"encoder": encoder, "labeller": labeller}
+    stage = Stage("warm-up", work / "encoder.pt", WARMUP_STEPS, WARMUP_RATE, modules)
+
+    def loss(step: int) -> torch.Tensor:
         views, names, colours = labeller.batch(world, step)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = labeller(model.embed_images(views), names, colours)
-        loss.backward()
-        nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        total += float(loss.detach()) / 50
-        if step % 50 == 0:
-            pace = (time.monotonic() - started) / (step - first)
-            print(f"warm-up {step} loss {total:.4f} s/step {pace:.3f}", flush=True)
-            total = 0.0
-        if step % 250 == 0 or step == WARMUP_STEPS:
-            torch.save(
-                {"step": step, **{name: part.state_dict() for name, part in parts.items()}}, kept.with_suffix(".new")
-            )
-            kept.with_suffix(".new").rename(kept)
+            return labeller(model.embed_images(views), names, colours)
+
+    stage.run(loss)
+
+
+def read(model: EvfSam, helper: Pointer, pool: Pool, work: Path) -> None:
+    """Second phase: BEiT-3 learns to carry what is said, and where that is, into its prompt; nothing is decoded yet.
+
+    Left to the loss of masks, prompts of some ninety names stay alike for thousands of steps.
+    """
+    modules = {"beit": model.mm_extractor, "projector": model.text_hidden_fcs, "helper": helper}
+    stage = Stage("read", work / "reader.pt", READ_STEPS, READ_RATE, modules)
+
+    def loss(step: int) -> torch.Tensor:
+        batch = pool.batch(step, READ_IMAGES, short_share=0.6)
+        prompts = model.embed_prompts(batch.beit[batch.owner], batch.ids, batch.padding)
+        return helper({"prompts": prompts, "features": batch.features}, batch)
+
+    stage.run(loss)
 
 
 def initialise(model: EvfSam) -> EvfSam:
@@ -376,7 +410,9 @@ def main() -> None:
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 
-    phase("follow", model, Pool(world, model, tokenizer).batch, FOLLOW)
+    pool = Pool(world, model, tokenizer)
+    read(model, helper, pool, options.work)
+    phase("follow", model, pool.batch, FOLLOW)
     phase("together", model, lambda step: fresh_batch(world, step, tokenizer, CONFIG), TOGETHER)
     model = enlarged(model, FINE)
     phase("sharpen", model, lambda step: fresh_batch(world, step, tokenizer, FINE), SHARPEN)
