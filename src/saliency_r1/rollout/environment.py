@@ -96,10 +96,9 @@ class Environment:
 
     def _encode(self, policy: Policy, row: Row) -> Prompt:
         prompt = policy.prompt(read_images(row, self.folder), tasks.get(row["task"]).instruction)
-        size = prompt.pixel_values.nbytes + prompt.input_ids.nbytes
-        if size <= self._room:
+        if prompt.nbytes <= self._room:
             self._prompts[row["sample_id"]] = prompt
-            self._room -= size
+            self._room -= prompt.nbytes
         return prompt
 
     def respond(
