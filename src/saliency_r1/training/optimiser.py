@@ -76,8 +76,8 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
     touched = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in own]
     if touched:
         raise TrainingError(
-            f"sft.lora.modules_to_save = {list(lora.modules_to_save)} trains {touched[0]}, which is not of the language "
-            "model"
+            f"sft.lora.modules_to_save = {list(lora.modules_to_save)} trains {touched[0]}, "
+            "which is not of the language model"
         )
     spare_inputs(model)
     return Policy(model, policy.processor, policy.device, policy.autocast)
