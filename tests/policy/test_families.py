@@ -293,3 +293,11 @@ def test_a_tokenizer_without_a_token_of_the_family_is_refused(tmp_path):
         (other / name).write_text(text)
     with pytest.raises(PolicyError, match=r"other: the tokenizer has no <\|im_end\|>, which Qwen3-VL has"):
         Policy.load(other)
+
+
+def test_a_processor_that_wants_another_package_is_named(member, monkeypatch):
+    if member.kind != "smolvlm":
+        pytest.skip("of SmolVLM2 alone")
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    with pytest.raises(PolicyError, match=r"smolvlm: the processor of SmolVLM2 needs more packages: .*num2words"):
+        member.fresh()
