@@ -3,10 +3,10 @@
     python benchmarks/long_history.py                     # the paper's size: 2,000 updates of 64 responses
 
 Two ways in processes of their own: `checkpoint`, every update in memory and in every checkpoint, all curves told to
-DVCLive again when the run goes on, as it was here before; `file`, as it is (`training/history.py`, `training/live.py`).
-Rows are those of artifacts/cgpo/, over and over, with answers as long as `--characters`. Weights and moments are left out:
-the state of a checkpoint comes on top in both. Memory is what the process holds while it trains on after that, and at most
-until it has written the table, above what it held before (Linux).
+DVCLive again when the run goes on, as it was before; `file`, as it is (`training/history.py`, `training/live.py`). Rows
+are those of artifacts/cgpo/, over and over, with answers as long as `--characters`. Weights and moments are left out:
+they come on top in both. Memory is what the process holds when it trains on, and at most until it has written the table,
+above what it held before (Linux).
 """
 
 import argparse

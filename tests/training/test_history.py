@@ -1,4 +1,4 @@
-"""What updates leave behind in a file: the numbers that went in, and none that a killed run wrote past its checkpoint."""
+"""What updates leave behind in a file: the numbers that went in, and none that are newer than the checkpoint."""
 
 import math
 import os

@@ -1,8 +1,8 @@
 """What the updates of a run leave behind, in a file that grows by a line an update.
 
-A run at the paper's size has 128,000 rollouts. In the checkpoints, and in the memory of every process, they would be
-most of both; here they are written once, by the first process, and read one update at a time. A checkpoint only says how
-many of the updates it knows: what a killed run wrote after it is cut off when the run goes on.
+A run at the paper's size has 128,000 rollouts, too many for every checkpoint and for the memory of every process. They
+are written once, by the first process, and read one update at a time. A checkpoint only says how many updates it knows:
+what a killed run wrote after it is cut off when the run goes on.
 """
 
 from __future__ import annotations
