@@ -5,8 +5,8 @@
 Two ways in processes of their own: `checkpoint`, every update in memory and in every checkpoint, all curves told to
 DVCLive again when the run goes on, as it was before; `file`, as it is (`training/history.py`, `training/live.py`). Rows
 are those of artifacts/cgpo/, over and over, with answers as long as `--characters`. Weights and moments are left out:
-they come on top in both. Memory is what the process holds when it trains on, and at most until it has written the table,
-above what it held before (Linux).
+they come on top in both. Memory is what the process holds when it trains on, and at most until it has written the
+table, above what it held before (Linux).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The parts of the rehearsal: a tokenizer from ranks, archives in the public layouts, settings, what it complains of."""
+"""The parts of the rehearsal: a tokenizer from ranks, archives in the public layouts, settings, complaints."""
 
 import json
 import zipfile
@@ -57,7 +57,8 @@ def narrow() -> dict:
     config = models.shape(1)
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     config["text_config"] |= {
-        "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "rope_parameters": rope,
+        "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+        "rope_parameters": rope,
     }  # fmt: skip
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
     return config
