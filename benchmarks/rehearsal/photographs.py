@@ -144,7 +144,8 @@ def binary(picture: Picture) -> Image.Image:
 
 def _annotations(entry: dict[str, Any], groups: dict[str, list[Picture]]) -> Iterator[tuple[str, bytes]]:
     pictures: Sequence[Picture] = [picture for own in groups.values() for picture in own]
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, picture in enumerate(pictures, 1):
         with Image.open(picture.path) as opened:
             width, height = opened.size

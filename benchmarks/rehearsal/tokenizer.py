@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from transformers import Qwen2Tokenizer
 
@@ -64,9 +65,10 @@ def build(ranks: Mapping[bytes, int]) -> Qwen2Tokenizer:
 
     vocabulary = {spelt(token): rank for token, rank in ranks.items()}
     vocabulary |= {token: len(ranks) + place for place, token in enumerate(SPECIAL)}
+    pairs: Any = [(spelt(left), spelt(right)) for left, right in merges(ranks)]  # its annotation says strings
     return Qwen2Tokenizer(
         vocab=vocabulary,
-        merges=[(spelt(left), spelt(right)) for left, right in merges(ranks)],
+        merges=pairs,
         bos_token=None,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
