@@ -1,5 +1,6 @@
 # make repro   set up, run the whole pipeline, print the metrics and where the report is
 # make test    set up, lint, all tests: the fast ones first
+# make docs    set up, build the site of docs/ into runs/site/; a warning ends it
 # make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone beside this one
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro test fast lint smoke
+.PHONY: setup repro test fast lint docs smoke
 .DEFAULT_GOAL := repro
 
 setup: $(VENV)/.ready
@@ -38,6 +39,9 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs: setup
+	python -m mkdocs build --strict
 
 smoke: setup
 	rm -rf $(SMOKE)

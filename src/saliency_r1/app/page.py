@@ -108,13 +108,8 @@ def build(models: Models, most: int, folder: Path) -> gradio.Blocks:
                 )  # fmt: skip
                 gr.Markdown(f"One picture, or a group of up to {most}; at most {MOST_BYTES // 1_000_000} MB each.")
                 task = gr.Radio(list(TASKS.items()), value=next(iter(KINDS)), label="Question", elem_id="task")
-                with gr.Row():
-                    model = gr.Dropdown(
-                        models.names, value=models.names[0], label="Model", elem_id="model", min_width=120
-                    )
-                    other = gr.Dropdown(
-                        [_NOBODY, *models.names], value=_NOBODY, label="Compare with", elem_id="other", min_width=120
-                    )
+                model = gr.Radio(models.names, value=models.names[0], label="Model", elem_id="model")
+                other = gr.Radio([_NOBODY, *models.names], value=_NOBODY, label="Compare with", elem_id="other")
                 asked = gr.Button("Ask", variant="primary", elem_id="ask")
             with gr.Column(scale=3):
                 with gr.Row():

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saliency_r1 import cot
 from saliency_r1.app.uploads import Upload
-from saliency_r1.policy.adapters import Policies
 from saliency_r1.prediction.predictor import Answer, PredictError, task_named
-from saliency_r1.segmenter import Segment, Segmenter
+
+if TYPE_CHECKING:
+    from saliency_r1.policy.adapters import Policies
+    from saliency_r1.segmenter import Segment, Segmenter
 
 MOST_EXPRESSIONS = 40  # of an edited answer
 MOST_LETTERS = 300  # of an edited expression
