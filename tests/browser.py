@@ -74,9 +74,8 @@ class Tab:
 
     def point(self, selector: str) -> None:
         """Put the mouse over the middle of an element."""
-        x, y = self.run(
-            f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector({selector!r}).getBoundingClientRect())"
-        )
+        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+        x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def write(self, selector: str, text: str) -> None:
@@ -103,7 +102,8 @@ def opened(folder: Path, width: int = 1400, height: int = 1000) -> Iterator[Tab]
         port = folder / "DevToolsActivePort"
         end = time.monotonic() + 60
         while not (port.is_file() and len(port.read_text().split()) == 2):
-            assert process.poll() is None and time.monotonic() < end, "the browser did not start"
+            assert process.poll() is None, "the browser did not start"
+            assert time.monotonic() < end, "the browser is not ready"
             time.sleep(0.1)
         number = port.read_text().split()[0]
         with urlopen(f"http://127.0.0.1:{number}/json/list") as answer:

@@ -65,7 +65,8 @@ def address(tmp_path: Path) -> Iterator[str]:
         while True:
             with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/", timeout=5):
                 break
-            assert server.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, "the page did not come up"
             time.sleep(0.3)
         yield f"http://127.0.0.1:{port}/"
     finally:

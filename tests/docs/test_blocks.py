@@ -27,7 +27,7 @@ def test_every_block_of_commands_or_code_is_run_or_says_why_not() -> None:
 def test_a_mark_stands_above_a_block_that_can_be_run() -> None:
     wrong = [str(block) for block in ALL if block.mark and block.language not in ("sh", "python")]
     assert not wrong
-    marks = sum(page.read_text().count("<!-- run -->") for page in (ROOT / "docs").rglob("*.md"))
+    marks = sum(page.read_text(encoding="utf-8").count("<!-- run -->") for page in (ROOT / "docs").rglob("*.md"))
     assert len(RUN) == marks, "a mark above nothing"
 
 
@@ -45,8 +45,10 @@ def test_yaml_can_be_read(block: Block, tmp_path: Path) -> None:
 def test_blocks_are_found_wherever_they_stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("docs.blocks.DOCS", tmp_path)
     page = tmp_path / "page.md"
-    page.write_text("a\n\n    dvc repro\n    x\n\n<!-- run -->\n\n1. b\n\n    <!-- run -->\n\n    ```sh\n    make it\n    ```\n\n"
-                    "    embedded/ -> data\n\n```python\nimport x\n```\n")  # fmt: skip
+    page.write_text(
+        "a\n\n    dvc repro\n    x\n\n<!-- run -->\n\n1. b\n\n    <!-- run -->\n\n    ```sh\n    make it\n    ```\n\n"
+        "    embedded/ -> data\n\n```python\nimport x\n```\n"
+    )
     found = [(block.line, block.language, block.text, block.mark) for block in blocks(page)]
     assert found == [
         (3, "sh", "dvc repro\nx", None), (10, "", "<!-- run -->", None), (12, "sh", "make it", "run"),
@@ -56,12 +58,16 @@ def test_blocks_are_found_wherever_they_stand(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the pages speak of: two folders of maps, their ground truth, the parameters, and the commands on the path."""
+    """What the pages speak of: two folders of maps, ground truth, the parameters, and the commands on the path."""
     rng = np.random.default_rng(3)
     for number in range(3):
         mask = np.zeros((24, 32), np.uint8)
         mask[4:16, 4 + number : 20] = 255
-        for name, values in (("masks", mask), ("maps", np.roll(mask, 1, 1)), ("other", rng.integers(0, 256, mask.shape))):
+        for name, values in (
+            ("masks", mask),
+            ("maps", np.roll(mask, 1, 1)),
+            ("other", rng.integers(0, 256, mask.shape)),
+        ):
             (tmp_path / name).mkdir(exist_ok=True)
             Image.fromarray(values.astype(np.uint8)).save(tmp_path / name / f"{number}.png")
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
@@ -78,6 +84,11 @@ def test_what_is_marked_so_runs(block: Block, folder: Path) -> None:
     command = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-c"]
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [*command, block.text], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        [*command, block.text],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,8 @@ from saliency_r1.params import describe_params
 
 ROOT = DOCS.parent
 _SPEC = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
-assert _SPEC and _SPEC.loader
+assert _SPEC is not None
+assert _SPEC.loader is not None
 generated = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(generated)
 

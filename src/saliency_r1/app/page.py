@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 
 class Page:
-    """What the buttons do: values of components in, values of components out; errors are told where an answer stands."""
+    """What the buttons do: values of components in and out; errors are told where an answer would stand."""
 
     def __init__(self, models: Models, most: int, folder: Path) -> None:
         self.models = models
@@ -111,17 +111,28 @@ def build(models: Models, most: int, folder: Path) -> gradio.Blocks:
                 model = gr.Radio(models.names, value=models.names[0], label="Model", elem_id="model")
                 other = gr.Radio([_NOBODY, *models.names], value=_NOBODY, label="Compare with", elem_id="other")
                 asked = gr.Button("Ask", variant="primary", elem_id="ask")
-            with gr.Column(scale=3):
-                with gr.Row():
-                    columns = [_column(gr, "first", True), _column(gr, "second", False)]
+            with gr.Column(scale=3), gr.Row():
+                columns = [_column(gr, "first", True), _column(gr, "second", False)]
         both = [part for column in columns for part in column]
-        one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
+        one_at_a_time: dict[str, Any] = {
+            "concurrency_limit": 1,
+            "concurrency_id": "models",
+            "api_visibility": "private",
+        }
         asked.click(
-            page.ask, [files, task, model, other], both, show_progress_on=[one.answer for one in columns], **one_at_a_time
+            page.ask,
+            [files, task, model, other],
+            both,
+            show_progress_on=[one.answer for one in columns],
+            **one_at_a_time,
         )
         for column in columns:
             column.again.click(
-                page.reword, [column.turn, column.phrases], list(column), show_progress_on=column.answer, **one_at_a_time
+                page.reword,
+                [column.turn, column.phrases],
+                list(column),
+                show_progress_on=column.answer,
+                **one_at_a_time,
             )
     return blocks
 

@@ -66,8 +66,8 @@ def _scene(turn: Turn, image: int) -> Markup:
                 ).format(index, _colour(index), f"{item.text} ({segment.score:.2f})", frame, path, path)
             )
     return Markup(
-        '<figure><svg viewBox="0 0 {} {}" preserveAspectRatio="xMinYMin" role="img" aria-label="{}"><image width="{}" height="{}" href="{}"/>{}</svg>'
-        "<figcaption>{}</figcaption></figure>"
+        '<figure><svg viewBox="0 0 {} {}" preserveAspectRatio="xMinYMin" role="img" aria-label="{}">'
+        '<image width="{}" height="{}" href="{}"/>{}</svg><figcaption>{}</figcaption></figure>'
     ).format(width, height, name, width, height, jpeg_uri(picture, _SIDE), Markup("").join(masks), name)
 
 
