@@ -35,7 +35,7 @@ class Tab:
         number = next(self.numbers)
         self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(self.socket.recv(timeout=60))
+            message = json.loads(self.socket.recv(timeout=120))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
@@ -50,7 +50,7 @@ class Tab:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, script: str, seconds: float = 60) -> Any:
+    def until(self, script: str, seconds: float = 120) -> Any:
         """The value of an expression as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
@@ -100,7 +100,7 @@ def opened(folder: Path, width: int = 1400, height: int = 1000) -> Iterator[Tab]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         port = folder / "DevToolsActivePort"
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not (port.is_file() and len(port.read_text().split()) == 2):
             assert process.poll() is None, "the browser did not start"
             assert time.monotonic() < end, "the browser is not ready"

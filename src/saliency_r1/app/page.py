@@ -12,6 +12,7 @@ from saliency_r1.app.turns import Models, Turn
 from saliency_r1.app.uploads import MOST_BYTES, Upload, read_uploads
 from saliency_r1.app.view import complain, show, style
 from saliency_r1.cot import KINDS
+from saliency_r1.prediction.predictor import PredictError
 from saliency_r1.runtime.stage import describe_error, is_user_error
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Page:
         """One column: its answer with other expressions, one a line; what is wrong with them where they cannot be."""
         try:
             if turn is None:
-                raise ValueError("there is no answer yet: ask first")
+                raise PredictError("there is no answer yet: ask first")
             lines = phrases.split("\n")
             if turn.task == "cosod" and len(lines) < len(turn.uploads):
                 lines += [""] * (len(turn.uploads) - len(lines))
