@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from docs.blocks import Block, blocks, every_block
+from blocks import Block, blocks, every_block
 from PIL import Image
 
 from saliency_r1.yaml_loader import load_yaml
@@ -43,7 +43,7 @@ def test_yaml_can_be_read(block: Block, tmp_path: Path) -> None:
 
 
 def test_blocks_are_found_wherever_they_stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("docs.blocks.DOCS", tmp_path)
+    monkeypatch.setattr("blocks.DOCS", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
         "a\n\n    dvc repro\n    x\n\n<!-- run -->\n\n1. b\n\n    <!-- run -->\n\n    ```sh\n    make it\n    ```\n\n"

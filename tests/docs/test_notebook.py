@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from docs.blocks import DOCS
+from blocks import DOCS
 
 NOTEBOOK = DOCS / "tutorials/two_folders.ipynb"
 

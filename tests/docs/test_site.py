@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.blocks import DOCS
+from blocks import DOCS
 
 from saliency_r1.params import describe_params
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 _COMMAND = re.compile(
     r"(saliency-r1|dvc|python3?|pip|make|prefect|git|export|cp|vllm|docker|kubectl|torchrun|accelerate|mkdocs|gto) "
 )
