@@ -1,6 +1,7 @@
 """The site: what it takes from the code, and that it can be built without a warning."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ def test_the_reference_has_every_command_with_its_options() -> None:
     for name in ("evaluate", "predict", "plan", "app", "annotations", "params check", "data check"):
         assert f"## saliency-r1 {name}\n" in page
     assert "| `--port` | on 127.0.0.1 | `7860` |" in page
+    assert "| `--open` | open it in the browser |" in page
+    assert not re.findall(r"(?m)^\| `[^|]*` \|  \|.*", page), "an option without a word about it"
 
 
 def test_the_reference_has_every_parameter_with_the_comment_beside_it() -> None:
