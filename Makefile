@@ -1,5 +1,6 @@
 # make repro   set up, run the whole pipeline, print the metrics and where the report is
 # make test    set up, lint, all tests: the fast ones first
+# make docs    set up, build the site of docs/ into runs/site/; a warning ends it
 # make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone beside this one
 # make rehearse PHOTOGRAPHS=<folder>   set up, the paper's profile with stand-ins for the weights (docs/gpu.md)
 
@@ -14,7 +15,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro test fast lint smoke rehearse
+.PHONY: setup repro test fast lint docs smoke rehearse
 .DEFAULT_GOAL := repro
 
 setup: $(VENV)/.ready
@@ -41,6 +42,9 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs: setup
+	python -m mkdocs build --strict
 
 smoke: setup
 	rm -rf $(SMOKE)
