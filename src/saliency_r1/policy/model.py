@@ -25,6 +25,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from saliency_r1.policy.exported import parts
 from saliency_r1.policy.scores import token_scores
 
 NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
@@ -112,6 +113,7 @@ class Policy:
     ) -> Policy:
         """Read a Hugging Face folder and, if given, what was learnt on top of it.
 
+        `folder` may also be what `saliency-r1 export` has written, whose base is found from there.
         `adapter`: a PEFT folder (loaded, never wrapped again), or after full fine-tuning the folder of a whole model.
         `autocast` computes in bfloat16 whatever the weights are; `gradient_checkpointing` trades time for memory in
         training. Raises `PolicyError` for an adapter of another base.
@@ -119,6 +121,7 @@ class Policy:
         processor = AutoProcessor.from_pretrained(folder)
         if min_pixels is not None and max_pixels is not None:
             processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        folder, adapter = parts(folder, adapter)
         lora = adapter if adapter is not None and (Path(adapter) / "adapter_config.json").exists() else None
         weights = folder if adapter is None or lora else adapter
         model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
