@@ -15,7 +15,7 @@ from saliency_r1.cli import predict as cli_predict
 from saliency_r1.cli.app import app as whole_app
 from saliency_r1.data.samples import chunks
 from saliency_r1.prediction.predictor import PredictError, Predictor
-from saliency_r1.prediction.work import collect
+from saliency_r1.prediction.work import collect, prompts
 from saliency_r1.segmenter import Segment
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +259,6 @@ def test_what_was_done_is_kept_and_told_when_a_later_picture_fails(
 
 def test_a_large_group_is_divided_as_in_the_training(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(5)]
-    parts = collect(paths, "cosod", 4)
+    parts = prompts(collect(paths, "cosod"), "cosod", 4)
     assert [[picture.path for picture in part] for part in parts] == chunks(paths, 4)
-    assert [len(part) for part in collect(paths, "sod", 4)] == [1] * 5
+    assert [len(part) for part in prompts(collect(paths, "sod"), "sod", 4)] == [1] * 5

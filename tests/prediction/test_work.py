@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from saliency_r1.prediction.predictor import PredictError
-from saliency_r1.prediction.work import collect
+from saliency_r1.prediction.work import collect, prompts
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*given: str, task: str = "sod", **options) -> list[list[str]]:
-    return [[picture.name for picture in prompt] for prompt in collect(list(given), task, 2, **options)]
+    return [[picture.name for picture in prompt] for prompt in prompts(collect(list(given), task, **options), task, 2)]
 
 
 def test_a_folder_is_its_pictures_and_sub_folders_are_mirrored(photos: Path) -> None:

@@ -51,19 +51,20 @@ def predict(
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
     from saliency_r1.prediction.run import answer_all, check_places, still_to_do
-    from saliency_r1.prediction.work import collect
+    from saliency_r1.prediction.work import collect, prompts
     from saliency_r1.runtime.messages import printable
 
     # What is wrong with the request ends here, before a model is loaded.
     task_named(task)
     asked = parse_formats(format)
+    groups = collect(images, task, recursive, out)
+    check_places([picture for group in groups for picture in group], asked, out, [params or _PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
-    prompts = collect(images, task, chosen.settings.chunk, recursive, out)
-    check_places(prompts, asked, out, [params or _PARAMS])
+    everything = prompts(groups, task, chosen.settings.chunk)
     record = Record(out, task, chosen.name, [name for name in asked if name in TOGETHER], keep=skip_existing)
-    to_do = still_to_do(prompts, asked, record) if skip_existing else prompts
+    to_do = still_to_do(everything, asked, record) if skip_existing else everything
     if skip_existing:
-        say(f"{len(prompts) - len(to_do)} of {len(prompts)} are there")
+        say(f"{len(everything) - len(to_do)} of {len(everything)} are there")
     out.mkdir(parents=True, exist_ok=True)
     with _Bar(len(to_do)) as bar:
         try:

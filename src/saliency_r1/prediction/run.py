@@ -12,7 +12,7 @@ from saliency_r1.inputs.find import shown
 from saliency_r1.prediction.formats import FORMATS, TOGETHER, write_files
 from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
 from saliency_r1.prediction.record import COCO, LINES, RESPONSE, Record
-from saliency_r1.prediction.work import Prompt
+from saliency_r1.prediction.work import Picture, Prompt
 from saliency_r1.runtime.messages import printable
 
 
@@ -33,9 +33,8 @@ def name_of(prompt: Prompt) -> str:
     return ", ".join(printable(shown(picture.path)) for picture in prompt)
 
 
-def check_places(prompts: Sequence[Prompt], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
+def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
     """Raise `PredictError` where a result would replace a picture that was given, or one of the `others`."""
-    pictures = [picture for prompt in prompts for picture in prompt]
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if path.exists()}
     places = [FORMATS[name].place(out, one.name) for name in asked if name not in TOGETHER for one in pictures]
     for result in [*(out / name for name in (RESPONSE, COCO, LINES)), *places]:

@@ -27,12 +27,11 @@ Prompt = tuple[Picture, ...]
 
 
 def collect(
-    given: Sequence[str | Path], task: str, chunk: int, recursive: bool = False, out: Path | None = None
-) -> list[Prompt]:
-    """The prompts that files, folders and patterns (`photos/*.jpg`) amount to.
+    given: Sequence[str | Path], task: str, recursive: bool = False, out: Path | None = None
+) -> list[list[Picture]]:
+    """The pictures that files, folders and patterns (`photos/*.jpg`) amount to, in groups.
 
-    SOD and SIS: one picture each. CoSOD: a folder with pictures in it is a group named as the folder, loose files are
-    one group together, and a group is cut into parts of at most `chunk` pictures, as in the training. `recursive` looks
+    A folder is a group, which for CoSOD is named as the folder; loose files are one group together. `recursive` looks
     into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. What lies in
     `out` is passed over: it was written here.
 
@@ -56,9 +55,13 @@ def collect(
     groups = [group for folder, start in folders for group in _groups(folder, start, task, recursive, mine)]
     groups = [loose, *groups] if loose else groups
     _check_names(picture for group in groups for picture in group)
-    if task == "cosod":
-        return [tuple(part) for group in groups for part in chunks(group, chunk)]
-    return [(picture,) for group in groups for picture in group]
+    return groups
+
+
+def prompts(groups: Sequence[Sequence[Picture]], task: str, chunk: int) -> list[Prompt]:
+    """What is asked at once: one picture, or for CoSOD a part of a group, of at most `chunk`, as in the training."""
+    size = chunk if task == "cosod" else 1
+    return [tuple(part) for group in groups for part in chunks(group, size)]
 
 
 def _matching(pattern: str) -> list[tuple[Path, Path]]:
