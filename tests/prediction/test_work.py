@@ -52,7 +52,7 @@ def test_for_cosod_a_folder_is_a_group(photos: Path) -> None:
 
 def test_what_was_written_into_a_folder_of_pictures_is_none_of_them(photos: Path) -> None:
     Image.new("RGB", (4, 4)).save(photos / "photos/dogs/found.png")
-    assert names("photos", recursive=True, out=Path("photos/dogs")) == [["a"], ["cats/b"], ["cats/old/c"]]
+    assert names("photos", recursive=True, written=[Path("photos/dogs")]) == [["a"], ["cats/b"], ["cats/old/c"]]
 
 
 @pytest.mark.parametrize(

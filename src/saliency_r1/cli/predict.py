@@ -46,7 +46,7 @@ def predict(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
 ) -> None:
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
-    from saliency_r1.prediction.formats import TOGETHER, parse_formats
+    from saliency_r1.prediction.formats import FORMATS, TOGETHER, parse_formats
     from saliency_r1.prediction.models import load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
@@ -57,7 +57,7 @@ def predict(
     # What is wrong with the request ends here, before a model is loaded.
     task_named(task)
     asked = parse_formats(format)
-    groups = collect(images, task, recursive, out)
+    groups = collect(images, task, recursive, [out / one.folder for one in FORMATS.values()])
     check_places([picture for group in groups for picture in group], asked, out, [params or _PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
     everything = prompts(groups, task, chosen.settings.chunk)

@@ -125,7 +125,7 @@ def _overlay(answer: Answer, index: int, image: Image.Image, source: Path, file:
 
 
 def _labelme(answer: Answer, index: int, image: Image.Image, source: Path, file: Path) -> None:
-    shapes = []
+    shapes: list[dict[str, Any]] = []
     for region in answer.regions[index]:
         box = box_of(region.mask)
         if box is None:

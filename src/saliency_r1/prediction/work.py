@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.samples import chunks
@@ -27,13 +27,13 @@ Prompt = tuple[Picture, ...]
 
 
 def collect(
-    given: Sequence[str | Path], task: str, recursive: bool = False, out: Path | None = None
+    given: Sequence[str | Path], task: str, recursive: bool = False, written: Sequence[Path] = ()
 ) -> list[list[Picture]]:
     """The pictures that files, folders and patterns (`photos/*.jpg`) amount to, in groups.
 
     A folder is a group, which for CoSOD is named as the folder; loose files are one group together. `recursive` looks
     into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. What lies in
-    `out` is passed over: it was written here.
+    one of the folders `written` is passed over: results of an earlier run.
 
     Raises `PredictError` for a folder or pattern without pictures, and where two pictures would have one name.
     """
@@ -51,7 +51,7 @@ def collect(
                     folders.append((found, beginning))
                 else:
                     loose.append(Picture(found, _name(found, beginning)))
-    mine = out.resolve() if out else None
+    mine = [one.resolve() for one in written]
     groups = [group for folder, start in folders for group in _groups(folder, start, task, recursive, mine)]
     groups = [loose, *groups] if loose else groups
     _check_names(picture for group in groups for picture in group)
@@ -81,7 +81,7 @@ def _until_magic(parts: Iterable[str]) -> Iterable[str]:
         yield part
 
 
-def _groups(folder: Path, start: Path, task: str, recursive: bool, out: Path | None) -> list[list[Picture]]:
+def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Sequence[Path]) -> list[list[Picture]]:
     """The pictures of a folder that was given, by the folder they lie in."""
     own = pictures_in(folder)
     below = pictures_below(folder) if recursive else own
@@ -91,7 +91,7 @@ def _groups(folder: Path, start: Path, task: str, recursive: bool, out: Path | N
         start = start.parent if own and start == folder else start
     by_folder: dict[Path, list[Picture]] = {}
     for path in below:
-        if out is None or not path.resolve().is_relative_to(out):
+        if not any(path.resolve().is_relative_to(one) for one in written):
             by_folder.setdefault(path.parent, []).append(Picture(path, _name(path, start)))
     if not by_folder:
         more = "" if recursive else "; --recursive looks into the folders in it"
@@ -101,7 +101,7 @@ def _groups(folder: Path, start: Path, task: str, recursive: bool, out: Path | N
 
 def _name(path: Path, start: Path) -> str:
     inside = path.relative_to(start) if path.is_relative_to(start) else Path(path.name)
-    return nfc(shown(PurePosixPath(*inside.with_suffix("").parts)))
+    return nfc(shown(inside.with_suffix("").as_posix()))
 
 
 def _check_names(pictures: Iterable[Picture]) -> None:
