@@ -60,7 +60,7 @@ class Hub:
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             if name in self.repositories:
                 return 409, {"Content-Type": "application/json"}, json.dumps({"url": f"{self.address}/{name}"}).encode()
-            self.repositories[name] = {"private": asked["private"], "files": {}}
+            self.repositories[name] = {"private": asked.get("visibility") == "private", "files": {}}
             return said({"url": f"{self.address}/{name}", "name": name, "id": name})
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
         if name not in self.repositories:

@@ -51,8 +51,7 @@ def fetch(name: str, files: tuple[str, ...]) -> Path:
             ) from None
     sizes = {one.rfilename: one.size or 0 for one in about.siblings or () if _wanted(one.rfilename, files)}
     _announce(f"{repository}@{about.sha}", _absent(repository, str(about.sha), sizes))
-    chosen["revision"] = about.sha
-    try:
+    try:  # by the name that was given: the cache then knows it without a network, too
         return Path(snapshot_download(repository, **chosen))
     except hub_errors() as error:
         raise PredictError(f"{name} could not be fetched ({error}); a further run goes on from there") from None
