@@ -8,6 +8,7 @@ import typer
 from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
+from saliency_r1.cli.export import export
 from saliency_r1.cli.page import page
 from saliency_r1.cli.plan import plan
 from saliency_r1.cli.predict import predict
@@ -22,6 +23,7 @@ app.add_typer(data_app, name="data")
 data_app.command("check")(check_data)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 app.command()(plan)
 app.command("app")(page)
 
