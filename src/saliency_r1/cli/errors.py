@@ -54,7 +54,7 @@ def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., No
                 raise typer.Exit(1) from None
 
         # typer reads the options of a command from its signature and its annotations.
-        signature = inspect.signature(body)
+        signature = inspect.signature(body, eval_str=True)
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _DEBUG])  # type: ignore[attr-defined]
         run.__annotations__ = {**body.__annotations__, "debug": _DEBUG.annotation}
         return run

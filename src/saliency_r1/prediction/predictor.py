@@ -22,6 +22,7 @@ from PIL import Image
 from saliency_r1 import cot, tasks
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
+from saliency_r1.prediction.errors import PredictError
 from saliency_r1.rollout.grounding import Answered, ground
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from saliency_r1.tasks import Segmented
 
 Source = Image.Image | str | Path
-
-
-class PredictError(ValueError):
-    """A request that cannot be answered: an unknown task, no picture, an unreadable file."""
 
 
 @dataclass(frozen=True)
