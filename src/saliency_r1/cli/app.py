@@ -9,6 +9,8 @@ from saliency_r1.cli.benchmark import benchmark
 from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
+from saliency_r1.cli.export import export
+from saliency_r1.cli.page import page
 from saliency_r1.cli.plan import plan
 from saliency_r1.cli.predict import predict
 
@@ -23,7 +25,9 @@ data_app.command("check")(check_data)
 app.command()(evaluate)
 app.command()(benchmark)
 app.command()(predict)
+app.command()(export)
 app.command()(plan)
+app.command("app")(page)
 
 
 @app.command()

@@ -52,7 +52,7 @@ def provide(source: Source, target: Path) -> dict[str, str]:
 
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
-    except _hub_errors() as error:
+    except hub_errors() as error:
         raise DataError(f"{source}: {_unobtainable(error)}") from error
     if source.revision is None:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
@@ -66,7 +66,7 @@ def cached(source: Source) -> bool:
 
     try:
         snapshot_download(source.hub, revision=source.revision, local_files_only=True)
-    except _hub_errors():
+    except hub_errors():
         return False
     return True
 
@@ -77,12 +77,12 @@ def unreachable(source: Source, seconds: float = 10.0) -> str | None:
 
     try:
         HfApi().model_info(source.hub, revision=source.revision, timeout=seconds)
-    except _hub_errors() as error:
+    except hub_errors() as error:
         return _unobtainable(error)
     return None
 
 
-def _hub_errors() -> tuple[type[Exception], ...]:
+def hub_errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises where there is no network, no such model, or no permission."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
