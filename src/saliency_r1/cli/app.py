@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saliency_r1.cli.benchmark import benchmark
 from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
@@ -22,6 +23,7 @@ data_app = typer.Typer(no_args_is_help=True, help="The data sets and base models
 app.add_typer(data_app, name="data")
 data_app.command("check")(check_data)
 app.command()(evaluate)
+app.command()(benchmark)
 app.command()(predict)
 app.command()(export)
 app.command()(plan)
