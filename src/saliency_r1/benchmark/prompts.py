@@ -111,9 +111,7 @@ def choose(samples: pl.DataFrame, annotations: Path, task: str, count: int) -> l
     return [Example(row, responses[row["sample_id"]]) for row in rows[:count]]
 
 
-def prompts_for(
-    download: Path, names: Iterable[str], annotations: Path, shots: int, plain: bool = False
-) -> Prompts:
+def prompts_for(download: Path, names: Iterable[str], annotations: Path, shots: int, plain: bool = False) -> Prompts:
     """The prompts of the tasks of these names, with `shots` worked examples each."""
     table = read_samples(download)
     return Prompts(download, {name: choose(table, annotations, name, shots) for name in names}, plain)
