@@ -68,11 +68,23 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
     command = [*_dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
-    last: deque[str] = deque(maxlen=LAST_LINES)
     ran = False
+
+    def hear(line: str) -> None:
+        nonlocal ran
+        ran = ran or line.startswith(("Running stage", "Importing"))
+        say(line)
+
     forget_dead_owners(folder)
+    run([*command, "--force"] if force else command, stage, folder, hear)
+    return Outcome(stage, ran, time.monotonic() - start)
+
+
+def run(command: list[str], name: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Run a command in a folder and pass its output on, line by line; what it last said is in the `RuntimeError`."""
+    last: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
-        [*command, "--force"] if force else command,
+        command,
         cwd=folder,
         env=_environment(),
         stdin=subprocess.DEVNULL,
@@ -82,12 +94,10 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
         errors="replace",
     ) as process:
         for line in _lines(process):
-            ran = ran or line.startswith(("Running stage", "Importing"))
             last.append(line)
             say(line)
     if process.returncode:
-        raise RuntimeError(f"{stage} ended with exit code {process.returncode}:\n" + "\n".join(last))
-    return Outcome(stage, ran, time.monotonic() - start)
+        raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n" + "\n".join(last))
 
 
 def _dvc_as_child() -> list[str]:
@@ -130,11 +140,15 @@ def run_stage(stage: str, folder: Path, force: bool) -> Outcome:
     return outcome
 
 
-@flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
+@flow(name="saliency-r1-here", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
 def pipeline(folder: Path = ROOT, force: bool = False) -> None:
-    """Run every stage of dvc.yaml, each after the stages it needs; a failed one skips what follows it."""
+    """Run the stages of dvc.yaml in the tree that people work in, in order; a failed one skips what follows it."""
     with only_run(folder, get_run_logger().warning):
-        outcomes = _run_stages(folder, force)
+        publish_outcomes(run_stages(folder, force))
+
+
+def publish_outcomes(outcomes: list[Outcome]) -> None:
+    """Show what ran as a table of the run."""
     create_table_artifact(
         [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
         key="stages",
@@ -142,7 +156,8 @@ def pipeline(folder: Path = ROOT, force: bool = False) -> None:
     )
 
 
-def _run_stages(folder: Path, force: bool) -> list[Outcome]:
+def run_stages(folder: Path, force: bool) -> list[Outcome]:
+    """One task a stage of the folder's graph, in the flow that calls; the first failure is raised when all are over."""
     futures: dict[str, PrefectFuture[Outcome]] = {}
     for stage in read_graph(folder):
         # Only a download can fail for a reason that goes away by itself.

@@ -18,5 +18,5 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     shutil.copyfile(clone.folder / "profiles" / "smoke.yaml", clone.folder / "params.yaml")
     stages = clone.repro()
     assert stages[-1] == "report"
-    assert len(stages) == 14, stages  # params, seven stages, six gates
+    assert len(stages) == 15, stages  # params, eight stages, six gates
     return clone

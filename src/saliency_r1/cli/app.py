@@ -8,6 +8,7 @@ import typer
 from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
+from saliency_r1.cli.nights import champion, nights
 from saliency_r1.cli.plan import plan
 from saliency_r1.cli.predict import predict
 
@@ -22,6 +23,8 @@ data_app.command("check")(check_data)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(plan)
+app.command()(nights)
+app.command()(champion)
 
 
 @app.command()

@@ -1,0 +1,88 @@
+"""A night: the stages in a tree of their own, ended by a record. `python -m flows.night` runs one now.
+
+    refuse edits that are in no commit -> runs/nights/tree as the branch has it -> refresh the data -> the stages
+        -> compare with the champion -> dvc push -> commit dvc.lock, metrics.json, params.yaml and the decision
+        -> tag night/<date>, and where it is better a version and the champion -> push the tags
+
+A night that fails leaves runs/nights/logs/<date>.log and no tag. `saliency-r1 nights` lists both kinds.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.locks import only_run
+from flows.pipeline import ROOT, publish_outcomes, run, run_stages
+from flows.tree import begin, prepare, record, refresh
+from saliency_r1.registry.champion import champion, resolve
+from saliency_r1.registry.nights import DECISION, LOGS
+
+
+@flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
+def night(folder: Path = ROOT, branch: str | None = None, force: bool = False) -> str:
+    """Retrain what the branch (None: the one checked out in `folder`) has, and record it; returns the tag."""
+    say = get_run_logger()
+    with only_run(folder, say.warning):
+        name = begin(folder, date.today())
+        with logged(folder / LOGS / f"{name}.log"):
+            try:
+                tree = prepare(folder, branch)
+                refresh(tree, say.info)
+                publish_outcomes(run_stages(tree, force))
+                promote = decide(tree, folder)
+                tag = record(tree, name, promote, say.info)
+            except Exception as error:
+                say.error("night %s leaves no record: %s", name, error)
+                raise
+            say.info("night %s is recorded: %s", name, tag)
+    return tag
+
+
+@task(name="judge", task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
+def decide(tree: Path, folder: Path) -> bool:
+    """Whether the tree's model takes the champion's place; the decision is published and lies in records/."""
+    script = tree / "stages" / "judge.py"
+    if not script.exists():
+        return False
+    known = champion(folder)
+    theirs = "-" if known is None else str(resolve(known.name, folder).resolve())
+    run([sys.executable, str(script), theirs], "judge", tree, get_run_logger().info)
+    decision = json.loads((tree / DECISION).read_text(encoding="utf-8"))
+    text = (tree / DECISION).with_suffix(".md").read_text(encoding="utf-8")
+    create_markdown_artifact(text, key="decision", description=f"Against {known.name if known else 'no champion'}")
+    return bool(decision["verdict"] == "promote")
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what the flow and its tasks say into a file as well, line by line."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(f"prefect.{kind}_runs") for kind in ("flow", "task")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--branch", help="a branch or commit; by default the one that is checked out")
+    parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
+    options = parser.parse_args()
+    night(branch=options.branch, force=options.force)
