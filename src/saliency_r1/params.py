@@ -279,6 +279,14 @@ class Judge(Section):
     level: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Drift(Section):
+    """When the data counts as moved, and whether that stops a night."""
+
+    distance: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
+    stop: bool
+
+
 class Checks(Section):
     """Thresholds of the gates. Shares are of a table's rows."""
 
@@ -308,6 +316,7 @@ class Params(Section):
     report: Report
     model: Model
     judge: Judge
+    drift: Drift
     checks: Checks
 
     @field_validator("launch")

@@ -4,6 +4,7 @@ adapter/            what was trained
 policy/ segmenter/  the base models, where they come from a folder; from the hub they are named with their revision
 model.json          where the bases come from: {"policy": {"source", "revision"}, "segmenter": {...}, "title"}
 params.yaml         sizes of the pictures and of the answers, as in the training
+data.parquet        what its pictures and masks were like (data/describe.py)
 metrics.json        of this model on the test split: {data set: {measure: value}}
 README.md           the card
 """
@@ -15,9 +16,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import polars as pl
+
+from saliency_r1.data.describe import describe
 from saliency_r1.runtime.files import link_tree, write_json, write_text
 
 MODEL = "cgpo"
+DATA = "data.parquet"
 SHOWN = ("Sm", "maxFm", "maxEm", "MAE", "AP", "AP50", "reward", "parse_failures")
 
 
@@ -33,6 +38,8 @@ def package(artifacts: Path, params: Path, title: str, folder: Path) -> None:
         json.loads((artifacts / "metrics" / f"{name}.json").read_text(encoding="utf-8"))[MODEL]
         for name in ("metrics", "intervals")
     )
+    download = artifacts / "download"
+    describe(pl.read_parquet(download / "table.parquet"), download).write_parquet(folder / DATA)
     write_json(folder / "model.json", {"title": title, **bases})
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "README.md", card(title, bases, metrics, intervals))
