@@ -69,7 +69,7 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
     """
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
-    command = [*_dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
     ran = False
 
@@ -105,7 +105,7 @@ def run(
         raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n" + "\n".join(last))
 
 
-def _dvc_as_child() -> list[str]:
+def dvc_as_child() -> list[str]:
     """The command of a DVC that ends with this process.
 
     It asks for that itself: tasks are threads, and in a process with threads no Python may run between fork and exec.

@@ -7,11 +7,11 @@ night to night, so an import finds what it has imported and a training that was 
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+from flows.pipeline import dvc_as_child
 from saliency_r1.registry.champion import assign, register
 from saliency_r1.registry.git import GitError, git, share, tags
 from saliency_r1.registry.nights import LOGS, PREFIX
@@ -75,7 +75,7 @@ def dvc(tree: Path, *arguments: str) -> str:
     """What a DVC command prints, run in a tree. Raises `NightError` with what it said."""
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
     ended = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=tree, env=environment, stdin=subprocess.DEVNULL,
+        [*dvc_as_child(), *arguments], cwd=tree, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
     )  # fmt: skip
     if ended.returncode:

@@ -24,12 +24,14 @@ from prefect.states import Cancelling
 from processes import alive, read, until
 
 from flows.pipeline import ROOT
+from saliency_r1.registry.nights import nights
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's"),
 ]
 EVERY_MINUTE = "* * * * *"
+COMMIT = "git add --all; git -c user.name=t -c user.email=t@t commit --quiet --message run"
 
 
 class Site:
@@ -126,7 +128,10 @@ def site(
             site.serve(name)
         site.start(
             "readme",
-            schedule.replace("4200", str(site.port)).replace("0 2 * * *", EVERY_MINUTE),
+            # The run has written records that a person commits; a night refuses edits that are in no commit.
+            schedule.replace("4200", str(site.port))
+            .replace("0 2 * * *", EVERY_MINUTE)
+            .replace("flows.pipeline\n", f"flows.pipeline\n{COMMIT}\n"),
             site.folder / "readme",
         )
         site.says("paused", "next run of saliency-r1/paused")
@@ -153,8 +158,9 @@ def test_an_ended_run_leaves_no_process_and_the_next_one_runs(site: Site) -> Non
     site.serve("killed")
     for name in stages:
         assert until(lambda name=name: site.runs(name, "Completed"), 180)
-        assert (site.folder / name / "artifacts" / "metrics" / "metrics.json").exists()
+        assert [night for night in nights(site.folder / name) if night.metrics]
     until(lambda: site.runs("cancelled", "Cancelled"), 60)
+    assert site.runs("killed", "Crashed"), "a killed run is Running for ever"
 
 
 def test_the_commands_of_the_readme_retrain_by_themselves(site: Site) -> None:
@@ -182,6 +188,17 @@ def test_a_paused_schedule_starts_nothing_and_says_so(site: Site) -> None:
 
 def test_a_server_that_schedules_nothing_is_named(site: Site) -> None:
     site.says("mute", "WARNING: the server plans no run of saliency-r1/mute", 150)
+
+
+def test_serving_outlasts_its_server(site: Site) -> None:
+    """Prefect's runner gives up after half a minute without a server."""
+    server = next(
+        process for process in site.processes if process.args[2].startswith("exec prefect server start --port")
+    )
+    kill(server)
+    site.says("mute", "the Prefect server was away for too long", 240)
+    site.start("mute-server", server.args[2], site.folder, PREFECT_HOME=str(site.folder / "mute-home"))
+    until(lambda: "next run of saliency-r1/mute" in site.log("mute"), 240)
 
 
 def test_the_server_has_nothing_to_complain_about(site: Site) -> None:
