@@ -30,9 +30,11 @@ def alive(folder: Path, run: UUID | str | None) -> Iterator[None]:
     """Hold the sign of life of a run while the block runs; without an id there is nothing to hold."""
     path = folder / LOCKS / f"{run}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
-        yield
-    path.unlink(missing_ok=True)
+    try:
+        with FileLock(path):
+            yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def lives(folder: Path, run: UUID | str) -> bool:
