@@ -133,11 +133,8 @@ class Material:
             labels.append(token_labels(self.scenes[i], columns, rows))
             pads.append("<|vision_start|>" + "<|image_pad|>" * (rows * columns) + "<|vision_end|>")
         text = f"<|im_start|>user\n{''.join(pads)}{question}<|im_end|>\n<|im_start|>assistant\n"
-        prompt = Prompt(
-            torch.tensor(self.policy.tokenizer(text).input_ids),
-            torch.cat(pixels) if pixels else torch.zeros(0),
-            torch.cat(grids) if grids else torch.zeros(0, 3, dtype=torch.long),
-        )
+        shown = {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.cat(grids)} if pixels else {}
+        prompt = Prompt(torch.tensor(self.policy.tokenizer(text).input_ids), shown)
         return prompt, self.policy.response_ids(answer), torch.cat(labels)
 
     def batches(self, size: int, seed: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -141,7 +141,7 @@ class Annotate(Section):
 
 
 class Lora(Section):
-    """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it.
+    """The adapter. `targets` is a regular expression over whole module names; only the language model's are adapted.
 
     `modules_to_save` names modules that are trained as they are, such as `embed_tokens` where the text has words that
     the base has never learnt.

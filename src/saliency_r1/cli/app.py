@@ -10,6 +10,7 @@ from saliency_r1.cli.data import sources as data_sources
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
 from saliency_r1.cli.nights import champion, nights
+from saliency_r1.cli.page import page
 from saliency_r1.cli.plan import plan
 from saliency_r1.cli.predict import predict
 
@@ -27,6 +28,7 @@ app.command()(predict)
 app.command()(plan)
 app.command()(nights)
 app.command()(champion)
+app.command("app")(page)
 
 
 @app.command()

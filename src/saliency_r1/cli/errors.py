@@ -53,8 +53,9 @@ def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., No
                 say(describe(error, extra), error=True)
                 raise typer.Exit(1) from None
 
-        # typer reads the options of a command from its signature and its annotations.
-        signature = inspect.signature(body)
+        # typer reads the options of a command from its signature, and takes one that stands ready as it is: annotations
+        # that are text (`from __future__ import annotations`) would cost the options their help, bounds and names.
+        signature = inspect.signature(body, eval_str=True)
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _DEBUG])  # type: ignore[attr-defined]
         run.__annotations__ = {**body.__annotations__, "debug": _DEBUG.annotation}
         return run
