@@ -1,7 +1,6 @@
 """Two nights of the smoke profile, as a person on call has them: record, fresh clone, champion, decision, way back."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +21,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     }
+    clone.environment["PYTHONPATH"] = str(clone.folder / "src")  # for the flow and the commands
     clone.environment.pop("PREFECT_API_URL", None)
     subprocess.run(["git", "init", "--quiet", "--bare", str(folder / "bare.git")], check=True)
     clone.run("git", "remote", "set-url", "origin", str(folder / "bare.git"))
@@ -81,15 +81,11 @@ def test_the_next_night_compares_itself_and_changes_nothing(site: Clone) -> None
 
 def test_the_champion_is_a_folder_that_answers(site: Clone, tmp_path: Path) -> None:
     code = "from saliency_r1.registry.champion import resolve; print(resolve('champion'))"
-    site.environment["PYTHONPATH"] = os.pathsep.join([str(site.folder / "src")])
     folder = site.folder / site.run("python", "-c", code).split()[-1]
     assert {path.name for path in folder.iterdir()} >= {
         "adapter", "policy", "segmenter", "params.yaml", "metrics.json", "model.json", "README.md",
     }  # fmt: skip
     assert "| adapter |" in (folder / "README.md").read_text()
     picture = next((site.folder / "runs/nights/tree/artifacts/download/datasets").rglob("images/*.*"))
-    site.run(
-        "saliency-r1", "predict", str(picture), "--out", str(tmp_path / "out"), "--policy", str(folder / "policy"),
-        "--adapter", str(folder / "adapter"), "--segmenter", str(folder / "segmenter"),
-    )  # fmt: skip
+    site.run("saliency-r1", "predict", str(picture), "--out", str(tmp_path / "out"), "--model", "champion")
     assert (tmp_path / "out" / "response.json").exists()

@@ -9,6 +9,7 @@ from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.data import sources as data_sources
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
+from saliency_r1.cli.export import export
 from saliency_r1.cli.nights import champion, nights
 from saliency_r1.cli.page import page
 from saliency_r1.cli.plan import plan
@@ -25,6 +26,7 @@ data_app.command("check")(check_data)
 data_app.command("sources")(data_sources)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 app.command()(plan)
 app.command()(nights)
 app.command()(champion)

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from saliency_r1.policy.errors import PolicyError
+from saliency_r1.policy.exported import parts
 from saliency_r1.policy.families import family_of
 from saliency_r1.policy.network import checkpoint_layers, freeze_vision, put_on, spare_inputs
 from saliency_r1.policy.scores import token_scores
@@ -125,12 +126,14 @@ class Policy:
     ) -> Policy:
         """Read a Hugging Face folder and, if given, what was learnt on top of it.
 
+        `folder` may also be what `saliency-r1 export` has written, whose base is found from there.
         `adapter`: a PEFT folder (loaded, never wrapped again), or after full fine-tuning the folder of a whole model.
         `autocast` computes in bfloat16 whatever the weights are; `gradient_checkpointing` trades time for memory in
         training. `min_pixels` and `max_pixels` bound an image as far as the family lets them (`Family.limit`). Raises
         `PolicyError` for a model of no known family and for an adapter of another base.
         """
-        family = family_of(PreTrainedConfig.get_config_dict(folder)[0].get("model_type"), folder)
+        base, adapter = parts(folder, adapter)  # the processor is the folder's own, whatever lies under it
+        family = family_of(PreTrainedConfig.get_config_dict(base)[0].get("model_type"), base)
         try:
             processor = AutoProcessor.from_pretrained(folder)
         except ImportError as error:
@@ -138,12 +141,12 @@ class Policy:
         if min_pixels is not None and max_pixels is not None and family.limit:
             family.limit(processor.image_processor, min_pixels, max_pixels)
         lora = adapter if adapter is not None and (Path(adapter) / "adapter_config.json").exists() else None
-        weights = folder if adapter is None or lora else adapter
+        weights = base if adapter is None or lora else adapter
         model: Any = AutoModelForImageTextToText.from_pretrained(weights, dtype=dtype, attn_implementation=attention)
         if gradient_checkpointing:
             checkpoint_layers(model)
         if lora:
-            model = put_on(model, Path(lora), trainable, Path(folder))
+            model = put_on(model, Path(lora), trainable, Path(base))
         else:
             freeze_vision(model)
         spare_inputs(model)
