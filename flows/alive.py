@@ -7,6 +7,7 @@ knows: none of its runs can be at work but those whose lock is held.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from filelock import FileLock, Timeout
@@ -19,7 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.states import Crashed
+from prefect.states import Crashed, State
 
 LOCKS = Path("runs/nights/alive")
 BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -62,7 +63,7 @@ def bury(client: SyncPrefectClient, folder: Path, deployment: UUID) -> list[str]
     )
     dead = [run for run in begun if not lives(folder, run.id)]
     for run in dead:
-        state = Crashed(message="its process was killed, as was the one that served it")
+        state: State[Any] = Crashed(message="its process was killed, as was the one that served it")
         client.set_flow_run_state(run.id, state, force=True)
         (folder / LOCKS / f"{run.id}.lock").unlink(missing_ok=True)
     return [run.name for run in dead]

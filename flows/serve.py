@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import sys
 import threading
+from typing import cast
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -46,7 +48,8 @@ def main() -> None:
             # No limit at the server: `only_run` holds where a run was killed, too.
             runner = Runner(name=options.name, limit=1)
             schedule = Cron(options.cron, active=is_active(name))
-            deployment = runner.add_flow(night, options.name, schedule=schedule, parameters={"force": options.force})
+            added = runner.add_flow(night, options.name, schedule=schedule, parameters={"force": options.force})
+            deployment = cast(UUID, added)  # no coroutine: no loop runs here
             with get_client(sync_client=True) as client:
                 if dead := bury(client, ROOT, deployment):
                     print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
