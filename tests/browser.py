@@ -86,6 +86,18 @@ class Tab:
             f"(document.querySelector({selector!r}))"
         )
 
+    def download(self, selector: str, folder: Path) -> Path:
+        """The file that a click on an element brings."""
+        folder.mkdir()
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder.resolve()))
+        self.click(selector)
+        end = time.monotonic() + 120
+        while not (found := [path for path in folder.iterdir() if not path.name.endswith(".crdownload")]):
+            assert time.monotonic() < end, f"{selector} brought no file"
+            self.run("1")
+            time.sleep(0.1)
+        return found[0]
+
     def picture(self, path: Path) -> None:
         """What is on the screen, as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -38,7 +38,7 @@ class Settings:
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     seed: int = 0
     max_new_tokens: int = 512
-    batch: int = 8
+    batch: int = 16
     chunk: int = _LARGEST_CHUNK
     loading: dict[str, Any] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)

@@ -181,7 +181,7 @@ class Predictor:
         return self._answers([_read(images, rules)], rules)[0]
 
     def predict_many(
-        self, prompts: Iterable[Sequence[Source]], task: str, batch: int = 8
+        self, prompts: Iterable[Sequence[Source]], task: str, batch: int = 16
     ) -> Iterator[Answer | Failure]:
         """Answer any number of prompts, `batch` at a time, in order; they are read as they are needed.
 
