@@ -34,8 +34,9 @@ def main(params: Params) -> None:
             report = check(stage, params)
         except GateError as error:
             # No output of the graph: a gate that fails has none. The flow shows it.
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            write_json(failed, error.report)
+            if error.report is not None:
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                write_json(failed, error.report)
             raise
     folder = Path("artifacts/checks")
     folder.mkdir(parents=True, exist_ok=True)

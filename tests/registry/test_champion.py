@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from saliency_r1.prediction.models import choose
 from saliency_r1.registry.champion import (
+    FETCHED,
     RegistryError,
     assign,
     before,
@@ -19,7 +21,9 @@ from saliency_r1.registry.champion import (
     versions,
 )
 from saliency_r1.registry.git import git, share
+from saliency_r1.yaml_loader import load_yaml
 
+ROOT = Path(__file__).parents[2]
 WHO = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 
 
@@ -65,6 +69,25 @@ def test_a_model_that_is_nowhere_is_named(project: Path) -> None:
     with pytest.raises(RegistryError, match=r"(?s)artifacts/model of v0\.0\.2 is neither in DVC's cache nor"):
         resolve("champion", project)
     assert not list((project / "runs/models").iterdir())
+
+
+def test_predict_answers_with_the_champion_in_the_sizes_of_its_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / FETCHED / champion(project).commit
+    for name in ("adapter", "policy", "segmenter"):
+        (folder / name).mkdir(parents=True)
+    params = load_yaml(ROOT / "params.yaml")
+    params["policy"]["max_new_tokens"] = 77
+    (folder / "params.yaml").write_text(json.dumps(params))
+    (folder / "model.json").write_text('{"title": "t", "policy": {"source": "a"}, "segmenter": {"source": "b"}}')
+    monkeypatch.chdir(project)
+    chosen = choose("champion")
+    assert (chosen.policy, chosen.adapter, chosen.segmenter) == tuple(
+        FETCHED / folder.name / name for name in ("policy", "adapter", "segmenter")
+    )
+    assert chosen.settings.max_new_tokens == 77
+    assert choose("champion", str(ROOT)).segmenter == ROOT, "another segmenter may be named"
 
 
 def test_gto_reads_the_same(project: Path) -> None:

@@ -18,7 +18,8 @@ SHOWN_IDS = 10
 class GateError(ValueError):
     """A table that does not meet its suite; the message names column, expectation and sample ids.
 
-    `report` is what `check` would have returned, each expectation with its `complaint`, empty where it is met.
+    `report` is what `check` would have returned, each expectation with its `complaint`, empty where it is met;
+    None where the table could not be asked.
     """
 
     def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
