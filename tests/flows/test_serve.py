@@ -5,6 +5,7 @@ time, and the tests look on.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -129,9 +130,9 @@ def site(
         site.start(
             "readme",
             # The run has written records that a person commits; a night refuses edits that are in no commit.
-            schedule.replace("4200", str(site.port))
-            .replace("0 2 * * *", EVERY_MINUTE)
-            .replace("flows.pipeline\n", f"flows.pipeline\n{COMMIT}\n"),
+            re.sub(r"(?m)^(.* flows\.pipeline\b.*)$", rf"\1\n{COMMIT}", schedule)
+            .replace("4200", str(site.port))
+            .replace("0 2 * * *", EVERY_MINUTE),
             site.folder / "readme",
         )
         site.says("paused", "next run of saliency-r1/paused")
