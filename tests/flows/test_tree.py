@@ -36,6 +36,7 @@ def remotes(project: Path, tmp_path: Path) -> Path:
     return bare
 
 
+@pytest.mark.slow
 def test_a_night_is_a_commit_and_a_tag_and_leaves_the_project_alone(project: Path) -> None:
     head = git(project, "rev-parse", "HEAD")
     name = run(project)
@@ -61,6 +62,7 @@ def test_edits_in_no_commit_are_refused_and_named(project: Path) -> None:
     assert (project / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_second_night_finds_what_the_first_has_done_and_has_a_name_of_its_own(project: Path) -> None:
     first, second = run(project), run(project)
     assert (first, second) == ("2026-03-01", "2026-03-01.2")
@@ -87,6 +89,7 @@ def test_a_tree_that_was_deleted_or_cut_off_in_its_making_is_made_again(project:
     assert (prepare(project, None) / "dvc.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_clone_at_the_tag_pulls_and_has_nothing_to_do(project: Path, remotes: Path, tmp_path: Path) -> None:
     tag = f"night/{run(project)}"
     again = tmp_path / "again"
@@ -100,6 +103,7 @@ def test_a_clone_at_the_tag_pulls_and_has_nothing_to_do(project: Path, remotes: 
     assert (again / "artifacts/metrics/metrics.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_push_that_fails_leaves_no_tag_and_the_next_night_is_recorded(project: Path, remotes: Path) -> None:
     hook = remotes / "hooks/pre-receive"
     hook.write_text("#!/bin/sh\necho the disk is full >&2\nexit 1\n")
@@ -112,6 +116,7 @@ def test_a_push_that_fails_leaves_no_tag_and_the_next_night_is_recorded(project:
     assert git(remotes, "tag", "--list") == "night/2026-03-01.2"
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_leaves_no_tag(project: Path, remotes: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file, where the folder of the remote should be")
     with pytest.raises(NightError, match=r"`dvc push --run-cache` in .* failed"):
@@ -119,12 +124,14 @@ def test_a_store_that_fails_leaves_no_tag(project: Path, remotes: Path, tmp_path
     assert git(project, "tag", "--list") == ""
 
 
+@pytest.mark.slow
 def test_the_tag_of_a_night_killed_before_its_push_goes_with_the_next(project: Path, remotes: Path) -> None:
     git(project, "-c", "user.name=t", "-c", "user.email=t@t", "tag", "-a", "-m", "killed", "night/2026-02-28")
     run(project)
     assert git(remotes, "tag", "--list").splitlines() == ["night/2026-02-28", "night/2026-03-01"]
 
 
+@pytest.mark.slow
 def test_the_command_lists_both_kinds(project: Path) -> None:
     run(project)
     begin(project, DAY)
