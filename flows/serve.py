@@ -16,7 +16,6 @@ import threading
 from typing import cast
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.runner import Runner
@@ -37,45 +36,23 @@ def main() -> None:
     options = parser.parse_args()
     name = f"{night.name}/{options.name}"
     try:
-        Runner(name=options.name)
+        # No limit at the server: `only_run` holds where a run was killed, too.
+        runner = Runner(name=options.name, limit=1)
         Cron(options.cron)
     except ValueError as error:
         parser.error(str(error))
-    watching: threading.Thread | None = None
     try:
-        while True:
-            wait_for_server()
-            # No limit at the server: `only_run` holds where a run was killed, too.
-            runner = Runner(name=options.name, limit=1)
-            schedule = Cron(options.cron, active=is_active(name))
-            added = runner.add_flow(night, options.name, schedule=schedule, parameters={"force": options.force})
-            deployment = cast(UUID, added)  # no coroutine: no loop runs here
-            with get_client(sync_client=True) as client:
-                if dead := bury(client, ROOT, deployment):
-                    print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
-            if watching is None:
-                watching = threading.Thread(target=watch, args=(deployment, name), daemon=True)
-                watching.start()
-            try:
-                asyncio.run(runner.start())
-            except Exception as error:
-                # Prefect's runner gives up half a minute after its server went away; a schedule does not.
-                if not of_the_server(error):
-                    raise
-                print(
-                    "the Prefect server was away for too long: served again when it is back",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        wait_for_server()
+        schedule = Cron(options.cron, active=is_active(name))
+        added = runner.add_flow(night, options.name, schedule=schedule, parameters={"force": options.force})
+        deployment = cast(UUID, added)  # no coroutine: no loop runs here
+        with get_client(sync_client=True) as client:
+            if dead := bury(client, ROOT, deployment):
+                print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
+        threading.Thread(target=watch, args=(deployment, name), daemon=True).start()
+        asyncio.run(runner.start())
     except (KeyboardInterrupt, TerminationSignal):
         print(f"{name} is no longer served: no run will start until it is served again", flush=True)
-
-
-def of_the_server(error: BaseException) -> bool:
-    """Whether the runner ended for want of a server, as its groups of exceptions have it."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(of_the_server, error.exceptions))
-    return isinstance(error, httpx.HTTPError) or "Service exceeded error threshold" in str(error)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 from processes import until
 
 from flows.alive import LOCKS, alive, lives
-from flows.serve import of_the_server
 
 HOLDS = """
 import sys, time
@@ -15,7 +14,8 @@ from pathlib import Path
 from filelock import FileLock
 path = Path(sys.argv[1])
 path.parent.mkdir(parents=True)
-FileLock(path).acquire()
+lock = FileLock(path)
+lock.acquire()
 print("held", flush=True)
 time.sleep(600)
 """
@@ -37,12 +37,3 @@ def test_a_run_that_ends_leaves_nothing(tmp_path: Path) -> None:
     with alive(tmp_path, "run"):
         assert (tmp_path / LOCKS / "run.lock").exists()
     assert not list((tmp_path / LOCKS).iterdir())
-
-
-def test_what_ends_for_want_of_a_server_is_told_from_a_defect() -> None:
-    import httpx
-
-    away = httpx.ConnectError("refused")
-    assert of_the_server(ExceptionGroup("tasks", [away, RuntimeError("Service exceeded error threshold.")]))
-    assert not of_the_server(ExceptionGroup("tasks", [away, KeyError("x")]))
-    assert not of_the_server(RuntimeError("something else"))

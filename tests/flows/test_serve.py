@@ -191,17 +191,6 @@ def test_a_server_that_schedules_nothing_is_named(site: Site) -> None:
     site.says("mute", "WARNING: the server plans no run of saliency-r1/mute", 150)
 
 
-def test_serving_outlasts_its_server(site: Site) -> None:
-    """Prefect's runner gives up after half a minute without a server."""
-    server = next(
-        process for process in site.processes if process.args[2].startswith("exec prefect server start --port")
-    )
-    kill(server)
-    site.says("mute", "the Prefect server was away for too long", 240)
-    site.start("mute-server", server.args[2], site.folder, PREFECT_HOME=str(site.folder / "mute-home"))
-    until(lambda: "next run of saliency-r1/mute" in site.log("mute"), 240)
-
-
 def test_the_server_has_nothing_to_complain_about(site: Site) -> None:
     """The last one: all of the above has happened."""
     log = site.log("server")
