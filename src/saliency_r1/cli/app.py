@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saliency_r1.cli.benchmark import benchmark
 from saliency_r1.cli.data import check as check_data
 from saliency_r1.cli.data import sources as data_sources
 from saliency_r1.cli.errors import command, say
@@ -25,6 +26,7 @@ app.add_typer(data_app, name="data")
 data_app.command("check")(check_data)
 data_app.command("sources")(data_sources)
 app.command()(evaluate)
+app.command()(benchmark)
 app.command()(predict)
 app.command()(export)
 app.command()(plan)

@@ -229,8 +229,10 @@ def _is_scored(content: Any) -> bool:
     images, rows = content.get("images"), content.get("annotations")
     if not (isinstance(images, list) and isinstance(rows, list)):
         return False
-    return all(isinstance(one, dict) and "score" in one for one in rows) and all(
-        isinstance(one, dict) and isinstance(one.get("file_name"), str) for one in images
+    return (
+        bool(images)
+        and all(isinstance(one, dict) and "score" in one for one in rows)
+        and all(isinstance(one, dict) and isinstance(one.get("file_name"), str) for one in images)
     )
 
 

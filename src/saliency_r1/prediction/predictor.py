@@ -35,6 +35,7 @@ from PIL import Image
 from saliency_r1 import cot, tasks
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
+from saliency_r1.prediction.errors import PredictError
 from saliency_r1.rollout.grounding import Answered, ground
 
 if TYPE_CHECKING:
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
 
 Source = Image.Image | str | Path
 T = TypeVar("T")
-
-
-class PredictError(ValueError):
-    """A request that cannot be answered: an unknown task, no picture, an unreadable file."""
 
 
 @dataclass(frozen=True)
