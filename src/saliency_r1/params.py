@@ -332,6 +332,29 @@ class Report(Section):
     examples: Count
 
 
+class Model(Section):
+    """The folder that is handed on: adapter, base, segmenter, their numbers and a card."""
+
+    title: str
+
+
+class Judge(Section):
+    """When a night's model takes the champion's place; differences are of the mean reward, at most 1."""
+
+    minimum_effect: Share
+    margin: Share
+    parse_failures: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Drift(Section):
+    """When the data counts as moved, and whether that stops a night."""
+
+    distance: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
+    stop: bool
+
+
 class Checks(Section):
     """Thresholds of the gates. Shares are of a table's rows."""
 
@@ -359,6 +382,9 @@ class Params(Section):
     masks: Masks
     metrics: Metrics
     report: Report
+    model: Model
+    judge: Judge
+    drift: Drift
     checks: Checks
 
     @field_validator("launch")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.catalogue import Catalogue
-from saliency_r1.data.errors import DataError
+from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.runtime.files import link_tree
 
 
@@ -53,7 +53,8 @@ def provide(source: Source, target: Path) -> dict[str, str]:
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
     except hub_errors() as error:
-        raise DataError(f"{source}: {_unobtainable(error)}") from error
+        kind = DataError if isinstance(error, _refusals()) else Unreachable
+        raise kind(f"{source}: {_unobtainable(error)}") from error
     if source.revision is None:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
     link_tree(snapshot, target)
@@ -87,6 +88,13 @@ def hub_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     return (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError, OSError)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Those that say no, as opposed to nothing: no such name, no permission."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    return (HfHubHTTPError, HFValidationError)
 
 
 def _unobtainable(error: Exception) -> str:

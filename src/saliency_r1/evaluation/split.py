@@ -174,15 +174,17 @@ def _compare(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, f
     return result
 
 
-def bootstrap_mean(values: NDArray[np.floating[Any]], units: Sequence[str] | pl.Series) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values` (n,) by a Poisson bootstrap over `units` (n,), the same draws always.
+def bootstrap_mean(
+    values: NDArray[np.floating[Any]], units: Sequence[str] | pl.Series, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the mean of `values` (n,) by a Poisson bootstrap over `units` (n,), the same draws always.
 
     Values of one unit, such as the parts of a group of images, are drawn together.
     """
     names, unit = np.unique(np.asarray(units, str), return_inverse=True)
     draws = np.array([draw(0, str(name), REPLICATES) for name in names], float)
     total, drawn = (np.bincount(unit, weights) @ draws for weights in (values, None))
-    return intervals({"mean": total[drawn > 0] / drawn[drawn > 0]})["mean"]
+    return intervals({"mean": total[drawn > 0] / drawn[drawn > 0]}, level)["mean"]
 
 
 def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals]:

@@ -9,7 +9,7 @@ owner/model[@revision]             one of these on the Hugging Face hub
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,9 @@ def choose(model: str, segmenter: str | None = None) -> Chosen:
 
     Raises `PredictError` for what is no model, or one without a segmenter.
     """
-    folder = champion() if model == CHAMPION else _folder(model, hub.MODEL_FILES)
+    if model == CHAMPION:
+        return champion(segmenter)
+    folder = _folder(model, hub.MODEL_FILES)
     if (folder / MANIFEST).is_file():
         about = manifest(folder)
         own = about["segmenter"]
@@ -104,11 +106,38 @@ def choose(model: str, segmenter: str | None = None) -> Chosen:
     return Chosen(model, folder, None, _folder(segmenter, hub.SEGMENTER_FILES), Settings())
 
 
-def champion() -> Path:
-    """The folder of the model that was promoted last. Raises `PredictError` while there is none."""
-    raise PredictError(
-        "there is no champion: no model has been promoted here. Name a folder, an exported model, or owner/model of "
-        "the hub"
+def champion(segmenter: str | None = None, root: Path = Path(".")) -> Chosen:
+    """The model that was promoted last in the project `root`, in the sizes it was trained with.
+
+    Raises `PredictError` while there is none, `RegistryError` where it is nowhere to be had.
+    """
+    from saliency_r1.params import load_params
+    from saliency_r1.registry.champion import champion as promoted
+    from saliency_r1.registry.champion import resolve
+    from saliency_r1.registry.git import GitError
+
+    try:
+        known = promoted(root)
+    except GitError:  # no repository, no git
+        known = None
+    if known is None:
+        raise PredictError(
+            "there is no champion: no model has been promoted here. Name a folder, an exported model, or owner/model "
+            "of the hub"
+        )
+    folder = resolve(CHAMPION, root)
+    about = read_json(folder / "model.json")
+    policy, own = (
+        str(folder / name) if "revision" not in about[name] else f"{about[name]['source']}@{about[name]['revision']}"
+        for name in ("policy", "segmenter")
+    )
+    settings = replace(Settings.of(load_params(folder / "params.yaml")), device="auto", threads=Settings().threads)
+    return Chosen(
+        CHAMPION,
+        _folder(policy, hub.MODEL_FILES),
+        folder / "adapter",
+        _folder(segmenter or own, hub.SEGMENTER_FILES),
+        settings,
     )
 
 
