@@ -128,7 +128,8 @@ class Download(Section):
 class Endpoint(Section):
     """A server that speaks the OpenAI chat protocol; `max_requests`, `max_tokens`, `max_cost` are the budget of a run.
 
-    `prices` are those of a million tokens of a prompt and of an answer, in any currency.
+    `prices` are those of a million tokens of a prompt and of an answer, in any currency; a file that has been there
+    before the two could be said need not say them.
     """
 
     url: str
@@ -140,8 +141,8 @@ class Endpoint(Section):
     temperature: NotNegative
     max_requests: Count | None
     max_tokens: Count | None
-    max_cost: Positive | None
-    prices: Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=2)] | None
+    max_cost: Positive | None = None
+    prices: Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=2)] | None = None
 
     @model_validator(mode="after")
     def _priced(self) -> Self:
