@@ -24,6 +24,7 @@ ELSEWHERE = {
     "export PREFECT_API_URL=http://127.0.0.1:4200/api": "tests/flows/test_serve.py",
     "python -m flows.pipeline": "tests/flows/test_serve.py",
     'python -m flows.serve --cron "0 2 * * *"': "tests/flows/test_serve.py",
+    "saliency-r1 benchmark --model FOLDER_OR_URL --data ECSSD": "tests/benchmark; model and data set are the reader's",
     "saliency-r1 app": "tests/app/test_page.py, in a browser",
     "cp profiles/paper-3b.yaml params.yaml && dvc repro": "needs a hub and a GPU; test_params checks the profile",
 }
