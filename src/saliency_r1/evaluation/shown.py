@@ -17,6 +17,7 @@ from saliency_r1.evaluation.detections import read_predictions, read_truths
 from saliency_r1.evaluation.folders import find_maps, match, read_map, read_truth, resized
 from saliency_r1.evaluation.results import FolderResult, Settings
 from saliency_r1.inputs import regions
+from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.pictures import read_picture
 from saliency_r1.metrics.instances import Regions
 from saliency_r1.runtime.files import write_json
@@ -224,7 +225,7 @@ def write_coco(results: Sequence[FolderResult], shown: Material, path: Path) -> 
             for mask, score in layer.masks if layer else []:
                 if mask.any():
                     about = {"id": len(annotations) + 1, "image_id": number, "category_id": category, "iscrowd": 0}
-                    annotations.append({**about, **_code(mask), "score": round(score, 6)})
+                    annotations.append({**about, **coded(mask), "score": round(score, 6)})
     categories = [{"id": 1, "name": "ground truth"}]
     categories += [{"id": place, "name": result.name} for place, result in enumerate(results, 2)]
     write_json(path, {"images": images, "annotations": annotations, "categories": categories})
@@ -232,14 +233,3 @@ def write_coco(results: Sequence[FolderResult], shown: Material, path: Path) -> 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if isinstance(value, int | float) and value == value}
-
-
-def _code(mask: Mask) -> dict[str, Any]:
-    from pycocotools import mask as rle
-
-    code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {
-        "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode("ascii")},
-        "area": int(rle.area(code)),
-        "bbox": [float(value) for value in rle.toBbox(code)],
-    }

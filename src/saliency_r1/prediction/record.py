@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
 from saliency_r1.prediction.predictor import Answer, PredictError
@@ -123,16 +122,7 @@ def _journal(path: Path) -> list[tuple[str, str | None, dict[str, Any]]]:
 
 def _coded(region: Any) -> dict[str, Any]:
     """A region as COCO writes one: run lengths, area, box (left, top, width, height)."""
-    from pycocotools import mask as rle
-
-    code = rle.encode(np.asfortranarray(region.mask.astype(np.uint8)))
-    return {
-        "text": region.text,
-        "score": round(float(region.score), 6),
-        "area": int(rle.area(code)),
-        "bbox": [float(value) for value in rle.toBbox(code)],
-        "segmentation": {"size": list(region.mask.shape), "counts": code["counts"].decode("ascii")},
-    }
+    return {"text": region.text, "score": round(float(region.score), 6), **coded(region.mask)}
 
 
 def coco(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
