@@ -1,17 +1,21 @@
 # make repro   set up, run the whole pipeline, print the metrics and where the report is
 # make test    set up, lint, all tests: the fast ones first
+# make docs    set up, build the site of docs/ into runs/site/; a warning ends it
 # make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone beside this one
+# make rehearse PHOTOGRAPHS=<folder>   set up, the paper's profile with stand-ins for the weights (docs/gpu.md)
 
 PYTHON ?= python3
 # Paths within recipes are relative: make and the shell both cut a path at the space of `My Drive`.
 VENV := .venv
 SMOKE := runs/smoke
+REHEARSAL := runs/rehearsal
+PHOTOGRAPHS ?= ../shared/data/real
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro test fast lint smoke
+.PHONY: setup repro test fast lint docs smoke rehearse
 .DEFAULT_GOAL := repro
 
 setup: $(VENV)/.ready
@@ -39,8 +43,16 @@ lint: setup
 	ruff format --check .
 	mypy
 
+docs: setup
+	python -m mkdocs build --strict
+
 smoke: setup
 	rm -rf $(SMOKE)
 	git clone --quiet . $(SMOKE)
 	cp profiles/smoke.yaml $(SMOKE)/params.yaml
 	cd $(SMOKE) && dvc repro && cat artifacts/report/results.md
+
+rehearse: setup
+	test -d $(REHEARSAL)/ranks || $(VENV)/bin/python -m pip install --quiet --no-deps \
+		--target $(REHEARSAL)/ranks --requirement benchmarks/rehearsal/requirements.txt
+	$(VENV)/bin/python -m benchmarks.rehearsal.run --folder $(REHEARSAL) --photographs "$(PHOTOGRAPHS)"

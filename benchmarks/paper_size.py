@@ -34,7 +34,7 @@ def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, c
 
     from saliency_r1.plan.shapes import read_config
     from saliency_r1.policy import Policy
-    from saliency_r1.policy.model import checkpoint_layers, freeze_vision
+    from saliency_r1.policy.network import checkpoint_layers, freeze_vision
 
     folder = DOWNLOAD / "models/policy"
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -72,12 +72,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
     policy = wide(arguments.vocabulary, getattr(torch, arguments.dtype))
-    prompts = [Prompt(torch.arange(20, 50), torch.zeros(0), torch.zeros(0, 3, dtype=torch.long))] * arguments.answers
+    prompts = [Prompt(torch.arange(20, 50), {})] * arguments.answers
     answers = [list(range(100 + row, 100 + row + arguments.tokens)) for row in range(arguments.answers)]
     batch = policy.collate(prompts, answers)
     copy = 4 * arguments.answers * arguments.tokens * arguments.vocabulary
     policy.model.requires_grad_(False)
-    policy.model.model.language_model.norm.weight.requires_grad_(True)  # what is below the logits is not the question
+    policy.model.get_decoder().norm.weight.requires_grad_(True)  # what is below the logits is not the question
     for way in (plain, lean):
 
         def step(way: Callable[..., tuple[Tensor, Tensor]] = way) -> None:

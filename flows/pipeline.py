@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,11 +19,14 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.locks import forget_dead_owners, only_run
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = Path("records/sources.json")
+TRY_AGAIN = "exited with 75"  # runtime/stage.py, as DVC tells it
 LAST_LINES = 15  # of a failed stage's output that go into the error
 
 
@@ -66,15 +69,29 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
     """
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
-    command = [*_dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
-    last: deque[str] = deque(maxlen=LAST_LINES)
     ran = False
+
+    def hear(line: str) -> None:
+        nonlocal ran
+        ran = ran or line.startswith(("Running stage", "Importing"))
+        say(line)
+
     forget_dead_owners(folder)
+    run([*command, "--force"] if force else command, stage, folder, hear)
+    return Outcome(stage, ran, time.monotonic() - start)
+
+
+def run(
+    command: list[str], name: str, folder: Path, say: Callable[[str], None], variables: Mapping[str, str] | None = None
+) -> None:
+    """Run a command in a folder and pass its output on, line by line; what it last said is in the `RuntimeError`."""
+    last: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
-        [*command, "--force"] if force else command,
+        command,
         cwd=folder,
-        env=_environment(),
+        env=_environment() | dict(variables or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -82,15 +99,13 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
         errors="replace",
     ) as process:
         for line in _lines(process):
-            ran = ran or line.startswith(("Running stage", "Importing"))
             last.append(line)
             say(line)
     if process.returncode:
-        raise RuntimeError(f"{stage} ended with exit code {process.returncode}:\n" + "\n".join(last))
-    return Outcome(stage, ran, time.monotonic() - start)
+        raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n" + "\n".join(last))
 
 
-def _dvc_as_child() -> list[str]:
+def dvc_as_child() -> list[str]:
     """The command of a DVC that ends with this process.
 
     It asks for that itself: tasks are threads, and in a process with threads no Python may run between fork and exec.
@@ -117,24 +132,55 @@ def metrics_table(folder: Path) -> str:
     return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=True).stdout
 
 
+def gate_table(path: Path) -> list[dict[str, Any]]:
+    """The expectations of a gate's report; none where it wrote none."""
+    return list(json.loads(path.read_text(encoding="utf-8"))["expectations"]) if path.exists() else []
+
+
+def notice(folder: Path, say: Callable[[str], None]) -> None:
+    """Let the project note what its data has outside of it (records/sources.json), where it keeps such a note."""
+    if not (folder / SOURCES).exists():
+        return
+    reproduce("data.dvc", folder, say)
+    tree = {"PYTHONPATH": os.pathsep.join([str(folder / "src"), os.environ.get("PYTHONPATH", "")])}
+    run([sys.executable, "-m", "saliency_r1.cli", "data", "sources"], "data sources", folder, say, tree)
+
+
+def may_go_well_later(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Whether a task failed for a reason that goes away by itself: its stage says so by its exit code."""
+    return TRY_AGAIN in str(state.message)
+
+
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(stage: str, folder: Path, force: bool) -> Outcome:
-    """One stage: run it, and publish what it says about quality or metrics."""
-    outcome = reproduce(stage, folder, get_run_logger().info, force)
+    """One stage: run it, and publish what it says about quality or metrics, a failed gate's table included."""
     kind, _, name = stage.partition("@")
+    try:
+        outcome = reproduce(stage, folder, get_run_logger().info, force)
+    except RuntimeError as error:
+        if kind == "check":
+            table = gate_table(folder / "runs" / "checks" / f"{name}.json")
+            said = table or [{"expectation": "the gate runs to its end", "complaint": str(error)}]
+            create_table_artifact(said, key=f"check-{name}", description=f"Gate after {name}: FAILED")
+        raise
     if kind == "check":
-        report = json.loads((folder / "artifacts" / "checks" / f"{name}.json").read_text(encoding="utf-8"))
-        create_table_artifact(report["expectations"], key=f"check-{name}", description=f"Gate after {name}: passed")
+        table = gate_table(folder / "artifacts" / "checks" / f"{name}.json")
+        create_table_artifact(table, key=f"check-{name}", description=f"Gate after {name}: passed")
     elif stage == "metrics":
         create_markdown_artifact(metrics_table(folder), key="metrics", description="Every measure, test split")
     return outcome
 
 
-@flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
+@flow(name="saliency-r1-here", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
 def pipeline(folder: Path = ROOT, force: bool = False) -> None:
-    """Run every stage of dvc.yaml, each after the stages it needs; a failed one skips what follows it."""
+    """Run the stages of dvc.yaml in the tree that people work in, in order; a failed one skips what follows it."""
     with only_run(folder, get_run_logger().warning):
-        outcomes = _run_stages(folder, force)
+        notice(folder, get_run_logger().info)
+        publish_outcomes(run_stages(folder, force))
+
+
+def publish_outcomes(outcomes: list[Outcome]) -> None:
+    """Show what ran as a table of the run."""
     create_table_artifact(
         [{"stage": name, "ran": ran, "seconds": round(seconds, 1)} for name, ran, seconds in outcomes],
         key="stages",
@@ -142,15 +188,32 @@ def pipeline(folder: Path = ROOT, force: bool = False) -> None:
     )
 
 
-def _run_stages(folder: Path, force: bool) -> list[Outcome]:
+def run_stages(folder: Path, force: bool, until: str | None = None) -> list[Outcome]:
+    """One task a stage of the folder's graph, in the flow that calls; the first failure is raised when all are over.
+
+    With `until` only that stage and those it needs.
+    """
     futures: dict[str, PrefectFuture[Outcome]] = {}
-    for stage in read_graph(folder):
-        # Only a download can fail for a reason that goes away by itself.
-        options = run_stage.with_options(retries=1 if stage.name == "download" else 0, retry_delay_seconds=30)
+    for stage in _needed(read_graph(folder), until):
+        options = run_stage.with_options(retries=3, retry_delay_seconds=60, retry_condition_fn=may_go_well_later)
         futures[stage.name] = options.submit(
             stage.name, folder, force, return_state=False, wait_for=[futures[needed] for needed in stage.needs]
         )
     return [future.result() for future in futures.values()]
+
+
+def _needed(graph: list[Stage], target: str | None) -> list[Stage]:
+    """The stages that the target needs, itself among them, in the graph's order; all without a target."""
+    if target is None:
+        return graph
+    needs = {stage.name: stage.needs for stage in graph}
+    wanted: set[str] = set()
+    queue = [target]
+    while queue:
+        if (name := queue.pop()) not in wanted:
+            wanted.add(name)
+            queue += needs[name]
+    return [stage for stage in graph if stage.name in wanted]
 
 
 if __name__ == "__main__":

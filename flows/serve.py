@@ -1,4 +1,4 @@
-"""The scheduled pipeline: `python -m flows.serve` registers it with a Prefect server and waits for its hours.
+"""The scheduled nights (flows/night.py): `python -m flows.serve` registers them with a Prefect server and waits.
 
     prefect server start                                      # once, in another terminal; SQLite
     export PREFECT_API_URL=http://127.0.0.1:4200/api
@@ -11,13 +11,19 @@ data or code costs seconds; `--force` retrains every time. It says when the next
 
 import argparse
 import asyncio
+import sys
 import threading
+from typing import cast
+from uuid import UUID
 
+from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.runner import Runner
 from prefect.schedules import Cron
 
-from flows.pipeline import pipeline
+from flows.alive import bury
+from flows.night import night
+from flows.pipeline import ROOT
 from flows.schedule import is_active, wait_for_server, watch
 
 
@@ -28,7 +34,7 @@ def main() -> None:
     parser.add_argument("--cron", default="0 2 * * *", help="when to run, as five cron fields, in UTC")
     parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
     options = parser.parse_args()
-    name = f"{pipeline.name}/{options.name}"
+    name = f"{night.name}/{options.name}"
     try:
         # No limit at the server: `only_run` holds where a run was killed, too.
         runner = Runner(name=options.name, limit=1)
@@ -38,7 +44,11 @@ def main() -> None:
     try:
         wait_for_server()
         schedule = Cron(options.cron, active=is_active(name))
-        deployment = runner.add_flow(pipeline, options.name, schedule=schedule, parameters={"force": options.force})
+        added = runner.add_flow(night, options.name, schedule=schedule, parameters={"force": options.force})
+        deployment = cast(UUID, added)  # no coroutine: no loop runs here
+        with get_client(sync_client=True) as client:
+            if dead := bury(client, ROOT, deployment):
+                print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
         threading.Thread(target=watch, args=(deployment, name), daemon=True).start()
         asyncio.run(runner.start())
     except (KeyboardInterrupt, TerminationSignal):

@@ -174,11 +174,8 @@ class Material:
         images = [self.images[i] for i in chosen]
         pads = ["<|vision_start|>" + "<|image_pad|>" * len(self.labels[i]) + "<|vision_end|>" for i in chosen]
         text = f"<|im_start|>user\n{''.join(pads)}{question}<|im_end|>\n<|im_start|>assistant\n"
-        prompt = Prompt(
-            torch.tensor(self.policy.tokenizer(text).input_ids),
-            self._shown(chosen),
-            grids(images) if images else torch.zeros(0, 3, dtype=torch.long),
-        )
+        shown = {"pixel_values": self._shown(chosen), "image_grid_thw": grids(images)} if images else {}
+        prompt = Prompt(torch.tensor(self.policy.tokenizer(text).input_ids), shown)
         labels = [torch.zeros(0, len(self.attributes), dtype=torch.long), *(self.labels[i] for i in chosen)]
         return prompt, self.policy.response_ids(answer), torch.cat(labels)
 

@@ -13,7 +13,6 @@ artifacts/cgpo/.
 from pathlib import Path
 
 import own_tree  # noqa: F401
-import polars as pl
 
 from saliency_r1.params import Params
 from saliency_r1.policy import Policy
@@ -24,6 +23,7 @@ from saliency_r1.runtime.keys import run_key
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import cgpo, checkpoints, live, sft
+from saliency_r1.training.history import History
 from saliency_r1.training.optimiser import save_adapter
 
 DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
@@ -42,18 +42,18 @@ def main(params: Params) -> None:
     runs = Path("runs/cgpo") / run_key(settings, [*checkpoints.inputs(DOWNLOAD, ANNOTATE), ADAPTER])
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
     followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve | update.costs)
-    updates = list(progress(followed, params.cgpo.updates, "cgpo"))
+    for _ in progress(followed, params.cgpo.updates, "cgpo"):
+        pass
     if not processes.is_main():
         return
+    curves, costs, table = History(runs).tables()
     with atomic_folder("artifacts/cgpo") as folder:
         save_adapter(policy, folder / "adapter")
-        pl.DataFrame([update.curve for update in updates], infer_schema_length=None).write_csv(folder / "curves.csv")
-        pl.DataFrame([update.costs for update in updates]).write_csv(folder / "costs.csv")
-        rollouts = [row for update in updates for row in update.rollouts]
-        pl.DataFrame(rollouts, infer_schema_length=None).write_parquet(folder / "table.parquet")
+        curves.write_csv(folder / "curves.csv")
+        costs.write_csv(folder / "costs.csv")
+        table.write_parquet(folder / "table.parquet")
         write_versions(folder)
-    first, last = updates[0].curve, updates[-1].curve
-    print(f"reward of sampled responses {first['reward']:.3f} -> {last['reward']:.3f}")
+    print(f"reward of sampled responses {curves['reward'][0]:.3f} -> {curves['reward'][-1]:.3f}")
     checkpoints.discard(runs)
 
 

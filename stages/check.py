@@ -26,9 +26,18 @@ def main(params: Params) -> None:
         expectations = [{"column": key, "expectation": kind} for key, kind in describe_params().items()]
         report: dict[str, Any] = {"stage": stage, "rows": len(expectations), "expectations": expectations}
     else:
-        from saliency_r1.quality import check
+        from saliency_r1.quality import GateError, check
 
-        report = check(stage, params)
+        failed = Path("runs/checks") / f"{stage}.json"
+        failed.unlink(missing_ok=True)
+        try:
+            report = check(stage, params)
+        except GateError as error:
+            # No output of the graph: a gate that fails has none. The flow shows it.
+            if error.report is not None:
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                write_json(failed, error.report)
+            raise
     folder = Path("artifacts/checks")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{stage}.json", report)

@@ -13,7 +13,7 @@ from pathlib import Path
 import own_tree  # noqa: F401
 
 from saliency_r1.evaluation.split import evaluate
-from saliency_r1.params import Params
+from saliency_r1.params import Params, model_names
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.stage import run_stage
 from saliency_r1.runtime.versions import write_versions
@@ -23,7 +23,11 @@ def main(params: Params) -> None:
     """Evaluate and print what the last training step gained."""
     artifacts = Path("artifacts")
     evaluation = evaluate(
-        artifacts / "download", artifacts / "masks", params.masks.split, params.masks.models, params.metrics.workers
+        artifacts / "download",
+        artifacts / "masks",
+        params.masks.split,
+        model_names(params.masks.models),
+        params.metrics.workers,
     )
     with atomic_folder(artifacts / "metrics") as folder:
         evaluation.write(folder)

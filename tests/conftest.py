@@ -1,9 +1,11 @@
 """Fixtures that more than one folder of tests uses: the embedded bases and a few samples."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from chat_server import Server
 from rendered import EMBEDDED, write_samples
 
 # What tests start finds what tests find (pyproject.toml, pythonpath): the code of this tree, whatever is installed.
@@ -51,3 +53,13 @@ def pretrain_on_path(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(request.config.rootpath / "pretrain")
         yield
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of the chat protocol that answers as its `replies` say; no key is set."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()

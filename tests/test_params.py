@@ -72,6 +72,7 @@ def test_a_whole_number_may_stand_for_a_float() -> None:
     assert isinstance(learning_rate, float)
 
 
+ASKED = {"name": "other", "model": "folder", "shots": 0, "endpoint": None}
 REFUSED = [
     ("cgpo.lr", "fast", "cgpo.lr = 'fast', expected float"),
     ("cgpo.lr", True, "cgpo.lr = True, expected float"),
@@ -89,6 +90,12 @@ REFUSED = [
     ("download.limit", "all", "download.limit = 'all', expected int or null"),
     ("download.datasets", "ecssd", "download.datasets = 'ecssd', expected list of str"),
     ("masks.models", ["base", "big"], "masks.models.1 = 'big', expected one of 'base', 'sft', 'cgpo'"),
+    ("masks.models", ["base", "base"], "masks.models: two models are called 'base'"),
+    ("masks.models", [ASKED | {"name": "sft"}], "masks.models.0.name: 'sft' is the name of a model that is trained"),
+    ("masks.models", ["cgpo", ASKED | {"shots": "3"}], "masks.models.1.shots = '3', expected int"),
+    ("masks.models", [ASKED | {"shot": 3}], "unknown parameter masks.models.0.shot = 3; did you mean shots?"),
+    ("annotate.endpoint.max_cost", 1.0, "annotate.endpoint: max_cost needs prices"),
+    ("annotate.endpoint.prices", [1.0], "annotate.endpoint.prices = (1.0,), expected list of float or null"),
     ("cgpo.lrr", 1, "unknown parameter cgpo.lrr = 1; did you mean lr?"),
     ("sgpo", {}, "unknown parameter sgpo = {}; did you mean cgpo?"),
     ("sft.lora.rank", 1, "unknown parameter sft.lora.rank = 1; known here: r, alpha"),

@@ -4,7 +4,8 @@
 
 Regions (`rg`) answer SOD and CoSOD, instances (`ins`) answer SIS. Where nothing stands out the answer of SOD and SIS is
 empty, `<answer></answer>`; an image of a CoSOD group without the shared object has an empty tag, `<rg></rg>`. Source:
-arXiv 2511.00396 for the tags; the grammar around them is this project's.
+arXiv 2511.00396 for the tags; the grammar around them is this project's. Some models do not write `<think>` as text
+when they are told to, but do write `<thinking>`: it is read as the same.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 KINDS = {"sod": "rg", "sis": "ins", "cosod": "rg"}
-_OPENING, _CLOSING = "<think>", "</answer>"
-_TURN = re.compile(r"</think>\s*<answer>")
+REASONING = ("think", "thinking")
+_OPENING = re.compile(rf"<({'|'.join(REASONING)})>")
+_CLOSING = "</answer>"
+_TURN = {tag: re.compile(rf"</{tag}>\s*<answer>") for tag in REASONING}
 _EXPRESSION = re.compile(r"\s*<(?P<kind>rg|ins)>(?P<text>[^<>]*)</(?P=kind)>\s*")
-_STRUCTURE = re.compile(r"</?(think|answer)>")
+_STRUCTURE = re.compile(rf"</?({'|'.join(REASONING)}|answer)>")
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,13 @@ def _halves(text: str) -> tuple[str, str] | None:
     where one pattern for the whole would try every end of the one with every end of the other.
     """
     body = text.strip()
-    if not (body.startswith(_OPENING) and body.endswith(_CLOSING)):
+    opening = _OPENING.match(body)
+    if opening is None or not body.endswith(_CLOSING):
         return None
-    turn = _TURN.search(body, len(_OPENING), len(body) - len(_CLOSING))
+    turn = _TURN[opening[1]].search(body, opening.end(), len(body) - len(_CLOSING))
     if turn is None:
         return None
-    return body[len(_OPENING) : turn.start()].strip(), body[turn.end() : -len(_CLOSING)]
+    return body[opening.end() : turn.start()].strip(), body[turn.end() : -len(_CLOSING)]
 
 
 def answer_start(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Names that several rooms share: of the tasks, of the measures of a map, of what an instance's score is taken from."""
+"""Names that several rooms share: of tasks, models trained here, measures of a map, sources of an instance's score."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Literal, get_args
 
 TaskName = Literal["sod", "sis", "cosod"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+
+# The models of the pipeline in the order of their training.
+TrainedName = Literal["base", "sft", "cgpo"]
+TRAINED: tuple[TrainedName, ...] = get_args(TrainedName)
 
 # What is kept of every single map: the columns of the metrics stage's table.
 MEASURES = ("Sm", "MAE", "wFm", "adpFm", "adpEm", "maxFm", "maxEm", "IoU")

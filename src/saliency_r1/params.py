@@ -11,18 +11,26 @@ never an integer; only a whole number may stand where a float is expected.
 import difflib
 import reprlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from saliency_r1.names import ScoreSource
+from saliency_r1.names import TRAINED, ScoreSource, TrainedName
 from saliency_r1.yaml_loader import YamlError, load_yaml
 
 Split = Literal["train", "val", "test"]
-ModelName = Literal["base", "sft", "cgpo"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -48,6 +56,12 @@ class Section(BaseModel):
             return content
         return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
 
+
+# What of an endpoint decides how fast and how much is asked, and not what the answer is.
+PACE = (
+    "concurrency", "requests_per_minute", "timeout", "retries", "backoff", "max_requests", "max_tokens", "max_cost",
+    "prices",
+)  # fmt: skip
 
 # Parameters that decide how, not what, is computed: with others of them a result differs by rounding alone.
 NEUTRAL: Any = {
@@ -112,7 +126,11 @@ class Download(Section):
 
 
 class Endpoint(Section):
-    """A server that speaks the OpenAI chat protocol; `max_requests` and `max_tokens` are the budget of a run."""
+    """A server that speaks the OpenAI chat protocol; `max_requests`, `max_tokens`, `max_cost` are the budget of a run.
+
+    `prices` are those of a million tokens of a prompt and of an answer, in any currency; a file that has been there
+    before the two could be said need not say them.
+    """
 
     url: str
     concurrency: Count
@@ -123,6 +141,14 @@ class Endpoint(Section):
     temperature: NotNegative
     max_requests: Count | None
     max_tokens: Count | None
+    max_cost: Positive | None = None
+    prices: Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if self.max_cost is not None and self.prices is None:
+            raise ValueError("max_cost needs prices: those of a million tokens of a prompt and of an answer")
+        return self
 
 
 class Annotate(Section):
@@ -141,7 +167,7 @@ class Annotate(Section):
 
 
 class Lora(Section):
-    """The adapter. `targets` is a regular expression over module names; the vision tower stays out of it.
+    """The adapter. `targets` is a regular expression over whole module names; only the language model's are adapted.
 
     `modules_to_save` names modules that are trained as they are, such as `embed_tokens` where the text has words that
     the base has never learnt.
@@ -243,13 +269,56 @@ class Cgpo(Section):
     checkpoint_every: Count
 
 
-class Masks(Section):
-    """Greedy predictions on one split, by the named models."""
+class Asked(Section):
+    """A model that was not trained here, and how it is asked: by the task's instruction, the grammar and examples.
 
-    models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
+    `model` is a folder or a name on the hub, or with an `endpoint` what its server calls the model; `shots` is the
+    number of worked examples from the annotated training split.
+    """
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+    model: str
+    shots: Steps
+    endpoint: Endpoint | None
+
+    @field_validator("name")
+    @classmethod
+    def _its_own(cls, name: str) -> str:
+        if name in TRAINED:
+            raise ValueError(f"{name!r} is the name of a model that is trained here; give this one another")
+        return name
+
+
+def _kind_of_entry(entry: Any) -> str:
+    return "asked" if isinstance(entry, Mapping | Asked) else "trained"
+
+
+_Trained = Annotated[TrainedName, Tag("trained")]
+_Asked = Annotated[Asked, Tag("asked")]
+Entry = Annotated[_Trained | _Asked, Discriminator(_kind_of_entry)]
+_TAGS: Any = {"trained": TrainedName, "asked": Asked}  # which stand between a list's place and what is there
+
+
+class Masks(Section):
+    """Greedy predictions on one split, by the named models: those trained here by their names, others as `Asked`."""
+
+    models: Annotated[tuple[Entry, ...], Field(min_length=1)]
     batch_size: Count
     score: ScoreSource
     split: Split
+
+    @field_validator("models")
+    @classmethod
+    def _told_apart(cls, models: tuple[str | Asked, ...]) -> tuple[str | Asked, ...]:
+        names = model_names(models)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two models are called {twice[0]!r}")
+        return models
+
+
+def model_names(models: Sequence[str | Asked]) -> list[str]:
+    """What the entries of `masks.models` are called."""
+    return [entry if isinstance(entry, str) else entry.name for entry in models]
 
 
 class Metrics(Section):
@@ -262,6 +331,29 @@ class Report(Section):
     """The page."""
 
     examples: Count
+
+
+class Model(Section):
+    """The folder that is handed on: adapter, base, segmenter, their numbers and a card."""
+
+    title: str
+
+
+class Judge(Section):
+    """When a night's model takes the champion's place; differences are of the mean reward, at most 1."""
+
+    minimum_effect: Share
+    margin: Share
+    parse_failures: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Drift(Section):
+    """When the data counts as moved, and whether that stops a night."""
+
+    distance: Share
+    level: Annotated[float, Field(gt=0, lt=1)]
+    stop: bool
 
 
 class Checks(Section):
@@ -291,6 +383,9 @@ class Params(Section):
     masks: Masks
     metrics: Metrics
     report: Report
+    model: Model
+    judge: Judge
+    drift: Drift
     checks: Checks
 
     @field_validator("launch")
@@ -331,7 +426,7 @@ def parse_params(content: Any, source: str = "params.yaml") -> Params:
 def _complaint(entry: dict[str, Any]) -> str:
     """One line for one validation error: key, value, what was expected."""
     *parents, last = entry["loc"]
-    key = ".".join(map(str, entry["loc"]))
+    key = ".".join(str(part) for part in entry["loc"] if part not in _TAGS)
     match entry["type"]:
         case "extra_forbidden":
             known = list(_not_null(_annotation(parents)).model_fields)
@@ -360,7 +455,9 @@ def _annotation(loc: Any) -> Any:
     found: Any = Params
     for part in loc:
         found = _not_null(found)
-        if isinstance(found, type) and issubclass(found, BaseModel):
+        if part in _TAGS:
+            found = _TAGS[part]
+        elif isinstance(found, type) and issubclass(found, BaseModel):
             found = found.model_fields[part].annotation
         elif isinstance(part, int):
             found = get_args(found)[0]

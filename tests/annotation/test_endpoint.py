@@ -43,7 +43,7 @@ def annotator(server: Server, tmp_path):
     def make(**changes: Any) -> EndpointAnnotator:
         options = Endpoint(
             url=server.url, concurrency=4, requests_per_minute=None, timeout=1.0, retries=3, backoff=0.01,
-            temperature=0.0, max_requests=None, max_tokens=None,
+            temperature=0.0, max_requests=None, max_tokens=None, max_cost=None, prices=None,
         ).model_copy(update=changes)  # fmt: skip
         return EndpointAnnotator("some-model", 200, options, tmp_path / "answers")
 
@@ -220,7 +220,7 @@ def test_a_real_server_with_the_embedded_policy(tmp_path):
         try:
             options = Endpoint(
                 url=f"http://127.0.0.1:{port}/v1", concurrency=2, timeout=60.0, retries=8, backoff=1.0, temperature=0.0,
-                max_requests=None, max_tokens=None,
+                max_requests=None, max_tokens=None, max_cost=None, prices=None,
             )  # fmt: skip
             annotator = EndpointAnnotator(str(EMBEDDED / "models/policy"), 16, options, tmp_path)
             said = annotator.write([once(0), once(1)])

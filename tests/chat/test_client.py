@@ -1,9 +1,7 @@
 """The client of the chat protocol against servers that differ, and environments that do."""
 
-import threading
-
 import pytest
-from chat_server import Server, completion
+from chat_server import completion
 
 from saliency_r1.chat import ChatClient, ChatError, Question
 from saliency_r1.chat.connection import connect, read_key
@@ -14,15 +12,6 @@ SCHEMA = {"type": "object"}
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
-
-
-@pytest.fixture
 def client(server, tmp_path):
     return make(server.url, tmp_path)
 
@@ -30,7 +19,7 @@ def client(server, tmp_path):
 def make(url, folder, **changes):
     options = Endpoint(
         url=url, concurrency=2, requests_per_minute=None, timeout=2.0, retries=2, backoff=0.01,
-        temperature=0.3, max_requests=None, max_tokens=None,
+        temperature=0.3, max_requests=None, max_tokens=None, max_cost=None, prices=None,
     ).model_copy(update=changes)  # fmt: skip
     return ChatClient("a-model", 64, options, folder / "answers", "annotate.endpoint")
 

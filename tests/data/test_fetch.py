@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from saliency_r1.data.catalogue import Archive
-from saliency_r1.data.errors import DataError
+from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.runtime.files import sha256
 
@@ -218,6 +218,7 @@ def test_what_cannot(server: tuple[str, type[Handler]], tmp_path: Path, kind: st
     assert message in str(caught.value)
     assert f"{address}/{kind}" in str(caught.value)
     assert "download.mirror" in str(caught.value)
+    assert isinstance(caught.value, Unreachable) == (visits > 1), "only a bad connection goes away by itself"
     assert seen.visits[kind] == visits
     assert not (tmp_path / "cache/sets/file.zip").exists()
 

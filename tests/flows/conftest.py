@@ -32,11 +32,12 @@ from saliency_r1.runtime.parent import die_with_program
 
 die_with_program()
 name, value = sys.argv[1:]
-Path("pids").mkdir(exist_ok=True)
-Path("pids", name).write_text(f"{os.getpid()} {os.getppid()}")
+home = Path(str(Path.cwd()).partition("/runs/nights/")[0])  # of a night's tree, the project
+(home / "pids").mkdir(exist_ok=True)
+(home / "pids" / name).write_text(f"{os.getpid()} {os.getppid()}")
 if name == os.environ.get("FAIL"):
     sys.exit("reward: expected in [0, 1]")
-if Path("hang").exists() and name == Path("hang").read_text():
+if (home / "hang").exists() and name == (home / "hang").read_text():
     time.sleep(600)
 path, content = {
     "first": ("artifacts/first/table.txt", value),
@@ -50,7 +51,7 @@ print(f"{name} wrote {path}")
 
 
 def _make_project(folder: Path) -> Path:
-    """A project with an import, two stages and a gate between them; nothing has run yet.
+    """A project with an import, two stages and a gate between them, committed; nothing has run yet.
 
     A stage that is named in the file `hang` never ends.
     """
@@ -62,7 +63,15 @@ def _make_project(folder: Path) -> Path:
     other = folder / "pretrain"
     other.mkdir()
     (other / "dvc.yaml").write_text("stages:\n  base:\n    cmd: touch base\n    outs: [base]\n")
-    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+    (folder / "params.yaml").write_text("seed: 7\n")
+    ignored = ["/artifacts/*", "!/artifacts/metrics/", "/data", "/runs/", "/pids/", "/hang", "/src", "/flows/"]
+    (folder / ".gitignore").write_text("\n".join([*ignored, ""]))
+    for command in (
+        ["git", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        ["git", "add", "--all"],
+        ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "--message", "made"],
+    ):
         subprocess.run(command, cwd=folder, check=True)
     return folder
 

@@ -74,6 +74,7 @@ def test_nothing_runs_after_a_failed_gate(project: Path, prefect_server: None, m
         pipeline(folder=project)
     assert (project / "pids" / "check").exists()
     assert not (project / "pids" / "metrics").exists()
+    assert "expected in [0, 1]" in latest_artifacts()["check-first"], "the newest artifact is that of another run"
 
 
 def latest_artifacts() -> dict[str, str]:

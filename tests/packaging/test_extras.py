@@ -30,7 +30,7 @@ class Rest:
 sys.meta_path[:] = [Rest if finder is PathFinder else finder for finder in sys.meta_path]
 """
 # What benchmarks compare with, and a test starts if it happens to be there.
-GUESTS = {"trl", "datasets", "openai"}
+GUESTS = {"trl", "datasets", "openai", "nbclient", "nbformat"}
 FOLDERS = ("src", "stages", "flows", "pretrain", "benchmarks", "tests")
 OWN = {"saliency_r1", *FOLDERS} | {path.stem for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
@@ -61,7 +61,7 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("src", ["flows"]), ("stages", ["pipeline"]), ("flows", ["flows"]), ("pretrain", ["flows"]),
+    [("src", ["app", "flows"]), ("stages", ["pipeline"]), ("flows", ["flows"]), ("pretrain", ["flows"]),
      ("benchmarks", ["dev"]), ("tests", ["dev"])],
 )  # fmt: skip
 def test_whatever_is_imported_is_declared(folder: str, extras: list[str]) -> None:

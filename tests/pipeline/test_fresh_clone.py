@@ -135,9 +135,19 @@ def test_a_new_cgpo_adapter_does_not_make_the_others_answer_again(clone: Clone) 
 def test_an_experiment_reruns_what_it_changes_with_a_float(clone: Clone) -> None:
     output = clone.run("dvc", "exp", "run", "--name", "slower", "--set-param", "cgpo.lr=1e-5")
     stages = set(ran(output))
-    assert stages >= {"params", "cgpo", "check@cgpo", "masks", "report"}
+    assert stages >= {"params", "cgpo", "check@cgpo", "masks", "model", "report"}
     # As small a run may give the same answers, and then what follows them is spared.
-    assert stages <= {"params", "cgpo", "check@cgpo", "masks", "check@masks", "metrics", "check@metrics", "report"}
+    assert stages <= {
+        "params",
+        "cgpo",
+        "check@cgpo",
+        "masks",
+        "check@masks",
+        "metrics",
+        "check@metrics",
+        "model",
+        "report",
+    }
     assert "lr: 1e-05" in (clone.folder / "params.yaml").read_text(), "DVC no longer writes what PyYAML cannot read"
     assert load_params(clone.folder / "params.yaml").cgpo.lr == 1e-5
     assert "slower" in clone.run("dvc", "exp", "show", "--csv")
@@ -150,7 +160,7 @@ def test_a_fresh_clone_of_a_committed_run_gives_it_again_to_the_last_digit(clone
     clone.run("git", "commit", "--quiet", "--message", "something else", "--allow-empty")
     assert clone.changed() == set()
     again = Clone.of(clone.folder, tmp_path / "again")
-    assert again.repro()[-1] == "report"
+    assert "report" in again.repro()
     assert again.changed() == set()
     results = {path: value for path, value in clone.results().items() if not path.endswith((".lock", "costs.csv"))}
     assert {path: value for path, value in again.results().items() if path in results} == results

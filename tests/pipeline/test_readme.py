@@ -24,6 +24,8 @@ ELSEWHERE = {
     "export PREFECT_API_URL=http://127.0.0.1:4200/api": "tests/flows/test_serve.py",
     "python -m flows.pipeline": "tests/flows/test_serve.py",
     'python -m flows.serve --cron "0 2 * * *"': "tests/flows/test_serve.py",
+    "saliency-r1 benchmark --model FOLDER_OR_URL --data ECSSD": "tests/benchmark; model and data set are the reader's",
+    "saliency-r1 app": "tests/app/test_page.py, in a browser",
     "cp profiles/paper-3b.yaml params.yaml && dvc repro": "needs a hub and a GPU; test_params checks the profile",
 }
 # At its smallest an update fits into a second, and three experiments into a test.
@@ -44,7 +46,7 @@ def test_no_command_is_forgotten() -> None:
     assert all(re.match(r"\s+(embedded/ --|download ->|after each)", line) for line in others), others
 
 
-@pytest.mark.parametrize("target", ["setup", "repro", "test", "smoke", "lint"])
+@pytest.mark.parametrize("target", ["setup", "repro", "test", "smoke", "lint", "docs"])
 def test_the_targets_of_make(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 

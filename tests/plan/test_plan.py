@@ -18,7 +18,7 @@ from saliency_r1.plan.errors import PlanError
 from saliency_r1.plan.prompts import image_tokens, longest_prompt, prompt_size
 from saliency_r1.plan.shapes import policy_shape, read_config, segmenter_shape
 from saliency_r1.policy import Policy, Prompt
-from saliency_r1.policy.model import freeze_vision
+from saliency_r1.policy.network import freeze_vision
 from saliency_r1.training.optimiser import wrap
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def kept(layers: int, params: Params, dtype: torch.dtype) -> float:
             found[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor, lest its address be used again
         return tensor
 
-    prompt = Prompt(torch.arange(20, 120), torch.zeros(0), torch.zeros(0, 3, dtype=torch.long))
+    prompt = Prompt(torch.arange(20, 120), {})
     batch = policy.collate([prompt], [range(100, 200)])
     batch.pop("labels")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -128,7 +128,7 @@ def test_a_layer_keeps_what_is_planned_for_it_or_somewhat_less(dtype: torch.dtyp
 def test_the_cache_of_sampling_is_as_large_as_that_of_the_embedded_policy() -> None:
     policy = Policy.load(POLICY)
     shape = policy_shape(read_config("policy", [POLICY]), None)
-    batch = policy.collate([Prompt(torch.arange(20, 70), torch.zeros(0), torch.zeros(0, 3, dtype=torch.long))])
+    batch = policy.collate([Prompt(torch.arange(20, 70), {})])
     cache = policy.model(**batch, use_cache=True).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert held == 50 * memory.cache_per_token(shape, 4)

@@ -236,4 +236,4 @@ def test_pixel_bounds_are_honoured(samples):
     folder, rows = samples
     small = Policy.load(EMBEDDED / "models/policy", min_pixels=1024, max_pixels=48 * 48)
     prompt = small.prompt(read_images(rows[0], folder), "Describe the image.")
-    assert (prompt.image_grid_thw[0, 1:].prod() * 64).item() <= 48 * 48
+    assert (prompt.inputs["image_grid_thw"][0, 1:].prod() * 64).item() <= 48 * 48

@@ -15,6 +15,7 @@ from saliency_r1.cli import predict as cli_predict
 from saliency_r1.cli.app import app as whole_app
 from saliency_r1.data.samples import chunks
 from saliency_r1.prediction.predictor import PredictError, Predictor
+from saliency_r1.prediction.work import collect, prompts
 from saliency_r1.segmenter import Segment
 
 ROOT = Path(__file__).parents[2]
@@ -248,7 +249,7 @@ def test_what_was_done_is_kept_and_told_when_a_later_picture_fails(
         return whole(self, images)
 
     monkeypatch.setattr(Segmenter, "encode", encode)
-    done = command("a.png", "b.png", "--out", "out")
+    done = command("a.png", "b.png", "--out", "out", "--batch", "1")
     assert done.exit_code == 1
     assert "unexpected RuntimeError at b.png: out of luck" in done.output
     (entry,) = json.loads(Path("out/response.json").read_text())["answers"]
@@ -256,7 +257,8 @@ def test_what_was_done_is_kept_and_told_when_a_later_picture_fails(
     assert listing(Path("out")) == ["maps/a.png", "overlays/a.png", "response.json"]
 
 
-def test_a_large_group_is_divided_as_in_the_training() -> None:
-    paths = [Path(f"{number}.png") for number in range(5)]
-    assert cli_predict.prompts(paths, "cosod", 4) == chunks(paths, 4)
-    assert [len(part) for part in cli_predict.prompts(paths, "sod", 4)] == [1] * 5
+def test_a_large_group_is_divided_as_in_the_training(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    parts = prompts(collect(paths, "cosod"), "cosod", 4)
+    assert [[picture.path for picture in part] for part in parts] == chunks(paths, 4)
+    assert [len(part) for part in prompts(collect(paths, "sod"), "sod", 4)] == [1] * 5

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from saliency_r1.params import Params
+from saliency_r1.params import Params, model_names
 
 RESPONSE = {
     "sod": "<think>It is bright.</think><answer><rg>the red disc</rg></answer>",
@@ -36,7 +36,7 @@ def tables(params: Params) -> dict[str, pl.DataFrame]:
         tokens=pl.lit(20),
         reward_format=pl.lit(1.0),
     )
-    models = pl.DataFrame({"model": list(params.masks.models)})
+    models = pl.DataFrame({"model": model_names(params.masks.models)})
     predictions = (
         scored.filter(split="test")
         .with_columns(token_probability=pl.lit(0.7), expressions=pl.concat_list(pl.lit("the red disc")))

@@ -19,7 +19,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from saliency_r1.cli import predict as cli_predict
 from saliency_r1.cli.app import app
 from saliency_r1.data.download import download
 from saliency_r1.data.fetch import Patience
@@ -236,7 +235,8 @@ class _Segmenter:
 
 @pytest.mark.slow
 def test_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_predict, "load", lambda *_: Predictor(_Policy(), _Segmenter()))  # type: ignore[arg-type]
+    predictor = Predictor(_Policy(), _Segmenter())  # type: ignore[arg-type]
+    monkeypatch.setattr("saliency_r1.prediction.models.load", lambda _: predictor)
 
     def body(dice: worlds.Dice, world: Path) -> int:
         given = world / "given"

@@ -54,6 +54,12 @@ def test_an_error_a_person_can_mend_is_one_paragraph(body: str, message: str, tm
     assert "dvc checkout" in run(tmp_path, body, DVC_STAGE="thing").stderr
 
 
+def test_what_may_go_well_later_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    ended = run(tmp_path, "raise __import__('saliency_r1.data.errors', fromlist=['x']).Unreachable('no answer')")
+    assert ended.returncode == 75
+    assert "thing stopped: no answer" in ended.stderr
+
+
 @pytest.mark.parametrize("body", ["raise ValueError('shapes')", "1 / 0", "raise AssertionError"])
 def test_a_defect_keeps_its_traceback(body: str, tmp_path: Path) -> None:
     ended = run(tmp_path, body)

@@ -126,7 +126,22 @@ def test_weights_that_small_steps_are_lost_on_are_not_trained():
             Optimiser(wrap(base, lora, seed=1), SFT, 4)
 
 
-def test_targets_that_reach_the_vision_tower_are_refused():
+def test_nothing_but_the_language_model_is_adapted():
     base = Policy.load(EMBEDDED / "models/policy")
-    with pytest.raises(ValueError, match="adapts the vision tower"):
-        wrap(base, LORA.model_copy(update={"targets": r".*\.(gate_proj|up_proj)$"}), 0)
+    assert any("visual" in name and name.endswith("gate_proj") for name, _ in base.model.named_modules())
+    both = wrap(base, LORA.model_copy(update={"targets": r".*\.(gate_proj|up_proj)$"}), 0)
+    trained = [name for name, weight in both.model.named_parameters() if weight.requires_grad]
+    assert len(trained) == 2 * 2 * 4
+    assert all("language_model" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": r".*visual.*\.(gate_proj|up_proj)$"}, r"matches no module of the language.*k_proj, o_proj"),
+        ({"modules_to_save": ("merger",)}, r"trains .*visual\.merger.*, which is not of the language model"),
+    ],
+)
+def test_what_would_train_something_else_is_refused(change, message):
+    with pytest.raises(TrainingError, match=message):
+        wrap(Policy.load(EMBEDDED / "models/policy"), LORA.model_copy(update=change), 0)

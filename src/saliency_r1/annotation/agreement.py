@@ -105,12 +105,17 @@ def _prepare(rows: Sequence[Mapping[str, Any]], folder: Path, segmenter: Segment
     encoded = iter(segmenter.encode([image for group in images for image in group]))
     drafts = []
     for row, group in zip(rows, images):
-        truth = tasks.get(row["task"]).truth(read_masks(row, folder))
-        objects = objects_of(row["meta"], group, _regions(truth), row["group"])
-        subject = Subject(row["sample_id"], row["task"], group, truth, objects)
-        nothing = Annotation(row["sample_id"], truth.objects, "", (), 0.0, 0, False)
+        subject = subject_of(row, folder, group)
+        nothing = Annotation(row["sample_id"], subject.truth.objects, "", (), 0.0, 0, False)
         drafts.append(_Draft(subject, [next(encoded) for _ in group], nothing))
     return drafts
+
+
+def subject_of(row: Mapping[str, Any], folder: Path, images: Sequence[Image.Image]) -> Subject:
+    """A row of the sample table (paths relative to `folder`) with its images, as annotators see it."""
+    truth = tasks.get(row["task"]).truth(read_masks(row, folder))
+    objects = objects_of(row["meta"], images, _regions(truth), row["group"])
+    return Subject(row["sample_id"], row["task"], images, truth, objects)
 
 
 def _regions(truth: tasks.Truth) -> list[dict[int, NDArray[np.bool_]]]:

@@ -27,7 +27,7 @@ import httpx
 from PIL import Image
 
 from saliency_r1.chat import connection, dialect
-from saliency_r1.chat.errors import ChatError
+from saliency_r1.chat.errors import BudgetError, ChatError
 from saliency_r1.params import Endpoint
 from saliency_r1.runtime.files import write_json
 
@@ -40,27 +40,35 @@ _ASLEEP = frozenset({502, 503, 504})  # of a proxy or a server whose model is no
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: text after images; `name` is how messages call it, `schema` the JSON that is wanted, if any."""
+    """What is asked: text after images; `name` is how messages call it, `schema` the JSON that is wanted, if any.
+
+    `thinking`: what the model thinks aloud before it answers is a part of the answer.
+    """
 
     name: str
     text: str
     images: Sequence[Image.Image] = ()
     schema: dict[str, Any] | None = None
     seed: int = 0
+    thinking: bool = False
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `fault` says why there is none to use: "empty", "cut off" or "refused"; else it is ""."""
+    """An answer. `fault` says why there is none to use: "empty", "cut off" or "refused"; else it is "".
+
+    `model` is what the server calls itself, `reasoning` what it thought where the server tells this apart.
+    """
 
     text: str
     fault: str = ""
     model: str = ""
+    reasoning: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatClient:
-    """Asks an endpoint, several questions at a time, at a given pace, within a budget of requests and of tokens.
+    """Asks an endpoint, several questions at a time, at a given pace, within a budget of requests, tokens and money.
 
     `section` is where the endpoint stands in the parameters; messages name its keys. Raises `ChatError` for a key, a
     proxy or an address that cannot be used.
@@ -74,6 +82,7 @@ class ChatClient:
         self.section = section
         self.requests = 0
         self.tokens = 0
+        self.cost = 0.0  # in the currency of `options.prices`
         self.dialect = dialect.Dialect()
         self._lock = threading.Lock()
         self._free_at = 0.0  # when the next request may start, in seconds of the monotonic clock
@@ -111,16 +120,23 @@ class ChatClient:
     def ask(self, question: Question) -> Reply:
         """The reply to a question, from the cache or from the server."""
         body = self._body(question)
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        path = self.cache / digest[:2] / f"{digest}.json"
-        if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            return Reply(kept["content"], model=kept.get("model", ""), usage=kept.get("usage", {}))
-        reply = self._post(body, question.name)
+        path = self._place(body)
+        if reply := _kept(path):
+            return reply
+        reply = self._post(body, question)
         if not reply.fault:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"content": reply.text, "model": reply.model, "usage": reply.usage})
+            content = {"content": reply.text, "model": reply.model, "usage": reply.usage}
+            write_json(path, content | ({"reasoning": reply.reasoning} if reply.reasoning else {}))
         return reply
+
+    def known(self, question: Question) -> Reply | None:
+        """The reply to a question that was asked before, if it was kept; nothing is sent."""
+        return _kept(self._place(self._body(question)))
+
+    def _place(self, body: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        return self.cache / digest[:2] / f"{digest}.json"
 
     def _body(self, question: Question) -> dict[str, Any]:
         content: list[dict[str, Any]] = [
@@ -139,7 +155,7 @@ class ChatClient:
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
-    def _post(self, body: dict[str, Any], name: str) -> Reply:
+    def _post(self, body: dict[str, Any], question: Question) -> Reply:
         """Ask until there is an answer, wait longer each time; what cannot go away by itself is an error."""
         address = "chat/completions"
         unusable: Reply | None = None
@@ -152,8 +168,8 @@ class ChatClient:
             try:
                 response = self._client.post(address, json=sent)
                 if response.status_code == httpx.codes.OK:
-                    unusable = self._read(response)
-                    if not unusable.fault or unusable.fault == "refused":
+                    unusable = self._read(response, question.thinking)
+                    if not self._may_differ(unusable.fault):
                         return unusable
                     fault = f"an answer that is {unusable.fault}"
                 elif response.status_code in _MOVED:
@@ -163,7 +179,7 @@ class ChatClient:
                     continue  # asked again without what the server does not know; that is no failure of its own
                 elif response.status_code not in _PASSING:
                     raise ChatError(
-                        f"{self.options.url} refused {name}: status {response.status_code}: "
+                        f"{self.options.url} refused {question.name}: status {response.status_code}: "
                         f"{connection.excerpt(response.text)}"
                     )
                 else:
@@ -176,9 +192,13 @@ class ChatClient:
         if unusable is not None:
             return unusable
         raise ChatError(
-            f"{self.options.url} gave no answer for {name} in {self.options.retries + 1} requests; the last one: "
-            f"{fault}. Answers so far are kept; run again when the server is well"
+            f"{self.options.url} gave no answer for {question.name} in {self.options.retries + 1} requests; the last "
+            f"one: {fault}. Answers so far are kept; run again when the server is well"
         )
+
+    def _may_differ(self, fault: str) -> bool:
+        """Whether to ask again may bring another answer: a greedy one is cut off at the same place every time."""
+        return fault == "empty" or (fault == "cut off" and self.options.temperature > 0)
 
     def _moved(self, response: httpx.Response) -> str:
         """Where the same request is wanted; `ChatError` where that is another server, which nobody has named."""
@@ -197,11 +217,13 @@ class ChatClient:
             for name, spent, limit in (
                 ("max_requests", self.requests, self.options.max_requests),
                 ("max_tokens", self.tokens, self.options.max_tokens),
+                ("max_cost", self.cost, self.options.max_cost),
             ):
                 if limit is not None and spent >= limit:
-                    raise ChatError(
+                    money = f", {self.cost:.4g} in money" if self.options.prices else ""
+                    raise BudgetError(
                         f"{self.section}.{name} = {limit} is spent ({self.requests} requests, {self.tokens} "
-                        "tokens); answers so far are kept: raise it and run again to go on"
+                        f"tokens{money}); answers so far are kept: raise it and run again to go on"
                     )
             self.requests += 1
 
@@ -214,16 +236,32 @@ class ChatClient:
             self._free_at = turn + 60 / self.options.requests_per_minute
         time.sleep(max(0.0, turn - time.monotonic()))
 
-    def _read(self, response: httpx.Response) -> Reply:
+    def _read(self, response: httpx.Response, thinking: bool) -> Reply:
         try:
             content = response.json()
             usage = dict(content.get("usage") or {})
-            reply = dialect.read(content)
+            reply = dialect.read(content, thinking)
             with self._lock:
                 self.tokens += int(usage.get("total_tokens") or 0)
+                self.cost += cost(usage, self.options.prices)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _Unreadable(f"not a chat completion ({connection.excerpt(response.text)})") from error
         return Reply(*reply, usage=usage)
+
+
+def cost(usage: dict[str, Any], prices: tuple[float, ...] | None) -> float:
+    """What a request cost, in the currency of `prices`: of a million tokens of the prompt, and of the answer."""
+    if not prices:
+        return 0.0
+    counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+    return sum(count * price for count, price in zip(counts, prices, strict=True)) / 1e6
+
+
+def _kept(path: Path) -> Reply | None:
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return Reply(kept["content"], "", kept.get("model", ""), kept.get("reasoning", ""), kept.get("usage", {}))
 
 
 class _Unreadable(Exception):

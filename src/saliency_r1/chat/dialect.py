@@ -88,21 +88,23 @@ def without_thinking(text: str) -> str:
     return text.rpartition("</think>")[2].strip() if "</think>" in text else ""
 
 
-def read(content: dict[str, Any]) -> tuple[str, str, str]:
-    """Text, fault and the server's name of the model, of a chat completion.
+def read(content: dict[str, Any], thinking: bool = False) -> tuple[str, str, str, str]:
+    """Text, fault, the server's name of the model and its reasoning where that is told apart, of a chat completion.
 
-    The text may come as parts, behind a byte order mark, or after a `<think>` block. Raises `KeyError`, `TypeError` and
-    the like for what is no chat completion.
+    The text may come as parts, behind a byte order mark, or after a `<think>` block, which is left out unless
+    `thinking` is wanted. Raises `KeyError`, `TypeError` and the like for what is no chat completion.
     """
     choice = content["choices"][0]
     message = choice["message"]
     said = message.get("content")
     if isinstance(said, list):
         said = "".join(str(part.get("text") or "") for part in said if part.get("type") in ("text", "output_text"))
-    text = without_thinking(str(said or ""))
+    said = str(said or "")
+    text = said.strip().lstrip("\ufeff").strip() if thinking else without_thinking(said)
     model = str(content.get("model") or "")
+    reasoning = str(message.get("reasoning_content") or message.get("reasoning") or "").strip()
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        return text, "refused", model
+        return text, "refused", model, reasoning
     if choice.get("finish_reason") == "length":
-        return text, "cut off", model
-    return text, "" if text else "empty", model
+        return text, "cut off", model, reasoning
+    return text, "" if text else "empty", model, reasoning

@@ -5,9 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from saliency_r1.cli.benchmark import benchmark
 from saliency_r1.cli.data import check as check_data
+from saliency_r1.cli.data import sources as data_sources
 from saliency_r1.cli.errors import command, say
 from saliency_r1.cli.evaluate import evaluate
+from saliency_r1.cli.export import export
+from saliency_r1.cli.nights import champion, nights
+from saliency_r1.cli.page import page
 from saliency_r1.cli.plan import plan
 from saliency_r1.cli.predict import predict
 
@@ -19,9 +24,15 @@ app.add_typer(params_app, name="params")
 data_app = typer.Typer(no_args_is_help=True, help="The data sets and base models of the pipeline.")
 app.add_typer(data_app, name="data")
 data_app.command("check")(check_data)
+data_app.command("sources")(data_sources)
 app.command()(evaluate)
+app.command()(benchmark)
 app.command()(predict)
+app.command()(export)
 app.command()(plan)
+app.command()(nights)
+app.command()(champion)
+app.command("app")(page)
 
 
 @app.command()

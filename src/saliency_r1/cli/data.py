@@ -1,4 +1,4 @@
-"""`saliency-r1 data check`: what an import would find, without importing."""
+"""`saliency-r1 data`: what an import would find, without importing; and what of it lies outside of the project."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,3 +30,21 @@ def check(
     if bad := sum(finding.state not in GOOD for finding in findings):
         say(f"{bad} of {len(findings)} are not as they should be", error=True)
         raise typer.Exit(1)
+
+
+@command("pipeline")
+def sources(
+    params: Annotated[Path, typer.Option(help="a params file, whose section download is meant")] = Path("params.yaml"),
+) -> None:
+    """Note what the data has outside of the project, so that `dvc repro` sees a change of it; nothing is imported."""
+    from saliency_r1.data.sources import FILE
+    from saliency_r1.data.sources import sources as look
+    from saliency_r1.params import load_params
+    from saliency_r1.runtime.files import write_json
+
+    found = look(load_params(params).download, Path.cwd())
+    FILE.parent.mkdir(exist_ok=True)
+    write_json(FILE, found)
+    for name, content in found.items():
+        say(f"{name}: {', '.join(f'{key} {value}' for key, value in content.items())}")
+    say(f"{FILE}: {len(found)} things outside of the project")

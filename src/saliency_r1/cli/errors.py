@@ -14,6 +14,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ _DEBUG = inspect.Parameter(
     default=False,
     annotation=Annotated[bool, typer.Option("--debug", help="show the traceback of an error")],
 )
+_debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 _SPELT = {"–": "-", "—": "-", "→": "->", "…": "...", "±": "+-", "²": "^2"}
 
 
@@ -39,6 +41,7 @@ def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., No
         @wraps(body)
         def run(*arguments: Any, debug: bool = False, **options: Any) -> None:
             speak_plainly()
+            _debugging.set(debug)
             try:
                 body(*arguments, **options)
                 sys.stdout.flush()
@@ -53,13 +56,20 @@ def command(extra: str = "") -> Callable[[Callable[..., None]], Callable[..., No
                 say(describe(error, extra), error=True)
                 raise typer.Exit(1) from None
 
-        # typer reads the options of a command from its signature and its annotations.
-        signature = inspect.signature(body)
+        # typer reads the options of a command from its signature, and takes one that stands ready as it is: annotations
+        # that are text (`from __future__ import annotations`) would cost the options their help, bounds and names.
+        signature = inspect.signature(body, eval_str=True)
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), _DEBUG])  # type: ignore[attr-defined]
         run.__annotations__ = {**body.__annotations__, "debug": _DEBUG.annotation}
         return run
 
     return decorate
+
+
+def raise_if_debugging(error: Exception) -> None:
+    """Raise an error that would be told and survived, where its traceback is asked for."""
+    if _debugging.get():
+        raise error
 
 
 def require(*modules: str) -> None:

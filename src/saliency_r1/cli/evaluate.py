@@ -55,6 +55,11 @@ def evaluate(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="write the numbers and curves here")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page here")] = None,
+    gallery: Annotated[
+        int, typer.Option(min=0, help="with --html: so many of the worst and of the most changed images")
+    ] = 8,
+    images: Annotated[Path | None, typer.Option(help="folder of the pictures, to show beside their masks")] = None,
+    coco: Annotated[Path | None, typer.Option(help="write masks and measures as a COCO data set here")] = None,
     parquet: Annotated[Path | None, typer.Option(help="write one row an image here")] = None,
     plot: Annotated[Path | None, typer.Option(help="write the PR, F and E curves here (.png, .svg, .pdf)")] = None,
     missing: Annotated[
@@ -99,6 +104,8 @@ def evaluate(
     from saliency_r1.evaluation.outputs import check_outputs, check_plot
     from saliency_r1.evaluation.pages import write_curves, write_page
     from saliency_r1.evaluation.results import Settings, among_published, evaluate_folders, write_json, write_rows
+    from saliency_r1.evaluation.shown import gallery as choose_images
+    from saliency_r1.evaluation.shown import material, write_coco
     from saliency_r1.metrics import Protocol
     from saliency_r1.runtime.messages import printable
 
@@ -126,7 +133,9 @@ def evaluate(
     )
     given = [pred] + ([compare] if compare else [])
     folders = [predicted(folder) for folder in given]
-    check_outputs([path for path in (json, html, parquet, plot) if path], [*folders, gt])
+    check_outputs(
+        [path for path in (json, html, parquet, plot, coco) if path], [*folders, gt, *([images] if images else [])]
+    )
     if plot:
         check_plot(plot)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
@@ -140,8 +149,12 @@ def evaluate(
     published = among_published(results, dataset) if dataset else []
     if json:
         write_json(results, comparison, json)
+    shown = material(folders, gt, settings, images) if (html and gallery) or coco else None
     if html:
-        write_page(results, comparison, published, dataset, html)
+        pictures = choose_images(results, shown, gallery) if shown and gallery else None
+        write_page(results, comparison, published, dataset, html, pictures)
+    if shown and coco:
+        write_coco(results, shown, coco)
     if parquet:
         write_rows(results, parquet)
     if plot:
@@ -152,10 +165,10 @@ def evaluate(
 
 
 def predicted(folder: Path) -> Path:
-    """The maps in a folder that `saliency-r1 predict` has written; any other folder as it is."""
-    if (folder / "maps").is_dir() and (folder / "response.json").is_file():
-        return folder / "maps"
-    return folder
+    """The maps (or else the masks) in a folder that `saliency-r1 predict` has written; any other folder as it is."""
+    if not (folder / "response.json").is_file():
+        return folder
+    return next((folder / inner for inner in ("maps", "masks") if (folder / inner).is_dir()), folder)
 
 
 def _advance(bar: "Progress", line: "TaskID", done: int, total: int) -> None:

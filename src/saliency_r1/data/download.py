@@ -20,7 +20,7 @@ import polars as pl
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.earlier import Memory
-from saliency_r1.data.errors import DataError
+from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
 from saliency_r1.data.splits import DatasetSplit, Importer
@@ -85,18 +85,20 @@ def _import_all(parts: Sequence[DatasetSplit], importer: Importer) -> dict[Datas
     Raises one `DataError` with what is wrong with each.
     """
     indexes, faults = {}, []
+    kind: type[DataError] = Unreachable  # as long as every fault is one that may go away by itself
     for part in parts:
         try:
             indexes[part] = importer.run(part)
         except DataError as error:
             faults.append(str(error))
+            kind = kind if isinstance(error, Unreachable) else DataError
             remove(importer.folder / "datasets" / str(part))  # what was stored before it failed
     if not faults:
         return indexes
     if indexes:
         importer.keep()
         faults.append(f"What was imported well is kept, and linked by the next run: {', '.join(map(str, indexes))}")
-    raise DataError("\n".join(faults))
+    raise kind("\n".join(faults))
 
 
 def _keep_only(table: pl.DataFrame, folder: Path) -> None:

@@ -16,7 +16,7 @@ import httpx
 
 from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
-from saliency_r1.data.errors import DataError
+from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.runtime.files import link, sha256, write_json
 from saliency_r1.runtime.proxies import proxy_for
 from saliency_r1.runtime.stage import progress
@@ -83,7 +83,7 @@ class ArchiveCache:
                 cached.unlink()
         if archive.locations:
             announce()
-        failures = []
+        failures, later = [], False
         for location in archive.locations:
             try:
                 self._fetch(location, cached, archive.size)
@@ -94,8 +94,9 @@ class ArchiveCache:
                 if self._fetched_here(cached):
                     cached.unlink()
                 failures.append(f"  {location}: {error}")
+                later = later or isinstance(error, Unreachable)
         tried = "\n".join(failures) or "  the catalogue lists no location"
-        raise DataError(
+        raise (Unreachable if later else DataError)(
             f"{archive.path}: not found as {', '.join(map(str, local))} and not to be had from\n{tried}\n"
             f"Fetch it by hand and put it into the folder named by download.mirror as {name}."
         )
@@ -210,7 +211,7 @@ class _Download:
                 return
             except (_Interrupted, httpx.HTTPError) as error:
                 if attempt == self.patience.attempts:
-                    raise FetchError(f"gave up after {attempt} attempts: {_reason(error)}") from error
+                    raise Unreachable(f"gave up after {attempt} attempts: {_reason(error)}") from error
                 pause = self.patience.pause * 2 ** (attempt - 1)
                 wait = min(max(pause, getattr(error, "wait", 0.0)), self.patience.longest_pause)
                 print(f"{self.target.name}: {_reason(error)}; again in {wait:.0f} s", flush=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.catalogue import Catalogue
-from saliency_r1.data.errors import DataError
+from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.runtime.files import link_tree
 
 
@@ -52,8 +52,9 @@ def provide(source: Source, target: Path) -> dict[str, str]:
 
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
-    except _hub_errors() as error:
-        raise DataError(f"{source}: {_unobtainable(error)}") from error
+    except hub_errors() as error:
+        kind = DataError if isinstance(error, _refusals()) else Unreachable
+        raise kind(f"{source}: {_unobtainable(error)}") from error
     if source.revision is None:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
     link_tree(snapshot, target)
@@ -66,7 +67,7 @@ def cached(source: Source) -> bool:
 
     try:
         snapshot_download(source.hub, revision=source.revision, local_files_only=True)
-    except _hub_errors():
+    except hub_errors():
         return False
     return True
 
@@ -77,16 +78,23 @@ def unreachable(source: Source, seconds: float = 10.0) -> str | None:
 
     try:
         HfApi().model_info(source.hub, revision=source.revision, timeout=seconds)
-    except _hub_errors() as error:
+    except hub_errors() as error:
         return _unobtainable(error)
     return None
 
 
-def _hub_errors() -> tuple[type[Exception], ...]:
+def hub_errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises where there is no network, no such model, or no permission."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     return (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError, OSError)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Those that say no, as opposed to nothing: no such name, no permission."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    return (HfHubHTTPError, HFValidationError)
 
 
 def _unobtainable(error: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from saliency_r1.evaluation.published import Row
 from saliency_r1.evaluation.results import FolderResult
+from saliency_r1.evaluation.shown import Gallery
 from saliency_r1.metrics.resampling import Difference
 from saliency_r1.runtime.files import replacing, write_text
 
@@ -65,8 +66,9 @@ def write_page(
     published: list[Row],
     dataset: str | None,
     path: Path,
+    gallery: Gallery | None = None,
 ) -> None:
-    """Write the page; `published` may be empty."""
+    """Write the page; `published` may be empty, and without a gallery it has no pictures of images."""
     from jinja2 import Environment
 
     template = (files("saliency_r1.evaluation") / "page.html").read_text("utf-8")
@@ -79,6 +81,7 @@ def write_page(
             comparison=comparison,
             published=published,
             dataset=dataset,
+            gallery=gallery,
             keys=list(dict.fromkeys(key for row in published for key in row.scores if not row.own)),
             # The picture is markup of our own making; its XML header has no place inside of a page.
             picture=picture[picture.find("<svg") :] if picture else "",

@@ -30,7 +30,7 @@ from saliency_r1.evaluation.scores import Scores, finite, of_instances, of_maps
 from saliency_r1.metrics.evaluator import DatasetCurves
 from saliency_r1.metrics.instances import as_regions
 from saliency_r1.metrics.resampling import draw, intervals
-from saliency_r1.names import MEASURES
+from saliency_r1.names import MEASURES, TRAINED
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.parent import die_with_parent
 from saliency_r1.runtime.stage import progress
@@ -142,15 +142,15 @@ def check_complete(samples: pl.DataFrame, predictions: pl.DataFrame, models: Seq
 
 
 def compare_rewards(predictions: pl.DataFrame, models: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Each model against the one before it, in mean reward, paired over samples: `{"cgpo_over_sft": {scope: {...}}}`.
+    """Each model trained here against the one before it, in mean reward, paired over samples.
 
-    Scopes are `overall`, the tasks and the data sets; each has `samples`, the two means `before` and `after`, their
-    `difference` and its interval from `low` to `high`. The column `unit` of `predictions` names what the bootstrap
-    draws: the sample, or the group that it is a part of.
+    The result is `{"cgpo_over_sft": {scope: {...}}}`. Scopes are `overall`, the tasks and the data sets; each has
+    `samples`, the two means `before` and `after`, their `difference` and its interval from `low` to `high`. The column
+    `unit` of `predictions` names what the bootstrap draws: the sample, or the group that it is a part of.
     """
     return {
         f"{after}_over_{before}": _compare(predictions.filter(model=before), predictions.filter(model=after))
-        for before, after in pairwise(models)
+        for before, after in pairwise(model for model in models if model in TRAINED)
     }
 
 
@@ -174,15 +174,17 @@ def _compare(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, f
     return result
 
 
-def bootstrap_mean(values: NDArray[np.floating[Any]], units: Sequence[str] | pl.Series) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values` (n,) by a Poisson bootstrap over `units` (n,), the same draws always.
+def bootstrap_mean(
+    values: NDArray[np.floating[Any]], units: Sequence[str] | pl.Series, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the mean of `values` (n,) by a Poisson bootstrap over `units` (n,), the same draws always.
 
     Values of one unit, such as the parts of a group of images, are drawn together.
     """
     names, unit = np.unique(np.asarray(units, str), return_inverse=True)
     draws = np.array([draw(0, str(name), REPLICATES) for name in names], float)
     total, drawn = (np.bincount(unit, weights) @ draws for weights in (values, None))
-    return intervals({"mean": total[drawn > 0] / drawn[drawn > 0]})["mean"]
+    return intervals({"mean": total[drawn > 0] / drawn[drawn > 0]}, level)["mean"]
 
 
 def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals]:
@@ -190,11 +192,16 @@ def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals
     rewards = answers["reward"].to_numpy()
     values = {
         "reward": float(rewards.mean()),
-        "token_probability": float(answers["token_probability"].to_numpy().mean()),
+        **_said_how_sure(answers["token_probability"]),
         "parse_failures": float((~answers["parsed"]).to_numpy().mean()),
         "samples": len(answers),
     }
     return values, {"reward": bootstrap_mean(rewards, answers["unit"])}
+
+
+def _said_how_sure(probabilities: pl.Series) -> dict[str, float]:
+    """The mean token probability; a server does not tell."""
+    return {} if probabilities.null_count() else {"token_probability": float(probabilities.to_numpy().mean())}
 
 
 def _score_all(parts: Sequence[ModelOnDataset], workers: int) -> Iterable[Scores]:

@@ -186,11 +186,16 @@ def read_truth(path: Path) -> CocoTruth:
 def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageNames) -> Found:
     """Read COCO results, a list of rows with image_id, segmentation and score: codes with scores by image name.
 
+    A data set whose annotations have scores, as `saliency-r1 predict --format coco` writes it, is read by the names of
+    its images.
+
     `sizes` are height and width of the images of the ground truth. Every image of `sizes` has an entry, if only an
     empty list; an image that is not among them has one too, empty, so that it can be named. Categories say nothing here
     but the order of equal scores, as in pycocotools. Raises `InputError` for the rows that cannot be used.
     """
     content = read_json(path, nan=True)
+    if _is_scored(content):
+        content = _rows_of(content)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         raise InputError(f"{shown(path)} is a COCO data set, expected results: save its list of annotations alone")
     if not isinstance(content, list):
@@ -215,6 +220,28 @@ def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageN
     if faults:
         raise InputError(f"{shown(path)}: {len(faults)} results cannot be used\n{listed(faults)}")
     return found
+
+
+def _is_scored(content: Any) -> bool:
+    """Whether this is a data set with a score on every annotation."""
+    if not isinstance(content, dict):
+        return False
+    images, rows = content.get("images"), content.get("annotations")
+    if not (isinstance(images, list) and isinstance(rows, list)):
+        return False
+    return (
+        bool(images)
+        and all(isinstance(one, dict) and "score" in one for one in rows)
+        and all(isinstance(one, dict) and isinstance(one.get("file_name"), str) for one in images)
+    )
+
+
+def _rows_of(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The annotations of a data set as result rows: its own ids of images mean nothing elsewhere, their names do."""
+    files = {str(image.get("id")): _stem(_path(image["file_name"])) for image in content["images"]}
+    return [
+        row | {"image_id": files.get(str(row.get("image_id")), row.get("image_id"))} for row in content["annotations"]
+    ]
 
 
 def _row_fault(row: Any) -> str | None:

@@ -82,13 +82,16 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+    from saliency_r1.policy.network import language_weights
+
     if config.get("model_type") != "qwen2_5_vl":
         raise PlanError(f"a policy of type {config.get('model_type')!r}, expected 'qwen2_5_vl'")
     known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
     with torch.device("meta"):
         model: Any = Qwen2_5_VLForConditionalGeneration(known)
     if lora is None:
-        weights = [value.numel() for name, value in model.named_parameters() if "visual" not in name]
+        own = language_weights(model)
+        weights = [value.numel() for value in model.parameters() if id(value) in own]
         trained, modules = sum(weights), len(weights)
     else:
         trained, modules = _adapter(model, lora)
@@ -106,11 +109,14 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
     )
 
 
-def _adapter(model: torch.nn.Module, lora: Lora) -> tuple[int, int]:
+def _adapter(model: Any, lora: Lora) -> tuple[int, int]:
     """Parameters of a LoRA adapter, modules trained as they are included, and the number of places it is put on."""
+    from saliency_r1.policy.network import in_language_model
+
+    targets = in_language_model(model, lora.targets)
     count = modules = 0
     for name, module in model.named_modules():
-        if re.fullmatch(lora.targets, name) and hasattr(module, "in_features"):
+        if re.fullmatch(targets, name) and hasattr(module, "in_features"):
             count += lora.r * (module.in_features + module.out_features)
             modules += 1
         elif name.rpartition(".")[2] in lora.modules_to_save:

@@ -1,5 +1,6 @@
-"""The policy: Qwen2.5-VL as a function from images and an instruction to text, with its token probabilities."""
+"""The policy: a multimodal language model as a function from images and an instruction to text, with probabilities."""
 
-from saliency_r1.policy.model import Policy, PolicyError, Prompt, Response
+from saliency_r1.policy.errors import PolicyError
+from saliency_r1.policy.model import Policy, Prompt, Response
 
 __all__ = ["Policy", "PolicyError", "Prompt", "Response"]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from saliency_r1.policy.model import Policy, put_on
+from saliency_r1.policy.model import Policy
+from saliency_r1.policy.network import put_on
 
 
 class Policies:

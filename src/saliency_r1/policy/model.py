@@ -1,48 +1,55 @@
-"""Qwen2.5-VL: load, encode prompts, generate, and log-probabilities on the distribution that was sampled from.
+"""A policy: load, encode prompts, generate, and log-probabilities on the distribution that was sampled from.
 
-Two traps are closed here once for all callers. Published checkpoints carry a generation config that changes sampling
-(temperature, repetition penalty), so every sampling value is passed explicitly and neutral. And a sampled
-`<|image_pad|>` would break the next forward pass, so the ids of `suppressed` are excluded when sampling *and* masked
-before the softmax of `logprobs`: confidence is measured on the distribution that was sampled.
+Any of `families.FAMILIES`; nothing here is of one of them alone. Two traps are closed once for all callers. Published
+checkpoints carry a generation config that changes sampling (temperature, repetition penalty), so every sampling value
+is passed explicitly and neutral. And a sampled image token would break the next forward pass, so the ids of
+`suppressed` are excluded when sampling *and* masked before the softmax of `logprobs`: confidence is measured on the
+distribution that was sampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
+    AutoModelForImageTextToText,
     AutoProcessor,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
-    Qwen2_5_VLForConditionalGeneration,
+    PreTrainedConfig,
 )
 
+from saliency_r1.policy.errors import PolicyError
+from saliency_r1.policy.exported import parts
+from saliency_r1.policy.families import family_of
+from saliency_r1.policy.network import checkpoint_layers, freeze_vision, put_on, spare_inputs
 from saliency_r1.policy.scores import token_scores
 
-NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-                 "<|im_start|>", "<|endoftext|>")  # fmt: skip
+OF_TOKENS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}  # what `collate` makes anew
 IGNORED = -100
-
-
-class PolicyError(ValueError):
-    """A policy that cannot be loaded; the message names the folder."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One encoded prompt: `input_ids` (tokens,), `pixel_values` (patches, patch size), `image_grid_thw` (images, 3)."""
+    """One encoded prompt: `input_ids` (tokens,), and what the processor made of its images.
+
+    `inputs` has tensors by the names the model knows them under, empty without images. Those of several prompts are
+    joined along their first dimension: patches, tiles or images, as the family has it.
+    """
 
     input_ids: Tensor
-    pixel_values: Tensor
-    image_grid_thw: Tensor
+    inputs: Mapping[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+        return self.input_ids.nbytes + sum(tensor.nbytes for tensor in self.inputs.values())
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,10 @@ class Sampler(LogitsProcessor):
 
 
 class Policy:
-    """A Qwen2.5-VL model with its processor. `model` is the plain or the PEFT-wrapped network."""
+    """A model of one of the families with its processor. `model` is the plain or the PEFT-wrapped network.
+
+    Raises `PolicyError` for a model of another type, or a tokenizer that lacks a token of the family.
+    """
 
     def __init__(self, model: Any, processor: Any, device: str | torch.device = "cpu", autocast: bool = False) -> None:
         self.model = model.to(device)
@@ -90,11 +100,15 @@ class Policy:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.device = torch.device(device)
+        config = self.model.config
+        self.family = family_of(config.model_type, config.name_or_path)
         known = self.tokenizer.get_vocab()
-        self.suppressed = sorted(known[token] for token in NEVER_SAMPLED if token in known)
-        self.end_id: int = known["<|im_end|>"]
-        self.pad_id: int = known["<|endoftext|>"]
-        self.image_id: int = known["<|image_pad|>"]
+        if lacking := [token for token in (self.family.end, self.family.pad) if token not in known]:
+            raise PolicyError(f"{config.name_or_path}: the tokenizer has no {lacking[0]}, which {self.family.name} has")
+        self.end_id: int = known[self.family.end]
+        self.pad_id: int = known[self.family.pad]
+        self.image_id: int = config.image_token_id
+        self.suppressed = sorted({self.image_id, *(known[token] for token in self.family.never if token in known)})
 
     @classmethod
     def load(
@@ -112,22 +126,27 @@ class Policy:
     ) -> Policy:
         """Read a Hugging Face folder and, if given, what was learnt on top of it.
 
+        `folder` may also be what `saliency-r1 export` has written, whose base is found from there.
         `adapter`: a PEFT folder (loaded, never wrapped again), or after full fine-tuning the folder of a whole model.
         `autocast` computes in bfloat16 whatever the weights are; `gradient_checkpointing` trades time for memory in
-        training. Raises `PolicyError` for an adapter of another base.
+        training. `min_pixels` and `max_pixels` bound an image as far as the family lets them (`Family.limit`). Raises
+        `PolicyError` for a model of no known family and for an adapter of another base.
         """
-        processor = AutoProcessor.from_pretrained(folder)
-        if min_pixels is not None and max_pixels is not None:
-            processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        base, adapter = parts(folder, adapter)  # the processor is the folder's own, whatever lies under it
+        family = family_of(PreTrainedConfig.get_config_dict(base)[0].get("model_type"), base)
+        try:
+            processor = AutoProcessor.from_pretrained(folder)
+        except ImportError as error:
+            raise PolicyError(f"{folder}: the processor of {family.name} needs more packages: {error}") from error
+        if min_pixels is not None and max_pixels is not None and family.limit:
+            family.limit(processor.image_processor, min_pixels, max_pixels)
         lora = adapter if adapter is not None and (Path(adapter) / "adapter_config.json").exists() else None
-        weights = folder if adapter is None or lora else adapter
-        model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            weights, dtype=dtype, attn_implementation=attention
-        )
+        weights = base if adapter is None or lora else adapter
+        model: Any = AutoModelForImageTextToText.from_pretrained(weights, dtype=dtype, attn_implementation=attention)
         if gradient_checkpointing:
             checkpoint_layers(model)
         if lora:
-            model = put_on(model, Path(lora), trainable, Path(folder))
+            model = put_on(model, Path(lora), trainable, Path(base))
         else:
             freeze_vision(model)
         spare_inputs(model)
@@ -140,13 +159,14 @@ class Policy:
         text = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
-        encoded = self.processor(text=[text], images=list(images) or None, return_tensors="pt")
-        empty_grid = torch.zeros(0, 3, dtype=torch.long)
-        return Prompt(
-            input_ids=encoded["input_ids"][0],
-            pixel_values=encoded.get("pixel_values", torch.zeros(0)),
-            image_grid_thw=encoded.get("image_grid_thw", empty_grid),
+        for tag in self.family.reasoning:  # a template may open the reasoning: an answer is to hold all of it
+            text = text.removesuffix(f"<{tag}>\n")
+        # The template has written the special tokens; the tokenizer would put its first one in front again.
+        encoded = self.processor(
+            text=[text], images=list(images) or None, return_tensors="pt", add_special_tokens=False
         )
+        inputs = {name: tensor for name, tensor in encoded.items() if name not in OF_TOKENS}
+        return Prompt(encoded["input_ids"][0], inputs)
 
     def response_ids(self, text: str) -> list[int]:
         """Token ids of an answer, its end token included."""
@@ -168,12 +188,11 @@ class Policy:
         batch = {
             "input_ids": input_ids,
             "attention_mask": pad([torch.ones_like(row) for row in rows], 0),
-            "mm_token_type_ids": (input_ids == self.image_id).long(),
         }
-        grids = [prompt.image_grid_thw for prompt in prompts if len(prompt.image_grid_thw)]
-        if grids:
-            batch["pixel_values"] = torch.cat([prompt.pixel_values for prompt in prompts if len(prompt.image_grid_thw)])
-            batch["image_grid_thw"] = torch.cat(grids)
+        if self.family.marks:
+            batch[self.family.marks] = (input_ids == self.image_id).long()
+        for name in dict.fromkeys(name for prompt in prompts for name in prompt.inputs):
+            batch[name] = joined([prompt.inputs[name] for prompt in prompts if name in prompt.inputs])
         if responses is not None:
             batch["labels"] = pad(labels, IGNORED)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
@@ -255,37 +274,12 @@ class Policy:
         return placed(logprobs), mask, placed(entropy)
 
 
-def put_on(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
-    """The model of `folder` with a stored adapter on it; PEFT alone would pass over what fits nowhere."""
-    from peft import PeftModel, get_peft_model_state_dict
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other along the first dimension, the other ones filled up with zeros to the largest."""
+    sizes = [max(own) for own in zip(*(part.shape[1:] for part in parts))]
 
-    try:
-        model = PeftModel.from_pretrained(model, lora, is_trainable=trainable)
-    except (RuntimeError, ValueError) as error:
-        raise PolicyError(f"{lora} is not an adapter of {folder}: {str(error).strip().splitlines()[-1]}") from error
-    with safe_open(lora / "adapter_model.safetensors", "pt") as file:
-        stray = set(file.keys()) ^ set(get_peft_model_state_dict(model))
-    if stray:
-        raise PolicyError(f"{lora} is not an adapter of {folder}: only one of the two has {min(stray)}")
-    return model
+    def filled(part: Tensor) -> Tensor:
+        room = [(0, size - own) for size, own in zip(sizes, part.shape[1:])]
+        return nn.functional.pad(part, [amount for pair in reversed(room) for amount in pair])
 
-
-def checkpoint_layers(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Compute the language model's layers again in the backward pass instead of keeping what they left."""
-    model.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
-
-
-def spare_inputs(model: nn.Module) -> None:
-    """Take back that inputs have a gradient, which transformers and PEFT ask for beside `checkpoint_layers`.
-
-    Only reentrant checkpoints need it; here the frozen vision tower would be differentiated for nothing.
-    """
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            module.disable_input_require_grads()
-
-
-def freeze_vision(model: nn.Module) -> None:
-    """The vision tower is not trained: leave only the language model's weights trainable."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("visual" not in name)
+    return torch.cat([part if list(part.shape[1:]) == sizes else filled(part) for part in parts])

@@ -1,5 +1,6 @@
 """Answers of a model: to somebody's pictures, and to all samples of a split."""
 
-from saliency_r1.prediction.predictor import Answer, PredictError, Predictor, read_image
+from saliency_r1.prediction.errors import PredictError
+from saliency_r1.prediction.predictor import Answer, Failure, Predictor, Region, read_image
 
-__all__ = ["Answer", "PredictError", "Predictor", "read_image"]
+__all__ = ["Answer", "Failure", "PredictError", "Predictor", "Region", "read_image"]

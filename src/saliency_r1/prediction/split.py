@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saliency_r1.policy import Policy
+from saliency_r1.prediction.errors import PredictError
 from saliency_r1.prediction.maps import write_map
 from saliency_r1.rollout.confidence import token_probabilities
 from saliency_r1.rollout.environment import Environment, Rollout, Row
@@ -19,10 +20,13 @@ from saliency_r1.tasks import Segmented
 
 
 class ScoredAnswer(NamedTuple):
-    """A greedy response with its masks, and the mean probability of its tokens (at temperature 1, all of them)."""
+    """A greedy response with its masks, and the mean probability of its tokens (at temperature 1, all of them).
+
+    The probability is None where the policy is somebody else's server, which does not tell.
+    """
 
     rollout: Rollout
-    token_probability: float
+    token_probability: float | None
 
 
 class Written(NamedTuple):
@@ -116,6 +120,8 @@ def _score(segment: Segmented, answer: ScoredAnswer, source: str) -> float:
         case "mask_probability":
             return float(segment.probability[segment.mask].mean()) if segment.mask.any() else 0.0
         case "token_probability":
+            if answer.token_probability is None:
+                raise PredictError("a server does not say how sure it was; set masks.score to another source")
             return answer.token_probability
         case _:
             return 1.0

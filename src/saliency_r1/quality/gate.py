@@ -16,7 +16,15 @@ SHOWN_IDS = 10
 
 
 class GateError(ValueError):
-    """A table that does not meet its suite; the message names column, expectation and sample ids."""
+    """A table that does not meet its suite; the message names column, expectation and sample ids.
+
+    `report` is what `check` would have returned, each expectation with its `complaint`, empty where it is met;
+    None where the table could not be asked.
+    """
+
+    def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> dict[str, Any]:
@@ -38,7 +46,12 @@ def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> di
         help_ = remedy(stage, [entry["column"] for entry, complaint in results if complaint], params)
         raise GateError(
             f"{len(failures)} of {len(results)} expectations about the table of {stage} failed\n{lines}"
-            f"{chr(10) if help_ else ''}{help_}"
+            f"{chr(10) if help_ else ''}{help_}",
+            {
+                "stage": stage,
+                "rows": table.height,
+                "expectations": [{**entry, "complaint": complaint} for entry, complaint in results],
+            },
         )
     return {"stage": stage, "rows": table.height, "expectations": [entry for entry, _ in results]}
 

@@ -10,8 +10,8 @@ import polars as pl
 
 from saliency_r1 import cot
 from saliency_r1.data.table import subset
-from saliency_r1.names import MEASURES, TASKS
-from saliency_r1.params import Params, Split
+from saliency_r1.names import MEASURES, TASKS, TRAINED
+from saliency_r1.params import Params, Split, model_names
 from saliency_r1.quality.expectations import Expectation, Suite, between, covers, not_null, one_of, true, unique
 
 SPLITS = get_args(Split)
@@ -128,9 +128,12 @@ def cgpo(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
 
 def masks(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
     """One prediction for every sample of the split and every model, at the size of the ground truth."""
+    names = model_names(params.masks.models)
+    final = next((name for name in reversed(names) if name in TRAINED), "")
+    served = [entry.name for entry in params.masks.models if not isinstance(entry, str) and entry.endpoint]
     truth = samples.select("sample_id", true_names="names", true_height="height", true_width="width")
     wanted = samples.filter(pl.col("split") == params.masks.split).select(IDENTITY)
-    wanted = wanted.join(pl.DataFrame({"model": list(params.masks.models)}), how="cross")
+    wanted = wanted.join(pl.DataFrame({"model": model_names(params.masks.models)}), how="cross")
     rows = (
         _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model")
         .join(truth, on="sample_id", how="left")
@@ -140,15 +143,18 @@ def masks(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
             named=pl.col("names") == pl.col("true_names"),
             sized=(pl.col("height") == pl.col("true_height")) & (pl.col("width") == pl.col("true_width")),
             parsed="parsed",
-            # The base has never seen a tag and SFT is on its way: only the last model named is held to the form.
-            final_parsed=pl.when(pl.col("model") == params.masks.models[-1]).then("parsed"),
+            # The base has never seen a tag and SFT is on its way: only the last model trained is held to the form.
+            final_parsed=pl.when(pl.col("model") == final).then("parsed"),
+            # A server does not say how sure it was.
+            sure=pl.col("token_probability").is_not_null() | pl.col("model").is_in(served),
         )
     )  # fmt: skip
     return Suite(rows, [
         *_identity([params.masks.split]),
-        one_of("model", params.masks.models),
+        one_of("model", model_names(params.masks.models)),
         *between(1, 1, "occurrences"),
-        *not_null("response", "reward", "token_probability", "parsed"),
+        *not_null("response", "reward", "parsed"),
+        true("sure", "a token probability, unless a server has answered"),
         *between(0, 1, "reward"),
         *between(0, 1, "token_probability", above=True),
         true("named", "one map an image, under the image's name"),
@@ -161,7 +167,7 @@ def metrics(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite
     """Every prediction is scored once, with the measures of its task."""
     wanted = samples.filter(pl.col("split") == params.masks.split).select(*IDENTITY, "names")
     wanted = wanted.explode("names").rename({"names": "name"})
-    wanted = wanted.join(pl.DataFrame({"model": list(params.masks.models)}), how="cross")
+    wanted = wanted.join(pl.DataFrame({"model": model_names(params.masks.models)}), how="cross")
     per_task = pl.when(pl.col("task") == "sis")
     instances, saliency = pl.col("instances", "detections"), pl.col("Sm", "MAE", "IoU")
     rows = _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model", "name").select(
@@ -173,7 +179,7 @@ def metrics(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite
     )  # fmt: skip
     return Suite(rows, [
         *_identity([params.masks.split]),
-        one_of("model", params.masks.models),
+        one_of("model", model_names(params.masks.models)),
         *between(1, 1, "occurrences"),
         *between(0, 1, *(measure for measure in MEASURES if not measure.endswith("Em"))),
         *between(0, 1 + E_EXCESS, *(measure for measure in MEASURES if measure.endswith("Em"))),

@@ -77,7 +77,7 @@ def choose(predictions: pl.DataFrame, task: str, models: list[str], count: int) 
 
 def examples(artifacts: Artifacts, task: str, count: int) -> list[Example]:
     """The chosen samples of a task with all that is shown of them."""
-    chosen = choose(artifacts.predictions, task, artifacts.models, count)
+    chosen = choose(artifacts.predictions, task, artifacts.steps, count)
     return [example(artifacts, sample, reason) for reason, sample in chosen]
 
 

@@ -38,12 +38,17 @@ def data_uri(path: Path) -> str:
     kind = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}.get(path.suffix.lower())
     if kind is None or len(content) > _EMBEDDED_BYTES:
         with Image.open(path) as image:
-            small = image.convert("RGB")
-        small.thumbnail((_EMBEDDED_SIDE, _EMBEDDED_SIDE), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=85)
-        content, kind = buffer.getvalue(), "jpeg"
+            return jpeg_uri(image, _EMBEDDED_SIDE)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def jpeg_uri(image: Image.Image, side: int) -> str:
+    """A picture as the data URI of a JPEG whose sides are at most `side` pixels."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def svg(

@@ -72,8 +72,13 @@ class Artifacts:
 
     @cached_property
     def models(self) -> list[str]:
-        """The models in the order of their training."""
+        """The models in the order of the parameters."""
         return list(self.metrics)
+
+    @cached_property
+    def steps(self) -> list[str]:
+        """Those of the models that were trained here, in that order; all where none was."""
+        return [model for model in self.models if model in LABELS] or self.models
 
     @cached_property
     def datasets(self) -> dict[str, list[str]]:

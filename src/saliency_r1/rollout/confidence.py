@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saliency_r1.cot import answer_start
+from saliency_r1.cot import REASONING, answer_start
 from saliency_r1.policy import Policy, Prompt, Response
 from saliency_r1.rollout.passes import passes
 
 PARTS = ("reasoning", "answer", "tags", "expressions")
-_TAG = re.compile(r"</?(?:think|answer|rg|ins)>")
+_TAG = re.compile(rf"</?(?:{'|'.join(REASONING)}|answer|rg|ins)>")
 _EXPRESSION = re.compile(r"(?<=>)[^<>]+(?=</(?:rg|ins)>)")
 
 

@@ -22,7 +22,7 @@ from saliency_r1.segmenter import Segmenter
 from saliency_r1.segmenter import load as load_segmenter
 
 Row = Mapping[str, Any]
-PROMPT_CACHE = 1 << 30  # bytes of encoded prompts kept in memory; what does not fit is encoded again
+PROMPT_CACHE = 1 << 30  # bytes of encoded prompts kept in memory: the last ones used; others are encoded again
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,18 @@ class Environment:
 
     def prompts(self, policy: Policy, rows: Sequence[Row]) -> list[Prompt]:
         """The encoded prompts of rows of the sample table; all policies of a run share one processor."""
-        return [self._prompts.get(row["sample_id"]) or self._encode(policy, row) for row in rows]
+        return [self._prompt(policy, row) for row in rows]
 
-    def _encode(self, policy: Policy, row: Row) -> Prompt:
-        prompt = policy.prompt(read_images(row, self.folder), tasks.get(row["task"]).instruction)
-        size = prompt.pixel_values.nbytes + prompt.input_ids.nbytes
-        if size <= self._room:
-            self._prompts[row["sample_id"]] = prompt
-            self._room -= size
+    def _prompt(self, policy: Policy, row: Row) -> Prompt:
+        """Kept or encoded. All of a small data set fit, epoch after epoch; of a large one those of the update at hand,
+        which a group of answers, or a sampled and a greedy one, ask for more than once."""
+        prompt = self._prompts.pop(row["sample_id"], None)
+        if prompt is None:
+            prompt = policy.prompt(read_images(row, self.folder), tasks.get(row["task"]).instruction)
+            self._room -= prompt.nbytes
+        self._prompts[row["sample_id"]] = prompt  # behind all others
+        while self._room < 0:
+            self._room += self._prompts.pop(next(iter(self._prompts))).nbytes
         return prompt
 
     def respond(

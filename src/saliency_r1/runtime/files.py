@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with path.open("wb") as stream:
                 stream.write(aside.read_bytes())
         return
-    aside = path.with_name(f".{os.getpid()}.partial{path.suffix}")
+    aside = path.with_name(f".{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
     try:
         yield aside
         aside.replace(path)

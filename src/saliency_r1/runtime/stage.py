@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+TRY_AGAIN = 75  # the exit code where nobody is at fault and a later run may go well, as in sysexits.h
 _PLAIN_LINE_EVERY = 15.0  # seconds between two plain progress lines
 
 
@@ -41,7 +42,8 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
     """Read the parameters, run a stage, leave with its exit code.
 
     An error that a person can mend (a `ValueError` of this package, or one of the operating system) ends as one
-    paragraph on stderr and exit code 1; anything else is a defect and keeps its traceback.
+    paragraph on stderr and exit code 1, or 75 where a later run may go well by itself; anything else is a defect and
+    keeps its traceback.
     """
     die_with_program()
     signal.signal(signal.SIGTERM, _leave)
@@ -62,7 +64,7 @@ def run_stage(main: Callable[[Params], None], params_path: Path | str = "params.
         print(f"\n{name} stopped: {printable(describe_error(error), keep=chr(10))}", file=sys.stderr)
         if "DVC_STAGE" in os.environ:
             print("The last complete results stay in the cache; `dvc checkout` puts them back.", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(TRY_AGAIN if getattr(error, "transient", False) else 1)
     sys.exit(0)
 
 

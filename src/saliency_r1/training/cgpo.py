@@ -34,6 +34,7 @@ from saliency_r1.runtime import processes
 from saliency_r1.training import advantages, checkpoints, sft, sharding
 from saliency_r1.training.diagnostics import Clock, check_sampling, peak_memory, record, summarise
 from saliency_r1.training.errors import TrainingError
+from saliency_r1.training.history import History, Update
 from saliency_r1.training.objective import divergence, loss
 from saliency_r1.training.optimiser import (
     Optimiser,
@@ -46,19 +47,6 @@ from saliency_r1.training.optimiser import (
 
 # From the rollouts of a whole update, in order, and the section `cgpo` to one value a rollout.
 Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], Tensor]
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one update leaves behind: a row of the curves, the rows of the rollouts table, what it has cost.
-
-    `costs`, of the first process: seconds to generate, to segment, to reward, of the forward passes, of the backward
-    passes and of the ISR step; `peak_gb`, the most memory held so far.
-    """
-
-    curve: dict[str, Any]
-    rollouts: list[dict[str, Any]]
-    costs: dict[str, Any]
 
 
 def check(options: Cgpo, rows: Sequence[Row], examples: int) -> None:
@@ -94,7 +82,7 @@ def train(
     runs: Path,
     advantage: Advantage | None = None,
 ) -> Iterator[Update]:
-    """Train the policy's adapter in place; yields every update, resumed ones included.
+    """Train the policy's adapter in place; yields every update, resumed ones included, and keeps them in `runs`.
 
     The prompts are those of `rows`, samples with ground truth; only the ISR steps need `examples`, annotated ones.
     `advantage` stands in for that of `options.algorithm` (`advantage_of`), as controls have it.
@@ -106,22 +94,30 @@ def train(
         batches["cgpo.isr.batch_size"] = options.isr.batch_size
     sharding.shard(policy, batches)
     trainer = Trainer(policy, environment, rows, examples, options, seed, advantage or advantage_of)
-    done: list[Update] = []
+    history, done = History(runs), 0
     if state := checkpoints.load(runs):
         restore(policy, trainer.optimiser, state)
-        done = [Update(**update) for update in state["updates"]]
+        done = state["step"]
     del state
-    yield from done
-    for number in range(len(done), options.updates):
+    history.cut(done)
+    norms: dict[str, list[float]] = {"grad_norm": [], "isr_grad_norm": []}
+
+    def remember(update: Update) -> None:
+        for name, values in norms.items():
+            values.extend([update.curve[name]] if name in update.curve else [])
+
+    for update in history.read(done):
+        remember(update)
+        yield update
+    for number in range(done, options.updates):
         torch.manual_seed(seed * 1_000_003 + number)  # of dropout; responses have seeds of their own
         update = trainer.update(number)
-        done.append(update)
-        for name in ("grad_norm", "isr_grad_norm"):
-            norms = [curve[name] for curve in (one.curve for one in done) if name in curve]
-            check_finite(norms, (row["sample_id"] for row in update.rollouts))
+        history.append(update)
+        remember(update)
+        for values in norms.values():
+            check_finite(values, (row["sample_id"] for row in update.rollouts))
         if (number + 1) % options.checkpoint_every == 0:
-            history = [vars(update) for update in done]
-            checkpoints.save(runs, number + 1, {**state_of(policy, trainer.optimiser), "updates": history})
+            checkpoints.save(runs, number + 1, state_of(policy, trainer.optimiser))
         yield update
     trainer.optimiser.settle()
     sharding.unshard(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy
-from saliency_r1.policy.model import spare_inputs
+from saliency_r1.policy.network import in_language_model, language_weights, spare_inputs
 from saliency_r1.runtime import processes
 from saliency_r1.training import sharding
 from saliency_r1.training.errors import TrainingError
@@ -40,32 +41,43 @@ class Optimisation(Protocol):
 
 
 def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
-    """Put a fresh LoRA adapter on a base policy. `lora.targets` is a regular expression over module names.
+    """Put a fresh LoRA adapter on a base policy: on the modules of its language model that `lora.targets` matches.
 
     Without `lora` the policy is returned as it is: all of its language model is trained.
 
-    Raises `TrainingError` when the expression reaches into the vision tower, which stays frozen.
+    Raises `TrainingError` when the expression, over whole names of modules, matches none there, and when
+    `lora.modules_to_save` names what is not of the language model: all else stays frozen.
     """
     if lora is None:
         return policy
     from peft import LoraConfig, get_peft_model
 
+    targets = in_language_model(policy.model, lora.targets)
+    if not any(re.fullmatch(targets, name) for name, _ in policy.model.named_modules()):
+        linear = {name.rpartition(".")[2] for name, module in policy.model.get_decoder().named_modules()
+                  if isinstance(module, nn.Linear)}  # fmt: skip
+        raise TrainingError(
+            f"sft.lora.targets = {lora.targets!r} matches no module of the language model; its linear layers are "
+            f"{', '.join(sorted(linear))}"
+        )
     torch.manual_seed(seed)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.targets,
+        target_modules=targets,
         modules_to_save=list(lora.modules_to_save) or None,
         # An output layer that shares its weights with the embedding goes on sharing them.
         ensure_weight_tying=bool(lora.modules_to_save) and policy.model.config.get_text_config().tie_word_embeddings,
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(policy.model, config)
-    touched = [name for name, parameter in model.named_parameters() if parameter.requires_grad and "visual" in name]
+    own = language_weights(model.get_base_model())
+    touched = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in own]
     if touched:
         raise TrainingError(
-            f"sft.lora.targets = {lora.targets!r} adapts the vision tower ({touched[0]}); exclude `visual`"
+            f"sft.lora.modules_to_save = {list(lora.modules_to_save)} trains {touched[0]}, "
+            "which is not of the language model"
         )
     spare_inputs(model)
     return Policy(model, policy.processor, policy.device, policy.autocast)

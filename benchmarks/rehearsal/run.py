@@ -1,0 +1,170 @@
+"""A dress rehearsal: the paper's profile through `dvc repro` in a clone of its own, with everything but the weights.
+
+    python -m benchmarks.rehearsal.run --photographs <folder> --ranks <qwen.tiktoken>       # or `make rehearse`
+
+Real: the tokenizer, the chat template, the image settings, the widths of Qwen2.5-VL-3B and of EVF-SAM, bfloat16,
+gradient checkpointing, photographs in the public layouts. Stand-ins: few layers, random weights that were taught the
+form of answers, BEiT-3's sentencepiece model, and the offline annotator, whose consistency says nothing under such a
+segmenter. It ends with the report and with what was seen; with exit code 1 where that is not what a rehearsal is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+import yaml
+
+from benchmarks.rehearsal import models, photographs, tokenizer
+from saliency_r1.runtime.files import write_json
+from saliency_r1.yaml_loader import load_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = 7
+# What a rehearsal changes of the profile. Sizes of images, answers, adapters and networks stay.
+CHANGES: dict[str, Any] = {
+    "runtime": {"device": "cpu", "threads": os.cpu_count()},
+    "policy": {"max_new_tokens": 128, "batch_size": 4},
+    "segmenter": {"batch_images": 1, "batch_phrases": 4},
+    # Nothing that a segmenter of random weights finds is consistent.
+    "annotate": {"annotator": "offline", "threshold": 0.0, "attempts": 1},
+    "sft": {"steps": 4, "batch_size": 4, "micro_batch": 2, "warmup": 1, "checkpoint_every": 2, "evaluate_samples": 4},
+    "cgpo": {
+        "updates": 4, "batch_size": 4, "micro_batch": 2, "drift_every": 2, "warmup": 1, "checkpoint_every": 2,
+        "isr": {"every": 2, "batch_size": 2},
+    },
+    "masks": {"batch_size": 4},
+    "metrics": {"workers": 1},
+    "report": {"examples": 2},
+    "checks": {"consistency": 0.0, "consistency_share": 0.0, "kept_share": 0.0},
+}  # fmt: skip
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with some of them changed, section by section. Raises `KeyError` for one that is not there."""
+    result = dict(settings)
+    for key, value in changes.items():
+        result[key] = merged(settings[key], value) if isinstance(settings[key], dict) else value
+    return result
+
+
+def prepare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Make the stand-ins and the archives, those of an interrupted rehearsal excepted; returns their parameters."""
+    if not (folder / "photographs").is_dir():
+        new = folder / ".photographs"
+        shutil.rmtree(new, ignore_errors=True)
+        photographs.pack(ROOT / "embedded/catalogue.yaml", photographs.Photographs(arguments.photographs), new)
+        new.rename(folder / "photographs")
+    if not (folder / "policy").is_dir():
+        pictures = sorted(arguments.photographs.glob("voc_coseg_32/img/*/*"))
+        vocabulary = tokenizer.build(tokenizer.read_ranks(arguments.ranks))
+        policy = models.untaught(vocabulary, models.shape(arguments.layers), SEED)
+        for step, loss in models.teach(policy, pictures, arguments.steps, 4, arguments.lr, SEED):
+            if step % 20 == 0 or step == arguments.steps:
+                print(f"lesson {step}/{arguments.steps}, loss {loss:.3f}", flush=True)
+        models.save(policy, folder / ".policy")
+        (folder / ".policy").rename(folder / "policy")
+    if not (folder / "segmenter").is_dir():
+        pieces = ROOT / "embedded/models/segmenter/sentencepiece.bpe.model"
+        models.segmenter(arguments.layers, pieces, folder / ".segmenter", SEED)
+        (folder / ".segmenter").rename(folder / "segmenter")
+    return {
+        "catalogue": str(folder / "photographs/catalogue.yaml"),
+        "policy": str(folder / "policy"),
+        "segmenter": str(folder / "segmenter"),
+    }
+
+
+def clone(folder: Path, download: dict[str, Any]) -> None:
+    """What is committed, with the profile's parameters and the changes to them."""
+    if not folder.is_dir():
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    profile = load_yaml(ROOT / "profiles/paper-3b.yaml")
+    content = merged(profile, CHANGES | {"download": download})
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def seen(folder: Path) -> dict[str, Any]:
+    """What the tables of a rehearsed pipeline say."""
+    rollouts = pl.read_parquet(folder / "cgpo/table.parquet")
+    answers = pl.read_parquet(folder / "masks/table.parquet")
+    parsed = answers.group_by("model").agg(pl.mean("parsed")).sort("model")
+    return {
+        "samples": pl.read_parquet(folder / "download/table.parquet").group_by("split").len().sort("split").rows(),
+        "sampled answers that parse": rollouts["parsed"].mean(),
+        "their mean reward": rollouts["reward"].mean(),
+        "tasks with a reward above what the form earns": sorted(
+            rollouts.filter(pl.col("reward") > 0.1 + 1e-6)["task"].unique().to_list()
+        ),
+        "largest sampling gap": rollouts["sampling_gap"].max(),
+        "answers that parse": dict(parsed.rows()),
+    }
+
+
+def complaints(facts: dict[str, Any]) -> list[str]:
+    """Why a rehearsal showed nothing, if it did not."""
+    found = []
+    if facts["sampled answers that parse"] < 0.5:
+        found.append("most of the sampled answers do not parse: teach the stand-in longer (--steps)")
+    if not facts["tasks with a reward above what the form earns"]:
+        found.append("no mask earned anything, so that no reward was above that of the form")
+    return found
+
+
+def main() -> None:
+    """Rehearse, print the report's results and what was seen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=Path, default=os.environ.get("PHOTOGRAPHS"), help="or PHOTOGRAPHS")
+    parser.add_argument("--ranks", type=Path, default=Path("runs/rehearsal/ranks/dashscope/resources/qwen.tiktoken"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/rehearsal"))
+    parser.add_argument("--layers", type=int, default=2, help="of text, of vision, of BEiT-3 and of SAM")
+    parser.add_argument("--steps", type=int, default=300, help="of teaching the form")
+    parser.add_argument("--lr", type=float, default=1e-3, help="of teaching the form")
+    arguments = parser.parse_args()
+    for what, path in (("photographs", arguments.photographs), ("ranks", arguments.ranks)):
+        if path is None or not path.exists():
+            print(f"not rehearsed: there are no {what} ({path}); see docs/gpu.md, The rehearsal")
+            return
+    torch.set_num_threads(os.cpu_count() or 1)
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {}
+    with timed(facts, "seconds of preparation"):
+        download = prepare(arguments, folder)
+    clone(folder / "clone", download)
+    with timed(facts, "seconds of the pipeline"):
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+        subprocess.run(["dvc", "repro"], cwd=folder / "clone", env=environment | {"PATH": path}, check=True)
+    print((folder / "clone/artifacts/report/results.md").read_text(encoding="utf-8"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = (resource.getrusage(who).ru_maxrss * unit / 1e9 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    facts |= seen(folder / "clone/artifacts") | {"most memory of a process, GB": max(peaks)}
+    write_json(folder / "rehearsal.json", facts)
+    print(json.dumps(facts, indent=2))
+    print(f"report: {folder / 'clone/artifacts/report/index.html'}")
+    sys.exit("\n".join(complaints(facts)) or None)
+
+
+@contextmanager
+def timed(facts: dict[str, Any], name: str) -> Iterator[None]:
+    """Note how long the block took."""
+    start = time.perf_counter()
+    yield
+    facts[name] = round(time.perf_counter() - start, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A tree of its own for a night, beside the one that people work in: made from a branch, ended in a commit and a tag.
+
+It is a git worktree in runs/nights/tree that shares DVC's cache with the project. What git ignores stays in it from
+night to night, so an import finds what it has imported and a training that was killed goes on.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from flows.pipeline import dvc_as_child
+from saliency_r1.registry.champion import assign, register
+from saliency_r1.registry.git import GitError, git, share, tags
+from saliency_r1.registry.nights import LOGS, PREFIX
+
+TREE = Path("runs/nights/tree")
+IDENTITY = ("-c", "user.name=night", "-c", "user.email=night@localhost")
+RECORDS = ("dvc.lock", "params.yaml", "artifacts/metrics/metrics.json", "records")
+
+
+class NightError(ValueError):
+    """A night that cannot begin or cannot be recorded; the message says what to do."""
+
+
+def prepare(folder: Path, branch: str | None) -> Path:
+    """The night's tree as the branch (by default the one that is checked out in `folder`) has it.
+
+    Raises `NightError` where the project has edits that are in no commit: they would be missing from the night.
+    """
+    edited = git(folder, "status", "--porcelain", "--untracked-files=no")
+    if edited:
+        raise NightError(
+            f"{folder} has edits that are in no commit, and a night runs what is committed; commit them or put them "
+            f"away (`git stash`):\n{edited}"
+        )
+    branch = branch or git(folder, "rev-parse", "--abbrev-ref", "HEAD")
+    commit = git(folder, "rev-parse", "--verify", f"{branch}^{{commit}}")
+    tree = folder / TREE
+    git(folder, "worktree", "prune")
+    if not _is_worktree(tree):
+        shutil.rmtree(tree, ignore_errors=True)
+        git(folder, "worktree", "add", "--force", "--detach", str(tree), commit)
+    # Of a git that was killed. The night holds the folder, so no other one is at work here.
+    (Path(git(tree, "rev-parse", "--absolute-git-dir")) / "index.lock").unlink(missing_ok=True)
+    git(tree, "checkout", "--quiet", "--force", "--detach", commit)
+    git(tree, "clean", "--quiet", "--force", "-d")
+    _share_cache(folder, tree)
+    return tree
+
+
+def _is_worktree(tree: Path) -> bool:
+    try:
+        return Path(git(tree, "rev-parse", "--show-toplevel")).resolve() == tree.resolve()
+    except GitError:
+        return False
+
+
+def _share_cache(folder: Path, tree: Path) -> None:
+    """Let the tree use the project's cache and remotes, the settings in config.local included."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        cache = Path(repo.cache.local.path).resolve().parents[1]  # without files/md5
+        local = repo.config.read("local")
+    with Repo(str(tree)) as repo, repo.config.edit("local") as settings:
+        settings.clear()
+        settings.update(local)  # its paths are absolute by now
+        settings.setdefault("cache", {})["dir"] = str(cache)
+
+
+def dvc(tree: Path, *arguments: str) -> str:
+    """What a DVC command prints, run in a tree. Raises `NightError` with what it said."""
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
+    ended = subprocess.run(
+        [*dvc_as_child(), *arguments], cwd=tree, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
+    )  # fmt: skip
+    if ended.returncode:
+        raise NightError(f"`dvc {' '.join(arguments)}` in {tree} failed:\n{ended.stdout.strip()}")
+    return ended.stdout.strip()
+
+
+def refresh(tree: Path, say: Callable[[str], None]) -> None:
+    """Bring imports of DVC (`dvc import`, `dvc import-url`) up to date, which `dvc repro` never does.
+
+    Raises `NightError` where a source cannot be reached.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(tree)) as repo:
+        imports = [stage.path_in_repo for stage in repo.index.stages if stage.is_import and stage.frozen]
+    if imports:
+        say(dvc(tree, "update", *imports))
+
+
+def begin(folder: Path, day: date) -> str:
+    """The name of a night that begins now: its day, and for a second one of a day a number. Its log is made.
+
+    Making the log takes the name: a night that failed keeps its own.
+    """
+    (folder / LOGS).mkdir(parents=True, exist_ok=True)
+    taken = {tag.removeprefix(PREFIX) for tag in tags(folder, f"{PREFIX}*")}
+    number = 1
+    while True:
+        name = f"{day.isoformat()}{'' if number == 1 else f'.{number}'}"
+        log = folder / LOGS / f"{name}.log"
+        if name not in taken and not log.exists():
+            log.touch()
+            return name
+        number += 1
+
+
+def _has_remote(tree: Path) -> bool:
+    from dvc.repo import Repo
+
+    with Repo(str(tree)) as repo:
+        return bool(repo.config["core"].get("remote"))
+
+
+def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> str:
+    """Push what DVC keeps, commit, tag, push the tags; returns the night's tag. What fails leaves no tag.
+
+    The tag is the record, and one write: a night that is killed has it or has it not. With `promote` the commit becomes
+    a version and the champion as well. Tags that could not be pushed are taken back; those of a night that was killed
+    before its push go with the next one's.
+    """
+    if _has_remote(tree):
+        say(dvc(tree, "push", "--run-cache"))
+    git(tree, "add", "--update")
+    git(tree, "add", "--", *(path for path in RECORDS if (tree / path).exists()))
+    git(tree, *IDENTITY, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", f"Night {name} [skip ci]")
+    had = set(tags(tree, "*"))
+    tag = PREFIX + name
+    try:
+        git(tree, *IDENTITY, "tag", "--annotate", "--message", f"Night {name}", tag)
+        if promote:
+            assign(tree, register(tree, "HEAD", *IDENTITY).name, *IDENTITY)
+        share(tree)
+    except GitError:
+        if made := set(tags(tree, "*")) - had:
+            git(tree, "tag", "--delete", *sorted(made))
+        raise
+    return tag

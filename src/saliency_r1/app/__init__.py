@@ -1,0 +1,1 @@
+"""The page one can play with: `saliency-r1 app`. What it does is here without Gradio; `page` alone draws with it."""

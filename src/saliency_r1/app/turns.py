@@ -1,0 +1,126 @@
+"""One answer on the page: what was said, the mask of every expression, and what becomes of it when it is reworded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1 import cot
+from saliency_r1.app.uploads import Upload
+from saliency_r1.prediction.predictor import Answer, PredictError, task_named
+
+if TYPE_CHECKING:
+    from saliency_r1.policy.adapters import Policies
+    from saliency_r1.segmenter import Segment, Segmenter
+
+MOST_EXPRESSIONS = 40  # of an edited answer
+MOST_LETTERS = 300  # of an edited expression
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An answer to some pictures.
+
+    Attributes:
+        model: who answered.
+        task: sod, sis or cosod.
+        uploads: the pictures of the prompt.
+        answer: what was said, or made of reworded expressions, and what the task makes of it: maps, or instances.
+        segments: one an expression, in order; `mask` is bool H x W at the size of its picture.
+        edited: whether a person has worded the expressions.
+    """
+
+    model: str
+    task: str
+    uploads: tuple[Upload, ...]
+    answer: Answer
+    segments: tuple[Segment, ...]
+    edited: bool = False
+
+    @property
+    def phrases(self) -> list[str]:
+        """What is named: an expression each; for CoSOD one a picture, empty where the shared object is not."""
+        if self.task != "cosod":
+            return [item.text for item in self.answer.expressions]
+        said = {item.image: item.text for item in self.answer.expressions}
+        return [said.get(index, "") for index in range(len(self.uploads))]
+
+
+class Models:
+    """Adapters on one base, by name, and the segmenter that all of them speak to; one prompt at a time."""
+
+    def __init__(
+        self, policies: Policies, adapters: Mapping[str, Path | None], segmenter: Segmenter, max_new_tokens: int
+    ) -> None:
+        self.policies = policies
+        self.adapters = dict(adapters)
+        self.segmenter = segmenter
+        self.max_new_tokens = max_new_tokens
+        self._busy = threading.Lock()  # an adapter is put on the one base; two prompts must not do so at once
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the models, in the order given."""
+        return list(self.adapters)
+
+    def ask(self, model: str, uploads: Sequence[Upload], task: str) -> Turn:
+        """The greedy answer of a model. Raises `PredictError` for an unknown model or task."""
+        rules = task_named(task)
+        if model not in self.adapters:
+            raise PredictError(f"unknown model {model!r}, expected one of {', '.join(self.adapters)}")
+        with self._busy:
+            with self.policies.using(self.adapters[model]) as policy:
+                prompt = policy.prompt([upload.picture for upload in uploads], rules.instruction)
+                (response,) = policy.generate([prompt], self.max_new_tokens)
+            return self._ground(model, uploads, task, response.text)
+
+    def reword(self, turn: Turn, phrases: Sequence[str]) -> Turn:
+        """The same answer with other expressions, segmented again; nothing is generated.
+
+        For SOD and SIS any number of them, empty ones count for nothing; for CoSOD one a picture, in order, an empty
+        one for a picture without the shared object. Raises `PredictError` for what cannot be said in a tag.
+        """
+        words = [" ".join(phrase.split()) for phrase in phrases]
+        if turn.task != "cosod":
+            words = [phrase for phrase in words if phrase]
+        elif len(words) != len(turn.uploads):
+            raise PredictError(
+                f"one line a picture: {len(turn.uploads)} pictures, {len(words)} lines; leave a line empty where the "
+                "shared object is not"
+            )
+        if len(words) > MOST_EXPRESSIONS:
+            raise PredictError(f"at most {MOST_EXPRESSIONS} expressions are taken here, these are {len(words)}")
+        for phrase in words:
+            if len(phrase) > MOST_LETTERS:
+                raise PredictError(f"an expression has at most {MOST_LETTERS} letters here, one has {len(phrase)}")
+            if set(phrase) & set("<>"):
+                raise PredictError(f"an expression holds no < or >, which are the marks of the tags: {phrase}")
+        kind = cot.KINDS[turn.task]
+        reasoning = turn.answer.reasoning if not turn.answer.errors else "Worded by hand."
+        text = cot.render(reasoning, [cot.Expression(kind, index, phrase) for index, phrase in enumerate(words)])
+        with self._busy:
+            return self._ground(turn.model, turn.uploads, turn.task, text, edited=True)
+
+    def _ground(self, model: str, uploads: Sequence[Upload], task: str, text: str, edited: bool = False) -> Turn:
+        """Parse, segment and predict, as `rollout.grounding` does, and keep the segment of every expression."""
+        parsed = cot.parse(text, task, len(uploads))
+        segments: list[Segment] = []
+        if parsed.expressions:
+            said = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(uploads))]
+            encoded = self.segmenter.encode([upload.picture for upload in uploads])
+            segments = [segment for found in self.segmenter.segment(encoded, said) for segment in found]
+        sizes = [(upload.picture.height, upload.picture.width) for upload in uploads]
+        found_there = task_named(task).predict(parsed, segments, sizes)
+        answer = Answer(
+            text=text,
+            reasoning=parsed.reasoning,
+            expressions=parsed.expressions,
+            errors=parsed.errors,
+            maps=found_there.maps,
+            instances=found_there.instances,
+            sizes=tuple(sizes),
+        )
+        return Turn(model, task, tuple(uploads), answer, tuple(segments), edited)

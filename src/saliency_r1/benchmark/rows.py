@@ -1,0 +1,93 @@
+"""The rows of the tables: one JSON file for whoever was measured, below `<out>/rows`.
+
+A row holds for each data set its measures, by the strict and the lenient reading, what went wrong, and a hash of the
+samples it was measured on; tables are made of all files that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from saliency_r1.benchmark.errors import BenchmarkError
+from saliency_r1.benchmark.prompts import Row
+from saliency_r1.runtime.files import write_json
+
+Kind = Literal["model", "maps", "floor", "ceiling"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row on one data set. `lenient` and `failures` are empty of what no model has answered.
+
+    `strict` and `lenient` have `measures` and `intervals`; `images` is how many of the `of` images of the data set
+    were scored, `selection` a hash of which.
+    """
+
+    dataset: str
+    task: str
+    images: int
+    of: int
+    selection: str
+    strict: dict[str, Any]
+    lenient: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """Whoever was measured. `about` says how: model, server, names that the server returned, examples, usage."""
+
+    name: str
+    kind: Kind
+    about: dict[str, Any] = field(default_factory=dict)
+    datasets: dict[str, Measured] = field(default_factory=dict)
+
+    def write(self, out: Path) -> None:
+        """Write the row; data sets that were measured before, in the same way, stay in it."""
+        path = _path(out, self.name)
+        if path.exists():
+            before = read(path)
+            if before.kind == self.kind and _how(before.about) == _how(self.about):
+                self.datasets = before.datasets | self.datasets
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(self))
+
+
+def read(path: Path) -> Entry:
+    """A row from its file. Raises `BenchmarkError` for what is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["datasets"] = {name: Measured(**one) for name, one in content["datasets"].items()}
+        return Entry(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BenchmarkError(f"{path} is no row of a benchmark ({error}); remove it") from None
+
+
+def read_all(out: Path) -> list[Entry]:
+    """All rows below a folder, in the order of their names."""
+    return [read(path) for path in sorted((out / "rows").glob("*.json"))]
+
+
+def selection(rows: Sequence[Row]) -> str:
+    """A hash of which samples were scored."""
+    return hashlib.sha256("\n".join(sorted(row["sample_id"] for row in rows)).encode()).hexdigest()[:16]
+
+
+def slug(name: str) -> str:
+    """A name as the name of a file."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "model"
+
+
+def _path(out: Path, name: str) -> Path:
+    return out / "rows" / f"{slug(name)}.json"
+
+
+def _how(about: dict[str, Any]) -> dict[str, Any]:
+    """What decides the answers; how many there were, what they cost and who said to be behind them does not."""
+    return {key: value for key, value in about.items() if key not in ("usage", "served")}

@@ -1,0 +1,184 @@
+"""One benchmark: answers, maps, scores, rows, tables; floors and ceilings beside them.
+
+What is paid for is written down at once and never asked twice: answers below `<kept>/said`, a server's good ones below
+`<kept>/answers` as well, maps below `<kept>/maps`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from saliency_r1.benchmark import measure
+from saliency_r1.benchmark.answers import Journal, Said, Served, Speaker
+from saliency_r1.benchmark.errors import BenchmarkError
+from saliency_r1.benchmark.floors import FLOORS
+from saliency_r1.benchmark.lenient import lenient
+from saliency_r1.benchmark.prompts import Prompts, Row
+from saliency_r1.benchmark.rows import Entry, Measured, selection, slug
+from saliency_r1.chat import ChatClient, Question, cost
+from saliency_r1.data.table import evenly_spaced, read_samples
+from saliency_r1.params import Asked
+from saliency_r1.rollout.environment import Environment
+from saliency_r1.runtime.stage import progress
+
+_PIXELS_A_TOKEN = 28 * 28  # of Qwen2.5-VL; other families are within a factor of two
+_CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured, with what: samples by data set, and the numbers of images that the whole data sets have."""
+
+    samples: dict[str, list[Row]]
+    of: dict[str, int]
+    environment: Environment
+    settings: Mapping[str, Any]
+    kept: Path
+    out: Path
+
+    @property
+    def rows(self) -> list[Row]:
+        """All samples."""
+        return [row for rows in self.samples.values() for row in rows]
+
+    def measured(self, rows: Sequence[Row], strict: dict[str, Any], **more: Any) -> Measured:
+        """What is known of one row of a table on one data set."""
+        first = rows[0]
+        images = sum(len(row["names"]) for row in rows)
+        return Measured(
+            first["dataset"], first["task"], images, self.of[first["dataset"]], selection(rows), strict, **more
+        )
+
+    def score(self, name: str, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
+        """Ground some answers to a data set and score them; their maps go to `<out>/<name>/<data set>`."""
+        parts = measure.ground(rows, texts, self.environment, self.kept / "maps", self.settings)
+        place = self.out / slug(name) / rows[0]["dataset"]
+        return measure.summary(measure.scores(rows, self.environment.folder, parts, place))
+
+
+def select(
+    download: Path, names: Sequence[str], limit: int | None, split: str
+) -> tuple[dict[str, list[Row]], dict[str, int]]:
+    """The samples of some data sets, of each at most `limit`, evenly spread, and the images of each whole data set.
+
+    Names are compared without case. Raises `BenchmarkError` for one that is not there.
+    """
+    if not (download / "table.parquet").is_file():
+        raise BenchmarkError(f"{download} holds no table.parquet; `dvc repro download` imports the data sets")
+    table = read_samples(download).filter(split=split)
+    known = {name.lower(): name for name in table["dataset"].unique(maintain_order=True)}
+    chosen: dict[str, list[Row]] = {}
+    of: dict[str, int] = {}
+    for name in names:
+        if name.lower() not in known:
+            raise BenchmarkError(
+                f"{download} has no data set {name} with a split {split}; known are {', '.join(known.values())}. Add "
+                "it to download.datasets of params.yaml and run `dvc repro download`"
+            )
+        whole = table.filter(pl.col("dataset") == known[name.lower()])
+        chosen[known[name.lower()]] = list(evenly_spaced(whole, limit).iter_rows(named=True))
+        of[known[name.lower()]] = int(whole["names"].list.len().sum())
+    return chosen, of
+
+
+def ask(speaker: Speaker, rows: Sequence[Row], journal: Journal) -> list[Said]:
+    """The answers to all samples, from the journal or the speaker. Raises `BenchmarkError` where one is missing."""
+    missing = [row for row in rows if journal.find(row) is None]
+    lost = speaker.answer(missing, journal.keep) if missing else []
+    answers = [journal.find(row) for row in rows]
+    if lost:
+        reasons = "; ".join(f"{text} ({count} times)" for text, count in Counter(lost).most_common(3))
+        raise BenchmarkError(
+            f"the run is not complete: {len(lost)} of {len(rows)} answers are missing (transport). {reasons}. What was "
+            "answered is kept; run again to go on"
+        )
+    return [answer for answer in answers if answer is not None]
+
+
+def measure_model(bench: Benchmark, name: str, answers: Sequence[Said], about: dict[str, Any]) -> Entry:
+    """The row of a model that has answered all samples, by the strict and the lenient reading."""
+    given = iter(answers)
+    entry = Entry(name, "model", about)
+    for dataset, rows in bench.samples.items():
+        own = [next(given) for _ in rows]
+        strict = [answer.scored for answer in own]
+        read = [
+            lenient(text, row["task"], len(row["images"]), answer.reasoning)
+            for row, answer, text in zip(rows, own, strict, strict=True)
+        ]
+        entry.datasets[dataset] = bench.measured(
+            rows,
+            bench.score(name, rows, strict),
+            lenient=bench.score(f"{name}.lenient", rows, read),
+            failures={"strict": measure.failures(rows, own, strict), "lenient": measure.failures(rows, own, read)},
+        )
+    entry.write(bench.out)
+    return entry
+
+
+def measure_floors(bench: Benchmark) -> None:
+    """The rows that no model is behind, one for each of `FLOORS`."""
+    for name, (kind, answer) in FLOORS.items():
+        entry = Entry(name, kind)
+        for dataset, rows in bench.samples.items():
+            texts = [answer(row, bench.environment.folder) for row in progress(rows, label=f"{name} on {dataset}")]
+            entry.datasets[dataset] = bench.measured(rows, bench.score(name, rows, texts))
+        entry.write(bench.out)
+
+
+def measure_maps(bench: Benchmark, name: str, folder: Path) -> None:
+    """The row of somebody else's maps."""
+    entry = Entry(name, "maps", {"folder": folder.name})
+    for dataset, rows in bench.samples.items():
+        whole = sum(len(row["names"]) for row in rows) == bench.of[dataset]
+        found = measure.scores_of_folder(rows, bench.environment.folder, name, folder, whole)
+        entry.datasets[dataset] = bench.measured(rows, measure.summary(found))
+    entry.write(bench.out)
+
+
+def usage(answers: Sequence[Said], prices: tuple[float, ...] | None) -> dict[str, Any]:
+    """What all answers took together, whenever they were given."""
+    names = ("prompt_tokens", "completion_tokens")
+    total: dict[str, Any] = {name: sum(int(one.usage.get(name) or 0) for one in answers) for name in names}
+    return total | ({"cost": sum(cost(one.usage, prices) for one in answers)} if prices else {})
+
+
+def estimate(asked: Asked, prompts: Prompts, bench: Benchmark, journal: Journal) -> dict[str, Any]:
+    """What a run would still ask for, and at most cost; nothing is sent.
+
+    Tokens of a prompt are those that answered prompts had on average, or, before there is any, a guess from characters
+    and pixels; tokens of an answer are as many as are allowed.
+    """
+    rows, tokens = bench.rows, bench.environment.max_new_tokens
+    if asked.endpoint is None:
+        return {"samples": len(rows), "requests": sum(journal.find(row) is None for row in rows)}
+    client = ChatClient(asked.model, tokens, asked.endpoint, bench.kept / "answers", "endpoint")
+    speaker = Served(client, prompts)
+    guessed, seen, count = 0, [], 0
+    for row in rows:
+        question = speaker.question(row)
+        found = journal.find(row)
+        known = found.usage if found else (reply.usage if (reply := client.known(question)) else None)
+        if known is None:
+            count += 1
+            guessed += _guess(question)
+        elif known.get("prompt_tokens"):
+            seen.append(int(known["prompt_tokens"]))
+    prompt = round(count * sum(seen) / len(seen)) if seen else guessed
+    answer = count * tokens
+    whole = {"prompt_tokens": prompt, "completion_tokens": answer}
+    prices = client.options.prices
+    return {"samples": len(rows), "requests": count, "measured": bool(seen), **whole} | (
+        {"cost": cost(whole, prices)} if prices else {}
+    )
+
+
+def _guess(question: Question) -> int:
+    pixels = sum(image.width * image.height for image in question.images)
+    return -(-len(question.text) // _CHARACTERS_A_TOKEN) + -(-pixels // _PIXELS_A_TOKEN)

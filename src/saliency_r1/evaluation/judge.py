@@ -1,0 +1,112 @@
+"""Whether a new model takes the place of the champion: both answered the same samples, and are compared in pairs.
+
+    decision = judge(champion_answers, challenger_answers, params.judge)
+    decision["verdict"]                 # "promote" or "keep"
+
+An answer is a row with `sample_id, task, dataset, reward, parsed, unit`; `unit` is what the bootstrap draws, the sample
+or the group of images that it is a part of. Equal answers give an equal decision: the draws are seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from saliency_r1.evaluation.split import DIGITS, EvaluationError, bootstrap_mean
+from saliency_r1.params import Judge
+
+Scope = dict[str, float]
+
+
+def judge(champion: pl.DataFrame | None, challenger: pl.DataFrame, rules: Judge) -> dict[str, Any]:
+    """The decision with all its numbers; without a champion the limit on parse failures decides alone.
+
+    Promotion needs, in mean reward: a difference of `minimum_effect` or more over all samples, its interval above zero,
+    and no data set on which the challenger may be worse by more than `margin` (the lower end of its interval).
+    Raises `EvaluationError` where the two did not answer the same samples.
+    """
+    failures = _failures(challenger)
+    decision: dict[str, Any] = {
+        "verdict": "keep",
+        "reasons": [],
+        "overall": None,
+        "datasets": {},
+        "parse_failures": {"champion": _failures(champion), "challenger": failures, "limit": rules.parse_failures},
+        "rules": rules.model_dump(),
+    }
+    reasons = decision["reasons"]
+    if failures is not None and failures > rules.parse_failures:
+        reasons.append(f"{failures:.2%} of its responses do not parse, at most {rules.parse_failures:.2%} may")
+    if champion is not None:
+        pairs = _pairs(champion, challenger)
+        decision["overall"] = overall = _compare(pairs, rules.level)
+        decision["datasets"] = {
+            name: _compare(rows, rules.level) for (name,), rows in pairs.group_by("dataset", maintain_order=True)
+        }
+        reasons += _objections(overall, decision["datasets"], rules)
+    if not reasons:
+        decision["verdict"] = "promote"
+        reasons.append("it is the first model" if champion is None else "it is better overall, and nowhere worse")
+    return decision
+
+
+def _objections(overall: Scope, datasets: Mapping[str, Scope], rules: Judge) -> list[str]:
+    found = []
+    if overall["difference"] < rules.minimum_effect:
+        found.append(f"the difference {overall['difference']:+.4f} is below the minimum {rules.minimum_effect:+.4f}")
+    if overall["low"] <= 0:
+        found.append(f"the interval of the difference reaches down to {overall['low']:+.4f}")
+    found += [
+        f"{name}: may be worse by {-scope['low']:.4f}, the margin is {rules.margin:.4f}"
+        for name, scope in datasets.items()
+        if scope["low"] < -rules.margin
+    ]
+    return found
+
+
+def _pairs(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame:
+    before, after = (set(table["sample_id"]) for table in (champion, challenger))
+    if before != after or len(before) != champion.height or len(after) != challenger.height:
+        names = ", ".join(sorted(before ^ after)[:10]) or "some twice"
+        raise EvaluationError(f"champion and challenger did not answer the same samples: {names}")
+    theirs = champion.select("sample_id", champion="reward")
+    return challenger.join(theirs, on="sample_id").sort("sample_id")
+
+
+def _compare(pairs: pl.DataFrame, level: float) -> Scope:
+    difference = (pairs["reward"] - pairs["champion"]).to_numpy()
+    low, high = bootstrap_mean(difference, pairs["unit"], level)
+    values = {
+        "champion": pairs["champion"].to_numpy().mean(),
+        "challenger": pairs["reward"].to_numpy().mean(),
+        "difference": difference.mean(),
+        "low": low,
+        "high": high,
+    }
+    return {"samples": pairs.height, **{key: round(float(value), DIGITS) for key, value in values.items()}}
+
+
+def _failures(answers: pl.DataFrame | None) -> float | None:
+    return None if answers is None else round(float((~answers["parsed"]).to_numpy().mean()), DIGITS)
+
+
+def as_markdown(decision: Mapping[str, Any], challenger: str, champion: str | None) -> str:
+    """A decision as a person reads it: the verdict, why, and a table."""
+    verdict = {"promote": "takes the place of", "keep": "does not take the place of"}[decision["verdict"]]
+    lines = [f"**{challenger} {verdict} {champion or 'nobody'}**", ""]
+    lines += [f"- {reason}" for reason in decision["reasons"]]
+    if decision["overall"]:
+        percent = f"{100 * decision['rules']['level']:g} %"
+        lines += ["", f"| mean reward | samples | champion | challenger | difference | {percent} interval |"]
+        lines.append("|---|---:|---:|---:|---:|---:|")
+        for name, row in {"overall": decision["overall"], **decision["datasets"]}.items():
+            lines.append(
+                f"| {name} | {row['samples']} | {row['champion']:.4f} | {row['challenger']:.4f} "
+                f"| {row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} |"
+            )
+    shares = decision["parse_failures"]
+    before = "" if shares["champion"] is None else f"champion {shares['champion']:.2%}, "
+    lines += ["", f"Responses that do not parse: {before}challenger {shares['challenger']:.2%}"]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,158 @@
+"""What was said, kept while it is being said: a line a prompt in a journal, and the whole files at the end.
+
+A run that is killed leaves its journal (`.answers.jsonl`); the next one with `--skip-existing` reads it, and what an
+earlier run has finished in `response.json`. Of a picture that was answered by both, the later answer counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from saliency_r1.inputs.codes import coded
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.text import read_json
+from saliency_r1.prediction.predictor import Answer, PredictError
+from saliency_r1.prediction.work import Prompt
+from saliency_r1.runtime.files import write_json, write_text
+
+RESPONSE, JOURNAL = "response.json", ".answers.jsonl"
+COCO, LINES = "coco.json", "answers.jsonl"
+
+
+class Record:
+    """The answers in a folder of results, by the names of their pictures, and where the next ones go.
+
+    `together` are the formats of one file (`coco`, `jsonl`), which are made of the answers' regions. With `keep` the
+    answers of earlier runs stay; raises `PredictError` where they are another model's, or another task's.
+    """
+
+    def __init__(self, out: Path, task: str, model: str, together: Sequence[str] = (), keep: bool = False) -> None:
+        self.out, self.task, self.model, self.together = out, task, model, together
+        self.entries: dict[tuple[str, ...], dict[str, Any]] = {}
+        if keep:
+            for entry in self._earlier():
+                self.entries[tuple(entry["names"])] = entry
+        else:
+            (out / JOURNAL).unlink(missing_ok=True)
+
+    def has(self, prompt: Prompt) -> bool:
+        """Whether these pictures were answered together, in as much detail as is asked for now."""
+        entry = self.entries.get(tuple(picture.name for picture in prompt))
+        return entry is not None and (not self.together or "regions" in entry)
+
+    def add(self, answer: Answer, prompt: Prompt) -> None:
+        """Keep an answer; from now on no killed run loses it."""
+        entry = self._entry(answer, prompt)
+        with (self.out / JOURNAL).open("a", encoding="utf-8", errors="backslashreplace") as journal:
+            journal.write(json.dumps({"task": self.task, "model": self.model, **entry}, ensure_ascii=False) + "\n")
+        self.entries[tuple(entry["names"])] = entry
+
+    def finish(self) -> list[Path]:
+        """Write the files that hold all answers, and return them; the journal goes. Without an answer, nothing."""
+        if not self.entries:
+            return []
+        answers = list(self.entries.values())
+        written = [self.out / RESPONSE]
+        write_json(written[0], {"task": self.task, "model": self.model, "answers": answers})
+        if "coco" in self.together:
+            written.append(self.out / COCO)
+            write_json(written[-1], coco(answers))
+        if "jsonl" in self.together:
+            written.append(self.out / LINES)
+            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines_of(answers, self.task))
+            write_text(written[-1], "".join(lines))
+        (self.out / JOURNAL).unlink(missing_ok=True)
+        return written
+
+    def _entry(self, answer: Answer, prompt: Prompt) -> dict[str, Any]:
+        images = [str(picture.path) for picture in prompt]
+        entry: dict[str, Any] = {
+            "images": images,
+            "names": [picture.name for picture in prompt],
+            "response": answer.text,
+            "reasoning": answer.reasoning,
+            "expressions": [
+                {"image": images[item.image], "kind": item.kind, "text": item.text} for item in answer.expressions
+            ],
+            "scores": [round(segment.score, 6) for segment in answer.instances],
+            "errors": list(answer.errors),
+        }
+        if self.together:
+            entry["sizes"] = [list(size) for size in answer.sizes]
+            entry["regions"] = [[_coded(region) for region in regions] for regions in answer.regions]
+        return entry
+
+    def _earlier(self) -> Iterator[dict[str, Any]]:
+        """The entries of earlier runs, the latest last."""
+        if (self.out / RESPONSE).is_file():
+            try:
+                content = read_json(self.out / RESPONSE)
+                entries = [(content["task"], content.get("model"), entry) for entry in content["answers"]]
+            except (InputError, KeyError, TypeError, AttributeError) as error:
+                raise PredictError(f"{self.out / RESPONSE} is not what predict writes ({error}); remove it") from None
+            yield from self._own(entries)
+        if (self.out / JOURNAL).is_file():
+            yield from self._own(_journal(self.out / JOURNAL))
+
+    def _own(self, entries: Sequence[tuple[str, str | None, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        for task, model, entry in entries:
+            if (task, model) != (self.task, self.model):
+                raise PredictError(
+                    f"{self.out} holds answers of {model} to {task}, not of {self.model} to {self.task}: name another "
+                    "folder (--out), or leave --skip-existing out"
+                )
+            if "names" in entry:
+                yield entry
+
+
+def _journal(path: Path) -> list[tuple[str, str | None, dict[str, Any]]]:
+    """The entries of a journal; a last line that was cut off was not finished, and is passed over."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        entries.append((entry.pop("task"), entry.pop("model"), entry))
+    return entries
+
+
+def _coded(region: Any) -> dict[str, Any]:
+    """A region as COCO writes one: run lengths, area, box (left, top, width, height)."""
+    return {"text": region.text, "score": round(float(region.score), 6), **coded(region.mask)}
+
+
+def coco(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Answers as a COCO data set: images by path, one annotation a region that has a pixel, with its score."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for answer in answers:
+        for place, name in enumerate(answer["names"]):
+            height, width = answer["sizes"][place]
+            file_name = f"{name}{Path(answer['images'][place]).suffix}"
+            images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
+            for region in answer["regions"][place]:
+                if region["area"]:
+                    about = {key: region[key] for key in ("segmentation", "area", "bbox", "score")}
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1, "image_id": len(images), "category_id": 1, "iscrowd": 0,
+                            **about, "caption": region["text"],
+                        }
+                    )  # fmt: skip
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "salient"}]}
+
+
+def lines_of(answers: Sequence[dict[str, Any]], task: str) -> Iterator[dict[str, Any]]:
+    """Answers as one line a picture."""
+    for answer in answers:
+        for place, (image, name) in enumerate(zip(answer["images"], answer["names"])):
+            said = [item["text"] for item in answer["expressions"] if item["image"] == image]
+            height, width = answer["sizes"][place]
+            yield {
+                "image": image, "name": name, "task": task, "height": height, "width": width, "expressions": said,
+                "reasoning": answer["reasoning"], "errors": answer["errors"], "regions": answer["regions"][place],
+            }  # fmt: skip

@@ -1,0 +1,103 @@
+"""Answering a whole list of prompts into a folder: in batches, past what fails, from where an earlier run ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from saliency_r1.inputs.find import shown
+from saliency_r1.prediction.formats import FORMATS, TOGETHER, write_files
+from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
+from saliency_r1.prediction.record import COCO, LINES, RESPONSE, Record
+from saliency_r1.prediction.work import Picture, Prompt
+from saliency_r1.runtime.messages import printable
+
+
+class Done(NamedTuple):
+    """What became of a prompt: an answer, or why there is none."""
+
+    prompt: Prompt
+    outcome: Answer | Failure
+
+    @property
+    def name(self) -> str:
+        """The prompt's pictures, as a person reads them."""
+        return name_of(self.prompt)
+
+
+def name_of(prompt: Prompt) -> str:
+    """The paths of a prompt's pictures, for messages."""
+    return ", ".join(printable(shown(picture.path)) for picture in prompt)
+
+
+def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
+    """Raise `PredictError` where a result would replace a picture that was given, or one of the `others`."""
+    read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if path.exists()}
+    places = [FORMATS[name].place(out, one.name) for name in asked if name not in TOGETHER for one in pictures]
+    for result in [*(out / name for name in (RESPONSE, COCO, LINES)), *places]:
+        if result.exists() and (source := read.get(_identity(result))):
+            raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
+
+
+def still_to_do(prompts: Sequence[Prompt], asked: Sequence[str], record: Record) -> list[Prompt]:
+    """The prompts that lack a file, or their place in the record."""
+
+    def is_there(prompt: Prompt) -> bool:
+        files = (FORMATS[name].place(record.out, one.name) for name in asked if name not in TOGETHER for one in prompt)
+        return record.has(prompt) and all(file.is_file() for file in files)
+
+    return [prompt for prompt in prompts if not is_there(prompt)]
+
+
+def answer_all(
+    open_predictor: Callable[[], Predictor],
+    prompts: Iterable[Prompt],
+    asked: Sequence[str],
+    record: Record,
+    batch: int,
+    tell: Callable[[Done], None],
+    starts: Callable[[str], None] = lambda name: None,
+) -> list[Done]:
+    """Answer prompts, write their files, keep them in the record; returns those that failed.
+
+    The models are opened when the first picture was read: a list of wrong files costs no loading. What cannot be
+    written, on a full disk, ends the work; `tell` hears of each prompt when its files are there.
+    """
+    failed: list[Done] = []
+    predictor: Predictor | None = None
+    for part in batches(prompts, batch):
+        starts(name_of(part[0]))
+        read = [(prompt, _pictures(prompt)) for prompt in part]
+        readable = [(prompt, images) for prompt, images in read if not isinstance(images, Failure)]
+        done = {prompt: outcome for prompt, outcome in read if isinstance(outcome, Failure)}
+        answers: dict[Prompt, Answer | Failure] = {}
+        if readable:
+            predictor = predictor or open_predictor()
+            outcomes = predictor.answer([images for _, images in readable], record.task)
+            answers = {prompt: outcome for (prompt, _), outcome in zip(readable, outcomes, strict=True)}
+        pictures = dict(readable)
+        for prompt in part:
+            outcome = done.get(prompt) or answers[prompt]
+            if isinstance(outcome, Answer):
+                write_files(outcome, pictures[prompt], prompt, asked, record.out)
+                record.add(outcome, prompt)
+            else:
+                outcome.error.add_note(name_of(prompt))
+                failed.append(Done(prompt, outcome))
+            tell(Done(prompt, outcome))
+    return failed
+
+
+def _pictures(prompt: Prompt) -> list[Image.Image] | Failure:
+    try:
+        return [read_image(picture.path) for picture in prompt]
+    except (PredictError, OSError) as error:
+        return Failure(error)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,135 @@
+"""The registry: versions of the model and which of them is the champion, as git tags in the format of GTO.
+
+    saliency-r1@v0.0.2                  the commit is version 0.0.2
+    saliency-r1#champion#3              the commit is the champion; the highest number holds
+
+    folder = resolve("champion")        # also "v0.0.1", or a folder
+
+GTO reads and writes the same tags (`gto show`, `gto assign`), and so does `dvc artifacts get`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from saliency_r1.registry.git import git, tags
+
+NAME = "saliency-r1"
+STAGE = "champion"
+PATH = "artifacts/model"
+FETCHED = Path("runs/models")
+_VERSION = re.compile(rf"{NAME}@(v\d+\.\d+\.\d+)")
+_ASSIGNED = re.compile(rf"{NAME}#{STAGE}#(\d+)")
+
+
+class RegistryError(ValueError):
+    """A model that is not in the registry or cannot be had; the message says what there is."""
+
+
+class Version(NamedTuple):
+    """A registered model: its version (`v0.0.2`) and the commit it was made in, 40 digits."""
+
+    name: str
+    commit: str
+
+
+def versions(root: Path) -> list[Version]:
+    """All versions, the first one first."""
+    found = [(match[1], tag) for tag in tags(root, f"{NAME}@*") if (match := _VERSION.fullmatch(tag))]
+    return [Version(name, _commit(root, tag)) for name, tag in sorted(found, key=lambda item: _numbers(item[0]))]
+
+
+def history(root: Path) -> list[Version]:
+    """The champions, one an assignment, the present one last."""
+    by_commit = {version.commit: version for version in versions(root)}
+    found = [(int(match[1]), tag) for tag in tags(root, f"{NAME}#{STAGE}#*") if (match := _ASSIGNED.fullmatch(tag))]
+    commits = [_commit(root, tag) for _, tag in sorted(found)]
+    return [by_commit.get(commit, Version(commit[:12], commit)) for commit in commits]
+
+
+def champion(root: Path) -> Version | None:
+    """The present champion, if there is one."""
+    return next(reversed(history(root)), None)
+
+
+def register(root: Path, commit: str, *identity: str) -> Version:
+    """Make a commit the next version. `identity` are options of git that say who tags."""
+    had = versions(root)
+    major, minor, patch = _numbers(had[-1].name) if had else (0, 0, 0)
+    version = Version(f"v{major}.{minor}.{patch + 1}", _commit(root, commit))
+    _tag(root, f"{NAME}@{version.name}", version.commit, f"{NAME} {version.name}", identity)
+    return version
+
+
+def assign(root: Path, name: str, *identity: str) -> Version:
+    """Make a version the champion; the way back is the same call with an older one. Raises `RegistryError`."""
+    version = find(root, name)
+    # GTO numbers the assignments of a model throughout, those to other stages included.
+    numbers = [int(tag.rpartition("#")[2]) for tag in tags(root, f"{NAME}#*") if tag.rpartition("#")[2].isdigit()]
+    number = max(numbers, default=0) + 1
+    _tag(root, f"{NAME}#{STAGE}#{number}", version.commit, f"{version.name} is the {STAGE}", identity)
+    return version
+
+
+def before(root: Path) -> Version:
+    """The champion before the present one, which a rollback assigns. Raises `RegistryError` where there is none."""
+    had = history(root)
+    earlier = [version for version in had if version != had[-1]]
+    if not earlier:
+        raise RegistryError("there was no other champion before this one; `saliency-r1 champion` lists the versions")
+    return earlier[-1]
+
+
+def find(root: Path, name: str) -> Version:
+    """The version of a name, or the champion under the name `champion`. Raises `RegistryError`."""
+    found = champion(root) if name == STAGE else next((one for one in versions(root) if one.name == name), None)
+    if found is None:
+        known = ", ".join(version.name for version in versions(root)) or "none; a night registers the first"
+        raise RegistryError(f"the registry of {root.resolve()} has no {name}; versions: {known}")
+    return found
+
+
+def resolve(name: str, root: Path = Path(".")) -> Path:
+    """The folder (`package.py` says what is in it) that a name means: `champion`, a version, or a folder as it is.
+
+    A model that is not there yet is taken from DVC's cache or remote into runs/models/. Raises `RegistryError`.
+    """
+    if name != STAGE and not re.fullmatch(r"v\d+\.\d+\.\d+", name):
+        return Path(name)
+    version = find(root, name)
+    folder = root / FETCHED / version.commit
+    if not folder.is_dir():
+        _fetch(root, version, folder)
+    return folder
+
+
+def _fetch(root: Path, version: Version, folder: Path) -> None:
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "dvc", "get", "--quiet", "--rev", version.commit]
+    command += ["--out", str(aside.resolve()), str(root.resolve()), PATH]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RegistryError(
+            f"{PATH} of {version.name} is neither in DVC's cache nor in its remote:\n{ended.stderr.strip()}"
+        )
+    aside.rename(folder)
+
+
+def _tag(root: Path, tag: str, commit: str, message: str, identity: tuple[str, ...]) -> None:
+    git(root, *identity, "tag", "--annotate", "--message", message, tag, commit)
+
+
+def _commit(root: Path, revision: str) -> str:
+    return git(root, "rev-parse", "--verify", f"{revision}^{{commit}}")
+
+
+def _numbers(name: str) -> tuple[int, int, int]:
+    major, minor, patch = map(int, name.removeprefix("v").split("."))
+    return major, minor, patch

@@ -1,0 +1,57 @@
+"""Git, as a command: one call a question, and what it says where it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+class GitError(ValueError):
+    """A git command that failed; the message has the command and what git said."""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What a git command prints, run in a folder, without the last line's end. Raises `GitError`."""
+    # No question is asked at a terminal: nobody is there at night.
+    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        ended = subprocess.run(
+            ["git", *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="replace", check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise GitError(f"git cannot be run in {folder}: is it installed, and is there such a folder?") from None
+    if ended.returncode:
+        said = ended.stderr.strip() or ended.stdout.strip()
+        raise GitError(f"`git {' '.join(arguments)}` in {folder} failed: {said}")
+    return ended.stdout.rstrip("\n")
+
+
+def tags(folder: Path, pattern: str) -> list[str]:
+    """The tags of a pattern, the oldest first."""
+    return git(folder, "tag", "--list", "--sort=creatordate", pattern).splitlines()
+
+
+def file_at(folder: Path, revision: str, path: str) -> str | None:
+    """The text of a file as a revision has it, None where it has none."""
+    try:
+        return git(folder, "show", f"{revision}:{path}")
+    except GitError:
+        return None
+
+
+SHARED = ("night/*", "saliency-r1@*", "saliency-r1#*")  # the tags that other clones are told of
+
+
+def share(folder: Path) -> str | None:
+    """Push all nights, versions and assignments, all or none; the remote's name, None where there is no remote.
+
+    It is origin, or the only one. Raises `GitError`.
+    """
+    names = git(folder, "remote").splitlines()
+    remote = "origin" if "origin" in names else names[0] if len(names) == 1 else None
+    known = [pattern for pattern in SHARED if tags(folder, pattern)]
+    if remote and known:
+        git(folder, "push", "--quiet", "--atomic", remote, *(f"refs/tags/{one}:refs/tags/{one}" for one in known))
+    return remote

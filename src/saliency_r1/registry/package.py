@@ -1,0 +1,81 @@
+"""The folder that one hands on: everything a person needs who wants masks, and what they should know of it.
+
+adapter/            what was trained
+policy/ segmenter/  the base models, where they come from a folder; from the hub they are named with their revision
+model.json          where the bases come from: {"policy": {"source", "revision"}, "segmenter": {...}, "title"}
+params.yaml         sizes of the pictures and of the answers, as in the training
+data.parquet        what its pictures and masks were like (data/describe.py)
+metrics.json        of this model on the test split: {data set: {measure: value}}
+README.md           the card
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from saliency_r1.data.describe import describe
+from saliency_r1.runtime.files import link_tree, write_json, write_text
+
+MODEL = "cgpo"
+DATA = "data.parquet"
+SHOWN = ("Sm", "maxFm", "maxEm", "MAE", "AP", "AP50", "reward", "parse_failures")
+
+
+def package(artifacts: Path, params: Path, title: str, folder: Path) -> None:
+    """Fill an empty folder from the folders of the stages and the params file."""
+    bases = json.loads((artifacts / "download" / "report.json").read_text(encoding="utf-8"))["models"]
+    for name, base in bases.items():
+        if "revision" not in base:
+            link_tree(artifacts / "download" / "models" / name, folder / name)
+    link_tree(artifacts / "cgpo" / "adapter", folder / "adapter")
+    shutil.copyfile(params, folder / "params.yaml")
+    metrics, intervals = (
+        json.loads((artifacts / "metrics" / f"{name}.json").read_text(encoding="utf-8"))[MODEL]
+        for name in ("metrics", "intervals")
+    )
+    download = artifacts / "download"
+    describe(pl.read_parquet(download / "table.parquet"), download).write_parquet(folder / DATA)
+    write_json(folder / "model.json", {"title": title, **bases})
+    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "README.md", card(title, bases, metrics, intervals))
+
+
+def base_folder(folder: Path, name: str) -> Path:
+    """Where the base `policy` or `segmenter` of such a folder lies: in it, or in the hub's cache."""
+    if (folder / name).is_dir():
+        return folder / name
+    from huggingface_hub import snapshot_download
+
+    base = json.loads((folder / "model.json").read_text(encoding="utf-8"))[name]
+    return Path(snapshot_download(base["source"], revision=base["revision"]))
+
+
+def card(
+    title: str,
+    bases: Mapping[str, Mapping[str, str]],
+    metrics: Mapping[str, Mapping[str, float]],
+    intervals: Mapping[str, Mapping[str, list[float]]],
+) -> str:
+    """The model card as Markdown: what it is, from what, how good, what it is not."""
+    lines = [f"# {title}", "", "Salient objects, instances and co-salient objects, named in words and segmented."]
+    lines += ["", "| part | from |", "|---|---|", "| adapter | CGPO, from the SFT adapter, on the policy |"]
+    lines += [f"| {name} | {_origin(name, base)} |" for name, base in bases.items()]
+    lines += ["", "Test split, greedy, 95 % intervals over images (CoSOD: over groups).", ""]
+    lines += ["| data set | measure | value | interval |", "|---|---|---:|---|"]
+    for dataset, values in metrics.items():
+        for key in (key for key in SHOWN if key in values):
+            low, high = intervals.get(dataset, {}).get(key, (None, None))
+            interval = "" if low is None else f"{low:.4f} to {high:.4f}"
+            lines.append(f"| {dataset} | {key} | {values[key]:.4f} | {interval} |")
+    lines += ["", "It knows pictures like those it was trained on; for others nothing has been measured.", ""]
+    return "\n".join(lines)
+
+
+def _origin(name: str, base: Mapping[str, str]) -> str:
+    revision = base.get("revision")
+    return f"{base['source']}@{revision}" if revision else f"the folder {name}/ beside this card"

@@ -1,0 +1,124 @@
+"""The whole command: rows, floors, tables in three formats, what it would cost, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from answers import TEST, good
+from chat_server import completion
+from PIL import Image
+
+from saliency_r1.benchmark.rows import Entry, Measured, read_all
+from saliency_r1.benchmark.tables import build, html, latex, markdown
+
+
+def test_from_a_server_to_the_tables(server, invoke, download, tmp_path):
+    form = good({"task": "sod", "images": [""]})
+    asked = [
+        "--model",
+        server.url,
+        "--served",
+        "a-model",
+        "--name",
+        "mine",
+        "--data",
+        "SOD",
+        "--limit",
+        4,
+        "--shots",
+        1,
+    ]
+    dry = invoke(*asked, "--dry-run", "--prices", "1,2")
+    assert dry.exit_code == 0, dry.output
+    assert "4 samples, 4 still to be asked" in dry.output
+    assert f"at most {4 * 128}" in dry.output
+    assert not server.bodies
+    server.replies = [lambda _: (400, b"no such model")]
+    failed = invoke(*asked)
+    assert failed.exit_code == 1
+    assert "4 of 4 answers are missing (transport)" in failed.output
+    assert not list((tmp_path / "out").rglob("*.md")), "no table of an incomplete run"
+    server.bodies.clear()
+    server.replies = [lambda _: completion(form), lambda _: completion(f"So: {form}"), lambda _: completion("no idea")]
+    done = invoke(*asked)
+    assert done.exit_code == 0, done.output
+    assert len(server.bodies) == 4
+    parts = server.bodies[0]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["image_url", "image_url", "text"], "an example and its own"
+    assert f"Example 1, image 1:\n{form}" in parts[-1]["text"]
+    rows = {entry.name: entry for entry in read_all(tmp_path / "out")}
+    assert {entry.kind for entry in rows.values()} == {"model", "floor", "ceiling"}
+    mine = rows["mine"]
+    assert mine.about["served"] == ["served-model"]
+    assert mine.about["shots"]["sod"]["shots"] == 1
+    assert mine.datasets["sod"].failures["strict"] == {"refused": 0, "truncated": 0, "unparsed": 3}
+    assert mine.datasets["sod"].failures["lenient"] == {"refused": 0, "truncated": 0, "unparsed": 2}
+    scores = {name: entry.datasets["sod"].strict["measures"] for name, entry in rows.items()}
+    assert scores["segmenter, phrases of the truth"]["Sm"] > scores["empty map"]["Sm"]
+    masks = [np.array(Image.open(download / f"sod{number}0.png")) > 0 for number in (0, 3, 7, 10)]
+    assert scores["empty map"]["MAE"] == pytest.approx(np.mean([mask.mean() for mask in masks]), abs=1e-6)
+    server.bodies.clear()
+    page = (tmp_path / "out/sod.md").read_text()
+    assert invoke(*asked).exit_code == 0
+    assert not server.bodies, "all of it is known"
+    assert (tmp_path / "out/sod.md").read_text() == page
+    # Maps of another method, here those of the first reading, are the same row under another name.
+    maps = invoke("--maps", f"theirs={tmp_path / 'out/mine/sod/maps/answers'}", "--data", "sod", "--limit", 4)
+    assert maps.exit_code == 0, maps.output
+    theirs = {entry.name: entry for entry in read_all(tmp_path / "out")}["theirs"]
+    assert theirs.datasets["sod"].strict == mine.datasets["sod"].strict
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "x", "--data", "nowhere"], "has no data set nowhere with a split test; known are sod, sis, cosod"),
+        (["--model", "http://127.0.0.1:9/v1", "--data", "sod"], "no server answers at http://127.0.0.1:9/v1"),
+        (["--maps", "theirs=gone", "--data", "sod"], "gone is not a folder"),
+        (["--data", "sod"], "name a data set"),
+        (["--maps", "gone", "--data", "sod"], "expected NAME=FOLDER"),
+        (["--model", "x", "--data", "sod", "--max-cost", "1"], "--max-cost is a positive sum and needs --prices"),
+        (["--model", "http://h/v1", "--served", "x", "--data", "sod", "--shots", "9"], "2 annotated training samples"),
+    ],
+)
+def test_a_refusal_is_one_paragraph(invoke, arguments, message):
+    done = invoke(*arguments)
+    assert done.exit_code in (1, 2)
+    assert message in " ".join(done.output.replace("│", " ").split())
+    assert "Traceback" not in done.output
+
+
+def test_a_table_has_literature_marks_and_no_markup_of_a_name():
+    measured = Measured(
+        *("ecssd", "sod", 10, 1000, ""),
+        strict={"measures": {"Sm": 0.5}, "intervals": {}},
+        lenient={"measures": {"Sm": 0.75}},
+        failures={"strict": {"unparsed": 3}, "lenient": {"unparsed": 1}},
+    )
+    table = build("ecssd", [Entry("<b>a|b_%</b>", "model", {"shots": {}}, {"ecssd": measured})])
+    row = next(line for line in table.lines if line.kind == "asked here")
+    assert (row.marks, row.images, row.failures) == ("†", "10 of 1000", "3 (1)")
+    assert row.cells[table.measures.index("Sm")] == "0.500 (0.750)"
+    literature = [line for line in table.lines if line.kind == "literature"]
+    assert len(literature) > 5
+    assert "*" in {line.marks for line in literature}
+    assert "<b>" not in html(table)
+    assert "a\\|b" in markdown(table)
+    assert r"a\textbar{}b\_\%" in latex(table)
+    rows = [line for line in latex(table).splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+
+
+def test_a_row_that_is_none_is_named(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/x.json").write_text(json.dumps({"name": "x"}))
+    with pytest.raises(ValueError, match=r"x\.json is no row of a benchmark"):
+        read_all(tmp_path)
+
+
+def test_all_samples_of_a_task_are_there(download):
+    from saliency_r1.benchmark.run import select
+
+    samples, of = select(download, ["cosod"], 3, "test")
+    assert len(samples["cosod"]) == 3
+    assert of == {"cosod": 2 * TEST}

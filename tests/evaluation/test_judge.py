@@ -1,0 +1,96 @@
+"""Promotion: a real gain passes, chance does not; a spoilt data set or unparsed answers stop it; groups stay whole."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from saliency_r1.evaluation.judge import as_markdown, judge
+from saliency_r1.evaluation.split import EvaluationError
+from saliency_r1.params import Judge
+
+RULES = Judge(minimum_effect=0.01, margin=0.05, parse_failures=0.02, level=0.99)
+
+
+def answers(rewards: np.ndarray, unparsed: int = 0, per_unit: int = 1) -> pl.DataFrame:
+    """Answers to two data sets of equal size with these rewards; `per_unit` neighbours are one group."""
+    count = len(rewards)
+    return pl.DataFrame(
+        {
+            "sample_id": [f"s{number:04d}" for number in range(count)],
+            "task": "cosod" if per_unit > 1 else "sod",
+            "dataset": ["first" if number < count // 2 else "second" for number in range(count)],
+            "reward": rewards,
+            "parsed": [number >= unparsed for number in range(count)],
+            "unit": [f"u{number // per_unit:04d}" for number in range(count)],
+        }
+    )
+
+
+@pytest.fixture
+def before() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.4, 0.8, 400)
+
+
+def test_a_gain_everywhere_is_promoted_with_its_numbers(before: np.ndarray) -> None:
+    noise = np.random.default_rng(1).normal(0.03, 0.05, 400)
+    decision = judge(answers(before), answers(before + noise), RULES)
+    overall = decision["overall"]
+    assert decision["verdict"] == "promote"
+    assert overall["difference"] == pytest.approx(noise.mean(), abs=1e-6)
+    assert overall["champion"] == pytest.approx(before.mean(), abs=1e-6)
+    # 99 % of a mean of 400: 2.576 standard errors on either side.
+    half = 2.576 * noise.std() / 20
+    assert (overall["high"] - overall["low"]) / 2 == pytest.approx(half, rel=0.15)
+    assert set(decision["datasets"]) == {"first", "second"}
+
+
+def test_the_same_model_is_kept_out(before: np.ndarray) -> None:
+    decision = judge(answers(before), answers(before), RULES)
+    assert decision["verdict"] == "keep"
+    assert "below the minimum +0.0100" in decision["reasons"][0]
+
+
+def test_a_large_but_uncertain_gain_is_kept_out(before: np.ndarray) -> None:
+    noise = np.where(np.arange(400) == 0, 8.0, 0.0)  # one sample makes all of it
+    decision = judge(answers(before), answers(before + noise), RULES)
+    assert decision["overall"]["difference"] == pytest.approx(0.02)
+    assert decision["verdict"] == "keep"
+    assert any("reaches down to" in reason for reason in decision["reasons"])
+
+
+def test_one_spoilt_data_set_stops_a_gain_overall(before: np.ndarray) -> None:
+    after = before + np.where(np.arange(400) < 200, 0.3, -0.06)
+    decision = judge(answers(before), answers(after), RULES)
+    assert decision["overall"]["difference"] == pytest.approx(0.12)
+    assert decision["reasons"] == ["second: may be worse by 0.0600, the margin is 0.0500"]
+
+
+def test_unparsed_answers_stop_a_gain_and_the_first_model(before: np.ndarray) -> None:
+    for champion in (answers(before), None):
+        decision = judge(champion, answers(before + 0.1, unparsed=9), RULES)
+        assert decision["verdict"] == "keep"
+        assert decision["reasons"] == ["2.25% of its responses do not parse, at most 2.00% may"]
+    assert judge(None, answers(before), RULES)["verdict"] == "promote"
+
+
+def test_groups_are_drawn_whole(before: np.ndarray) -> None:
+    """Eight parts of a group that rise and fall together are one observation: an interval wider by the root of 8."""
+    shared = np.repeat(np.random.default_rng(2).normal(0.03, 0.1, 50), 8)
+    alone, together = (
+        judge(answers(before, per_unit=size), answers(before + shared, per_unit=size), RULES)["overall"]
+        for size in (1, 8)
+    )
+    ratio = (together["high"] - together["low"]) / (alone["high"] - alone["low"])
+    assert ratio == pytest.approx(8**0.5, rel=0.15)
+
+
+def test_other_samples_are_no_comparison(before: np.ndarray) -> None:
+    with pytest.raises(EvaluationError, match="did not answer the same samples: s0399"):
+        judge(answers(before), answers(before).head(399), RULES)
+
+
+def test_a_person_can_read_it(before: np.ndarray) -> None:
+    text = as_markdown(judge(answers(before), answers(before + 0.1), RULES), "v0.0.2", "v0.0.1")
+    assert "**v0.0.2 takes the place of v0.0.1**" in text
+    assert "| second | 200 |" in text
+    assert "99 % interval" in text

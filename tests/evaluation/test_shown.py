@@ -1,0 +1,128 @@
+"""The gallery of a page, and the data set for other people's viewers: which images, and that names cannot break out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from saliency_r1.cli.app import app
+from saliency_r1.evaluation.results import Settings, evaluate_folders
+from saliency_r1.evaluation.shown import gallery, material
+
+NAMES = [f"p{number}" for number in range(5)]
+
+
+def square(left: int, wide: int = 8) -> np.ndarray:
+    mask = np.zeros((24, 32), np.uint8)
+    mask[6:18, left : left + wide] = 255
+    return mask
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`first` is off by 0 to 4 columns, `second` the other way round; the truth is one square."""
+    monkeypatch.chdir(tmp_path)
+    for kind in ("gt", "first", "second", "photos"):
+        (tmp_path / kind).mkdir()
+    for number, name in enumerate(NAMES):
+        Image.fromarray(square(10)).save(f"gt/{name}.png")
+        Image.fromarray(square(10 + number)).save(f"first/{name}.png")
+        Image.fromarray(square(10 + 4 - number)).save(f"second/{name}.png")
+        Image.new("RGB", (32, 24), "red").save(f"photos/{name}.jpg")
+    return tmp_path
+
+
+def test_the_worst_come_first_and_the_most_changed(folders: Path) -> None:
+    settings = Settings("sod", bootstrap=0)
+    preds = [folders / "first", folders / "second"]
+    results = [evaluate_folders(pred, folders / "gt", settings) for pred in preds]
+    chosen = gallery(results, material(preds, folders / "gt", settings, folders / "photos"), 2)
+    assert [row.name for row in chosen.worst] == ["p4", "p3"]
+    assert [row.name for row in chosen.better] == ["p4", "p3"]
+    assert [row.name for row in chosen.worse] == ["p0", "p1"]
+    assert [cell.title for cell in chosen.worst[0].cells] == ["picture", "ground truth", "first", "second"]
+    sm = {row["name"]: row["Sm"] for row in results[1].rows}
+    assert chosen.worst[0].cells[3].score == sm["p4"]
+    assert chosen.worst[0].change == sm["p4"] - {row["name"]: row["Sm"] for row in results[0].rows}["p4"]
+
+
+def test_instances_are_judged_by_their_agreement(tmp_path: Path) -> None:
+    for kind in ("gt", "pred"):
+        (tmp_path / kind).mkdir()
+    ids = (square(2) > 0) + 2 * (square(20) > 0)
+    for name, found in (("one", ids), ("half", ids * (ids == 1)), ("none", ids * 0)):
+        Image.fromarray(ids.astype(np.uint8)).save(tmp_path / f"gt/{name}.png")
+        Image.fromarray(found.astype(np.uint8)).save(tmp_path / f"pred/{name}.png")
+    settings = Settings("sis", bootstrap=0)
+    results = [evaluate_folders(tmp_path / "pred", tmp_path / "gt", settings)]
+    rows = gallery(results, material([tmp_path / "pred"], tmp_path / "gt", settings), 9).worst
+    assert [(row.name, row.cells[-1].score) for row in rows] == [
+        ("none", 0),
+        ("half", pytest.approx(2 / 3)),
+        ("one", 1),
+    ]
+
+
+def test_the_page_has_pictures_and_a_name_is_only_a_name(folders: Path) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    for kind in ("gt", "first"):
+        Image.fromarray(square(12)).save(f"{kind}/{bad}.png")
+    call = [
+        "evaluate",
+        "--pred",
+        "first",
+        "--gt",
+        "gt",
+        "--images",
+        "photos",
+        "--html",
+        "page.html",
+        "--bootstrap",
+        "0",
+    ]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    page = Path("page.html").read_text()
+    assert page.count("data:image/jpeg") == len(NAMES)
+    assert page.count("data:image/png") == 2 * (len(NAMES) + 1)
+    assert bad not in page
+    assert "&lt;img src=x" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", ""), "the page needs no network"
+    done = CliRunner().invoke(app, [*call, "--gallery", "0"])
+    assert done.exit_code == 0
+    assert "data:image" not in Path("page.html").read_text()
+
+
+def test_the_coco_file_has_truth_predictions_and_measures(folders: Path) -> None:
+    call = [
+        "evaluate",
+        "--pred",
+        "first",
+        "--compare",
+        "second",
+        "--gt",
+        "gt",
+        "--coco",
+        "all.json",
+        "--bootstrap",
+        "0",
+    ]
+    done = CliRunner().invoke(app, [*call, "--images", "photos"])
+    assert done.exit_code == 0, done.output
+    read = COCO("all.json")
+    assert [category["name"] for category in read.cats.values()] == ["ground truth", "first", "second"]
+    assert read.imgs[1]["file_name"] == "p0.jpg"
+    assert read.imgs[1]["measures"]["first"]["Sm"] > read.imgs[1]["measures"]["second"]["Sm"]
+    truth, first, second = (read.annToMask(one) for one in read.imgToAnns[3])
+    assert (truth == (square(10) > 0)).all()
+    assert (first == (square(12) > 0)).all()
+    assert (second == (square(12) > 0)).all()
+    assert len(json.loads(Path("all.json").read_text())["annotations"]) == 15
+    refused = CliRunner().invoke(app, [*call[:-3], "gt/p0.png", "--bootstrap", "0"])
+    assert refused.exit_code == 1

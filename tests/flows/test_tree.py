@@ -1,0 +1,143 @@
+"""A night's tree and its record, without Prefect: what is refused, what is shared, what a kill leaves."""
+
+import json
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from flows.tree import NightError, begin, dvc, prepare, record
+from saliency_r1.registry.git import GitError, git
+from saliency_r1.registry.nights import nights
+
+DAY = date(2026, 3, 1)
+
+
+def run(project: Path, **options: str) -> str:
+    """A night by hand: its name."""
+    name = begin(project, DAY)
+    tree = prepare(project, None)
+    dvc(tree, "repro")
+    record(tree, name, False, print)
+    return name
+
+
+@pytest.fixture
+def remotes(project: Path, tmp_path: Path) -> Path:
+    """The project with a bare repository as origin and a folder as DVC's remote; gives the repository."""
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
+    dvc(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "remote")
+    git(project, "remote", "add", "origin", str(bare))
+    git(project, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    return bare
+
+
+@pytest.mark.slow
+def test_a_night_is_a_commit_and_a_tag_and_leaves_the_project_alone(project: Path) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    name = run(project)
+    assert git(project, "rev-parse", "HEAD") == head
+    assert git(project, "status", "--porcelain") == ""
+    assert not (project / "artifacts").exists()
+    assert git(project, "rev-parse", f"night/{name}^") == head
+    assert set(git(project, "diff", "--name-only", head, f"night/{name}").splitlines()) == {
+        "data.dvc", "dvc.lock", "artifacts/metrics/metrics.json",
+    }  # fmt: skip
+    (night,) = nights(project)
+    assert night.metrics == {"cgpo": {"scenes-sod": {"Sm": 0.9}}}
+    assert night.commit == git(project, "rev-parse", "--short", f"night/{name}^{{commit}}")
+
+
+def test_edits_in_no_commit_are_refused_and_named(project: Path) -> None:
+    (project / "params.yaml").write_text("seed: 8\n")
+    with pytest.raises(NightError, match=r"(?s)no commit.*M params\.yaml"):
+        prepare(project, None)
+    git(project, "checkout", "--quiet", "params.yaml")
+    (project / "notes.txt").write_text("mine")  # is in nobody's way
+    prepare(project, None)
+    assert (project / "notes.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_second_night_finds_what_the_first_has_done_and_has_a_name_of_its_own(project: Path) -> None:
+    first, second = run(project), run(project)
+    assert (first, second) == ("2026-03-01", "2026-03-01.2")
+    assert git(project, "rev-parse", f"night/{first}^{{tree}}") == git(project, "rev-parse", f"night/{second}^{{tree}}")
+    assert len([path for path in (project / ".dvc/cache/files").rglob("*") if path.is_file()]) == 5
+    assert not (project / "runs/nights/tree/.dvc/cache").exists()
+
+
+def test_a_killed_git_is_in_no_nights_way(project: Path) -> None:
+    tree = prepare(project, None)
+    (project / ".git/worktrees/tree/index.lock").write_text("")
+    (tree / "params.yaml").write_text("half writ")
+    (tree / "surplus.py").write_text("")
+    prepare(project, None)
+    assert (tree / "params.yaml").read_text() == "seed: 7\n"
+    assert not (tree / "surplus.py").exists()
+
+
+def test_a_tree_that_was_deleted_or_cut_off_in_its_making_is_made_again(project: Path) -> None:
+    tree = prepare(project, None)
+    (tree / ".git").unlink()
+    assert (prepare(project, None) / ".git").exists()
+    subprocess.run(["rm", "-r", str(tree)], check=True)
+    assert (prepare(project, None) / "dvc.yaml").exists()
+
+
+@pytest.mark.slow
+def test_a_clone_at_the_tag_pulls_and_has_nothing_to_do(project: Path, remotes: Path, tmp_path: Path) -> None:
+    tag = f"night/{run(project)}"
+    again = tmp_path / "again"
+    subprocess.run(["git", "clone", "--quiet", "--branch", tag, str(remotes), str(again)], check=True)
+    before = (again / "artifacts/metrics/metrics.json").read_text()
+    dvc(again, "pull", "data.dvc", "first", "check@first")  # not the second pipeline, which has never run
+    output = dvc(again, "repro")
+    assert "Running stage" not in output
+    assert "up to date" in output
+    assert git(again, "status", "--porcelain") == ""
+    assert (again / "artifacts/metrics/metrics.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_push_that_fails_leaves_no_tag_and_the_next_night_is_recorded(project: Path, remotes: Path) -> None:
+    hook = remotes / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho the disk is full >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(GitError, match="the disk is full"):
+        run(project)
+    assert [night.commit for night in nights(project)] == [None]
+    hook.unlink()
+    assert run(project) == "2026-03-01.2", "the log of the first keeps its name"
+    assert git(remotes, "tag", "--list") == "night/2026-03-01.2"
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_leaves_no_tag(project: Path, remotes: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file, where the folder of the remote should be")
+    with pytest.raises(NightError, match=r"`dvc push --run-cache` in .* failed"):
+        run(project)
+    assert git(project, "tag", "--list") == ""
+
+
+@pytest.mark.slow
+def test_the_tag_of_a_night_killed_before_its_push_goes_with_the_next(project: Path, remotes: Path) -> None:
+    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "tag", "-a", "-m", "killed", "night/2026-02-28")
+    run(project)
+    assert git(remotes, "tag", "--list").splitlines() == ["night/2026-02-28", "night/2026-03-01"]
+
+
+@pytest.mark.slow
+def test_the_command_lists_both_kinds(project: Path) -> None:
+    run(project)
+    begin(project, DAY)
+    command = [sys.executable, "-m", "saliency_r1.cli", "nights", "--measure", "cgpo.scenes-sod.Sm"]
+    printed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    first, second = printed.splitlines()
+    assert "cgpo.scenes-sod.Sm 0.9000" in first
+    assert second.split() == ["2026-03-01.2", "no", "record:", "runs/nights/logs/2026-03-01.2.log"]
+    assert json.loads(git(project, "show", "night/2026-03-01:artifacts/metrics/metrics.json"))

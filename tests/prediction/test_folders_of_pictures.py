@@ -1,0 +1,169 @@
+"""`saliency-r1 predict` on many pictures: past bad ones, in every format, from where an earlier run ended."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_predict import SIZE, Segmenter, command, listing, picture, predictor
+from typer.testing import CliRunner
+
+from saliency_r1.cli.app import app as whole_app
+from saliency_r1.prediction.predictor import Answer, Failure, PredictError
+
+__all__ = ["command"]  # a fixture
+
+
+def test_a_bad_file_costs_the_others_nothing(command: Any) -> None:
+    done = command("a.png", "text.png", "c.png", "b.png", "--out", "out", "--batch", "2")
+    assert done.exit_code == 1
+    assert "text.png is not a readable image" in done.output
+    assert "2 of 4 have no result:\n  text.png\n  c.png" in done.output
+    written = json.loads(Path("out/response.json").read_text())
+    assert [entry["images"] for entry in written["answers"]] == [["a.png"], ["b.png"]]
+
+
+def test_sub_folders_are_mirrored_and_evaluated(command: Any, tmp_path: Path) -> None:
+    for name in ("photos/x/1.png", "photos/y/1.png", "gt/x/1.png", "gt/y/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(name)
+    for name in ("gt/x/1.png", "gt/y/1.png"):
+        Image.new("L", SIZE[::-1], 255).save(name)
+    assert command("photos", "--recursive", "--out", "out", "--format", "mask").exit_code == 0
+    assert listing(tmp_path / "out") == ["masks/x/1.png", "masks/y/1.png", "response.json"]
+    done = CliRunner().invoke(whole_app, ["evaluate", "--pred", "out", "--gt", "gt", "--bootstrap", "0"])
+    assert done.exit_code == 0, done.output
+    assert "2 images" in done.output
+
+
+def test_every_format(command: Any, tmp_path: Path) -> None:
+    asked = "map,mask,rgba,cutout,overlay,coco,labelme,jsonl"
+    assert command("a.png", "--task", "sis", "--out", "out", "--format", asked, said="sis").exit_code == 0
+    assert listing(tmp_path / "out") == [
+        "answers.jsonl", "coco.json", "cutouts/a.png", "labelme/a.json", "maps/a.png", "masks/a.png", "overlays/a.png",
+        "response.json", "rgba/a.png",
+    ]  # fmt: skip
+    assert np.array(Image.open("out/masks/a.png")).min() == 255
+    assert np.array(Image.open("out/rgba/a.png"))[..., 3].min() == 255
+    shapes = json.loads(Path("out/labelme/a.json").read_text())
+    assert (tmp_path / "out/labelme" / shapes["imagePath"]).resolve() == tmp_path / "a.png"
+    first = shapes["shapes"][0]
+    assert first["points"] == [[0, 0], [31, 11]]
+    assert np.array(Image.open(io.BytesIO(base64.b64decode(first["mask"])))).shape == (12, 32)
+    (line,) = Path("out/answers.jsonl").read_text().splitlines()
+    assert [region["text"] for region in json.loads(line)["regions"]] == ["top", "all"]
+
+
+def test_a_cutout_is_the_box_of_what_stands_out(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_predict import SAID
+
+    monkeypatch.setitem(SAID, "half", "<think>It is.</think><answer><rg>bottom</rg></answer>")
+    assert command("a.png", "--out", "out", "--format", "cutout,rgba", said="half").exit_code == 0
+    assert Image.open("out/cutouts/a.png").size == (32, 12)
+    alpha = np.array(Image.open("out/rgba/a.png"))[..., 3]
+    assert alpha[:12].max() < 5
+    assert alpha[12:].min() > 250
+
+
+def test_coco_is_read_by_pycocotools_and_scored_with_its_scores(command: Any, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    assert command("a.png", "b.png", "--task", "sis", "--out", "out", "--format", "coco", said="sis").exit_code == 0
+    read = COCO("out/coco.json")
+    assert [read.imgs[number]["file_name"] for number in read.getImgIds()] == ["a.png", "b.png"]
+    assert read.annToMask(read.anns[1]).sum() == 12 * 32
+    assert read.anns[2]["score"] == 0.5
+    (tmp_path / "gt").mkdir()
+    for name in ("a", "b"):
+        truth = np.zeros(SIZE, np.uint8)
+        truth[:12] = 1
+        Image.fromarray(truth).save(tmp_path / "gt" / f"{name}.png")
+    call = [
+        "evaluate",
+        "--pred",
+        "out/coco.json",
+        "--gt",
+        "gt",
+        "--task",
+        "sis",
+        "--bootstrap",
+        "0",
+        "--json",
+        "n.json",
+    ]
+    done = CliRunner().invoke(whole_app, call)
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads(Path("n.json").read_text())["results"]
+    assert result["measures"]["AP"] == 1, "the right instance has the higher score; the ids alone would not say so"
+
+
+@pytest.mark.parametrize("asked", ["map", "map,coco"])
+def test_what_is_there_is_not_asked_again(command: Any, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    options = ("--out", "out", "--format", asked, "--skip-existing")
+    assert command("a.png", *options).exit_code == 0
+    seen: list[int] = []
+    whole = Segmenter.encode
+    monkeypatch.setattr(Segmenter, "encode", lambda self, images: seen.append(len(images)) or whole(self, images))
+    done = command("a.png", "b.png", *options)
+    assert done.exit_code == 0
+    assert "1 of 2 are there" in done.output
+    assert seen == [1]
+    assert len(json.loads(Path("out/response.json").read_text())["answers"]) == 2
+    if "coco" in asked:
+        assert len(json.loads(Path("out/coco.json").read_text())["images"]) == 2
+    Path("out/maps/a.png").unlink()
+    command("a.png", "b.png", *options)
+    assert seen == [1, 1], "a file that is gone is made again"
+
+
+def test_answers_of_another_task_are_not_mixed(command: Any) -> None:
+    assert command("a.png", "--out", "out").exit_code == 0
+    done = command("b.png", "--out", "out", "--task", "sis", "--skip-existing", said="sis")
+    assert done.exit_code == 1
+    assert "holds answers of" in done.output
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(command: Any) -> None:
+    done = command("a.png", "--format", "map,gif")
+    assert done.exit_code == 1
+    assert "unknown format 'gif', expected some of map, mask, rgba" in done.output
+
+
+def test_without_params_yaml(command: Any) -> None:
+    Path("params.yaml").unlink()
+    assert command("a.png", "--out", "out").exit_code == 0
+
+
+def test_a_champion_is_asked_for_before_there_is_one(command: Any) -> None:
+    done = command("a.png", "--model", "champion")
+    assert done.exit_code == 1
+    assert "there is no champion" in done.output
+
+
+def test_many_prompts_at_once_and_the_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches, in order; what the models cannot take is found out one by one."""
+    asked = predictor("sod")
+    sizes: list[int] = []
+    generate = asked.policy.generate
+
+    def fragile(prompts: list[Any], tokens: int) -> Any:
+        sizes.append(len(prompts))
+        if "bad" in prompts:
+            raise RuntimeError("out of memory")
+        return generate(prompts, tokens)
+
+    monkeypatch.setattr(asked.policy, "generate", fragile)
+    marked = lambda images, instruction: "bad" if images[0].size[0] == 99 else instruction  # noqa: E731
+    monkeypatch.setattr(asked.policy, "prompt", marked)
+    prompts = [[picture()], [picture(24, 99)], [picture()], [], [picture()]]
+    outcomes = list(asked.predict_many(prompts, "sod", batch=3))
+    assert [type(one) for one in outcomes] == [Answer, Failure, Answer, Failure, Answer]
+    assert sizes == [3, 1, 1, 1, 1]
+    assert isinstance(outcomes[1], Failure)
+    assert str(outcomes[1].error) == "out of memory"
+    with pytest.raises(PredictError, match="unknown task"):
+        asked.predict_many(prompts, "depth")

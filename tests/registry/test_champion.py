@@ -1,0 +1,108 @@
+"""Versions and the champion as git tags: GTO reads them, a rollback is one tag more, nothing is overwritten."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from saliency_r1.prediction.models import choose
+from saliency_r1.registry.champion import (
+    FETCHED,
+    RegistryError,
+    assign,
+    before,
+    champion,
+    find,
+    history,
+    register,
+    resolve,
+    versions,
+)
+from saliency_r1.registry.git import git, share
+from saliency_r1.yaml_loader import load_yaml
+
+ROOT = Path(__file__).parents[2]
+WHO = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository with three commits, of which the first two are versions 1 and 2, and 2 is the champion."""
+    folder = tmp_path / "project"
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    for number in range(3):
+        git(folder, *WHO, "commit", "--quiet", "--allow-empty", "--message", str(number))
+        if number < 2:
+            assign(folder, register(folder, "HEAD", *WHO).name, *WHO)
+    return folder
+
+
+def names(found: list) -> list[str]:
+    return [version.name for version in found]
+
+
+def test_the_last_assignment_holds_and_all_are_remembered(project: Path) -> None:
+    assert names(versions(project)) == ["v0.0.1", "v0.0.2"]
+    assert champion(project) == find(project, "v0.0.2")
+    assert champion(project).commit == git(project, "rev-parse", "HEAD~1")
+    assign(project, before(project).name, *WHO)
+    assert champion(project).name == "v0.0.1"
+    assert before(project).name == "v0.0.2", "a rollback can be rolled back"
+    assert names(history(project)) == ["v0.0.1", "v0.0.2", "v0.0.1"]
+
+
+def test_the_tenth_comes_after_the_ninth(project: Path) -> None:
+    for _ in range(9):
+        assign(project, register(project, "HEAD", *WHO).name, *WHO)
+    assert champion(project).name == names(versions(project))[-1] == "v0.0.11"
+
+
+def test_what_is_not_there_is_named_with_what_is(project: Path) -> None:
+    with pytest.raises(RegistryError, match=r"has no v0\.0\.9; versions: v0\.0\.1, v0\.0\.2"):
+        assign(project, "v0.0.9")
+    assert resolve("some/folder", project) == Path("some/folder")
+
+
+def test_a_model_that_is_nowhere_is_named(project: Path) -> None:
+    with pytest.raises(RegistryError, match=r"(?s)artifacts/model of v0\.0\.2 is neither in DVC's cache nor"):
+        resolve("champion", project)
+    assert not list((project / "runs/models").iterdir())
+
+
+def test_predict_answers_with_the_champion_in_the_sizes_of_its_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / FETCHED / champion(project).commit
+    for name in ("adapter", "policy", "segmenter"):
+        (folder / name).mkdir(parents=True)
+    params = load_yaml(ROOT / "params.yaml")
+    params["policy"]["max_new_tokens"] = 77
+    (folder / "params.yaml").write_text(json.dumps(params))
+    (folder / "model.json").write_text('{"title": "t", "policy": {"source": "a"}, "segmenter": {"source": "b"}}')
+    monkeypatch.chdir(project)
+    chosen = choose("champion")
+    assert (chosen.policy, chosen.adapter, chosen.segmenter) == tuple(
+        FETCHED / folder.name / name for name in ("policy", "adapter", "segmenter")
+    )
+    assert chosen.settings.max_new_tokens == 77
+    assert choose("champion", str(ROOT)).segmenter == ROOT, "another segmenter may be named"
+
+
+def test_gto_reads_the_same(project: Path) -> None:
+    time.sleep(1.1)  # it goes by the time of a tag, in whole seconds
+    assign(project, "v0.0.1", *WHO)
+    command = ["gto", "show", "saliency-r1#champion", "--json", "--repo", str(project)]
+    shown = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert shown[0]["version"] == champion(project).name == "v0.0.1"
+
+
+def test_a_clone_that_pulls_has_the_same_champion(project: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
+    git(project, "remote", "add", "origin", str(bare))
+    assign(project, "v0.0.1", *WHO)
+    assert share(project) == "origin"
+    subprocess.run(["git", "clone", "--quiet", str(bare), str(tmp_path / "other")], check=True)
+    assert champion(tmp_path / "other") == champion(project)
