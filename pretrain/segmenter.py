@@ -3,11 +3,10 @@
 Five phases. First SAM's image encoder alone learns to label every pixel with name and colour: the stand-in for the
 pre-training of a real SAM. Then BEiT-3 alone learns to carry the words of an expression into its prompt: the stand-in
 for that of a real BEiT-3. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
-expressions, on a pool of scenes whose features are computed once. Then everything is tuned together on fresh scenes,
-last at a larger side, for the sake of the outlines.
-Each phase goes on where it was stopped.
+expressions. Then everything is tuned together, last at a larger side, for the sake of the outlines.
+Takes the accelerator that is there; each phase goes on where it was stopped.
 
-    python pretrain/segmenter.py --out embedded/models/segmenter --work runs/pretrain-segmenter
+    python pretrain/world/pool.py && python pretrain/segmenter.py
     python pretrain/segmenter.py --report
 """
 
@@ -18,15 +17,19 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import referring
 import torch
+import yaml
+from ahead import Ahead
 from torch import nn
 from torch.nn import functional as F
 from world.cutouts import Cutouts, fetch
+from world.pool import Pool
 from world.scenes import Scene, World
 
 from saliency_r1.annotation.wording import COLOURS
@@ -51,12 +54,12 @@ CONFIG = EvfSamConfig(
     sam_image_encoder=ImageEncoderConfig(
         img_size=112,
         patch_size=8,
-        embed_dim=128,
-        depth=4,
-        num_heads=4,
+        embed_dim=160,
+        depth=6,
+        num_heads=5,
         mlp_ratio=3.0,
         window_size=7,
-        global_attn_indexes=(1, 3),
+        global_attn_indexes=(2, 5),
         out_chans=96,
         use_rel_pos=True,
     ),
@@ -66,24 +69,25 @@ CONFIG = EvfSamConfig(
     projector_hidden=96,
 )
 FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128, window_size=8))
-IMAGES_A_STEP = 10
-WARMUP_STEPS, WARMUP_RATE, WARMUP_IMAGES, WARMUP_POOL = 3000, 1.5e-3, 24, 10_000
+HELD_OUT_BATCH = 10
+LOG_EVERY = 100
+WARMUP_RATE, WARMUP_IMAGES = 1.5e-3, 96
 WORDS_SCALE = 20.0  # brings the loss of the words said, some 40 at first, near the others
-READ_STEPS, READ_RATE, READ_IMAGES = 1500, 2e-3, 30
+READ_RATE, READ_IMAGES = 2e-3, 48
+IMAGES = 32  # a step of the later phases
 SHARES = 2  # labels of a patch in each direction
-POOL = 3000
 FOLLOW = Recipe(
-    steps=600,
     learning_rate=9e-4,
     schedule="constant",
     weight_decay=0.02,
     betas=(0.9, 0.98),
     bce_weight=2.0,
     iou_weight=1.0,
-    checkpoint_every=250,
+    log_every=LOG_EVERY,
+    checkpoint_every=500,
 )
-TOGETHER = replace(FOLLOW, steps=2400, learning_rate=8e-4, train_image_encoder=True)
-SHARPEN = replace(TOGETHER, steps=1600, learning_rate=7e-4, schedule="cosine", warmup=0.05)
+TOGETHER = replace(FOLLOW, learning_rate=8e-4, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, learning_rate=7e-4, schedule="cosine", warmup=0.05)
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -100,49 +104,19 @@ def scene_example(
     return example(config, tokenizer, scene.image, [text for text, _ in pairs], referring.targets(scene, pairs))
 
 
-def fresh_batch(world: World, step: int, tokenizer: Tokenizer, config: EvfSamConfig) -> Batch:
-    """A batch of scenes that no other step sees, a pure function of the step and the side."""
-    rng = np.random.default_rng([step, config.sam_image_encoder.img_size])
-    kinds, scenes = referring.all_kinds(world), [referring.random_scene(world, rng) for _ in range(IMAGES_A_STEP)]
-    return Batch.collate(
-        [scene_example(scene, referring.expressions(scene.objects, kinds, rng), tokenizer, config) for scene in scenes]
-    )
+class Material:
+    """Batches out of the pool of rendered scenes, each a function of its step."""
 
+    def __init__(self, world: World, pool: Pool, tokenizer: Tokenizer) -> None:
+        self.pool, self.tokenizer, self.kinds = pool, tokenizer, referring.all_kinds(world)
 
-class Pool:
-    """Scenes with the features of a frozen image encoder; every step draws some and words them anew."""
-
-    def __init__(self, world: World, model: EvfSam, tokenizer: Tokenizer) -> None:
-        self.world = world
-        self.model = model
-        self.tokenizer = tokenizer
-        self.scenes: list[Scene] = []
-        self.views: list[Example] = []
-
-    def _fill(self) -> None:
-        rng = np.random.default_rng(2)
-        for _ in range(POOL // IMAGES_A_STEP):
-            scenes = [referring.random_scene(self.world, rng) for _ in range(IMAGES_A_STEP)]
-            views = [scene_example(scene, [], self.tokenizer) for scene in scenes]
-            with torch.no_grad():
-                features = self.model.embed_images(torch.stack([view.sam for view in views]))
-            self.scenes += scenes
-            unused = torch.empty(0)  # the features stand for this view
-            self.views += [replace(view, sam=unused, features=one) for view, one in zip(views, features)]
-
-    def batch(self, step: int, images: int = IMAGES_A_STEP, short_share: float = 0.35) -> Batch:
-        """The batch of one step, a pure function of its number."""
-        if not self.scenes:  # a run that goes on behind this phase never asks
-            self._fill()
-        rng = np.random.default_rng([step, 3, images])
-        kinds, examples = referring.all_kinds(self.world), []
-        for index in rng.choice(len(self.scenes), images, replace=False):
-            scene = self.scenes[index]
-            pairs = referring.expressions(scene.objects, kinds, rng, short_share=short_share)
-            ids = [self.tokenizer.encode(text) for text, _ in pairs]
-            examples.append(
-                replace(self.views[index], ids=ids, targets=torch.from_numpy(referring.targets(scene, pairs)))
-            )
+    def batch(self, config: EvfSamConfig, images: int, short_share: float, step: int) -> Batch:
+        """Some scenes, with expressions about them."""
+        rng, examples = np.random.default_rng([step, images, config.sam_image_encoder.img_size]), []
+        for index in rng.choice(len(self.pool), images, replace=False):
+            scene = self.pool.scene(index)
+            pairs = referring.expressions(scene.objects, self.kinds, rng, short_share=short_share)
+            examples.append(scene_example(scene, pairs, self.tokenizer, config))
         return Batch.collate(examples)
 
 
@@ -155,30 +129,25 @@ class Labeller(nn.Module):
         self.names = ["", *sorted({"object", *unnamed, *world.cutouts.named})]
         self.classes = (len(self.names), len(COLOURS) + 2)  # background, and no colour that prevails
         self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, SHARES**2 * sum(self.classes), 1)
-        self.views: list[torch.Tensor] = []  # in half precision, for the sake of memory
-        self.maps: list[torch.Tensor] = []
 
     def forward(self, features: torch.Tensor, names: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
         """The loss of features B x C x h x w against labels B x SHARES h x SHARES w (-1: outside of the picture)."""
         logits = F.pixel_shuffle(self.head(features), SHARES).split(self.classes, dim=1)
         losses = []
         for part, labels in zip(logits, (names, colours)):
-            weight = torch.ones(part.shape[1])
+            weight = torch.ones(part.shape[1], device=part.device)
             weight[0] = 0.3
             losses.append(F.cross_entropy(part.float(), labels, weight, ignore_index=-1))
         return losses[0] + losses[1]
 
-    def batch(self, world: World, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def batch(self, pool: Pool, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Views B x 3 x S x S, names and colours as `forward` takes them, of scenes of a pool; decided by the step."""
-        if not self.views:  # a run that goes on behind this phase never asks
-            rng = np.random.default_rng(0)
-            for _ in range(WARMUP_POOL):
-                self._add(referring.random_scene(world, rng))
-        chosen = np.random.default_rng([step, 0]).choice(WARMUP_POOL, WARMUP_IMAGES, replace=False)
-        maps = torch.stack([self.maps[index] for index in chosen]).long()
-        return torch.stack([self.views[index] for index in chosen]).float(), maps[:, 0], maps[:, 1]
+        chosen = np.random.default_rng([step, 0]).choice(len(pool), WARMUP_IMAGES, replace=False)
+        views, maps = zip(*(self._view(pool.scene(index)) for index in chosen))
+        return torch.stack(views), *torch.stack(maps).unbind(1)
 
-    def _add(self, scene: Scene) -> None:
+    def _view(self, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
+        """A scene as the encoder sees it, and names and colours, 2 x h x w."""
         side = CONFIG.sam_image_encoder.img_size
         view, inner = sam_view(scene.image, side)
         names = {item.id: self.names.index(item.name) for item in scene.objects}
@@ -187,8 +156,7 @@ class Labeller(nn.Module):
         fitted = F.interpolate(both, size=inner, mode="nearest-exact")
         padded = F.pad(fitted, (0, side - inner[1], 0, side - inner[0]), value=-1)
         scale = SHARES / CONFIG.sam_image_encoder.patch_size
-        self.views.append(view.half())
-        self.maps.append(F.interpolate(padded, scale_factor=scale, mode="nearest-exact")[0].to(torch.int16))
+        return view, F.interpolate(padded, scale_factor=scale, mode="nearest-exact")[0].long()
 
 
 class Pointer(nn.Module):
@@ -233,58 +201,64 @@ class Stage:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
         self.parts: dict[str, Any] = {**modules, "optimizer": optimizer, "schedule": schedule}
         if file.is_file():
-            state = torch.load(file, weights_only=True)
+            state = torch.load(file, weights_only=True, map_location=self.parameters[0].device)
             self.first = state["step"]
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
 
     def run(self, loss_of: Callable[[int], torch.Tensor]) -> None:
         """All steps that are missing; the loss is a function of the step."""
-        started, total = time.monotonic(), 0.0
-        for step in range(self.first + 1, self.steps + 1):
+        started, total = time.monotonic(), torch.zeros((), device=self.parameters[0].device)
+        for step in range(self.first, self.steps):
             loss = loss_of(step)
             loss.backward()
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.parts["optimizer"].step()
             self.parts["schedule"].step()
             self.parts["optimizer"].zero_grad()
-            total += float(loss.detach()) / 50
-            if step % 50 == 0:
-                pace = (time.monotonic() - started) / (step - self.first)
-                print(f"{self.name} {step} loss {total:.4f} s/step {pace:.3f}", flush=True)
-                total = 0.0
-            if step % 250 == 0 or step == self.steps:
-                state = {"step": step, **{name: part.state_dict() for name, part in self.parts.items()}}
+            total += loss.detach() / LOG_EVERY
+            done = step + 1
+            if done % LOG_EVERY == 0:
+                pace = (time.monotonic() - started) / (done - self.first)
+                print(f"{self.name} {done} loss {float(total):.4f} s/step {pace:.3f}", flush=True)
+                total.zero_()
+            if done % 500 == 0 or done == self.steps:
+                state = {"step": done, **{name: part.state_dict() for name, part in self.parts.items()}}
                 torch.save(state, self.file.with_suffix(".new"))
                 self.file.with_suffix(".new").rename(self.file)
 
 
-def warm_up(world: World, model: EvfSam, work: Path) -> None:
+def warm_up(world: World, model: EvfSam, pool: Pool, work: Path, steps: int) -> None:
     """First phase: the image encoder learns names and colours, pixel by pixel."""
-    encoder, labeller = model.visual_model.image_encoder, Labeller(world)
-    modules = {"encoder": encoder, "labeller": labeller}
-    stage = Stage("warm-up", work / "encoder.pt", WARMUP_STEPS, WARMUP_RATE, modules)
+    device = next(model.parameters()).device
+    labeller = Labeller(world).to(device)
+    modules = {"encoder": model.visual_model.image_encoder, "labeller": labeller}
+    stage = Stage("warm-up", work / "encoder.pt", steps, WARMUP_RATE, modules)
+    batches = Ahead(partial(Labeller(world).batch, pool), steps)
 
     def loss(step: int) -> torch.Tensor:
-        views, names, colours = labeller.batch(world, step)
-        with torch.autocast("cpu", torch.bfloat16):
+        views, names, colours = (part.to(device) for part in batches(step))
+        with torch.autocast("cpu", torch.bfloat16, enabled=device.type == "cpu"):
             return labeller(model.embed_images(views), names, colours)
 
     stage.run(loss)
 
 
-def read(model: EvfSam, helper: Pointer, pool: Pool, work: Path) -> None:
+def read(model: EvfSam, helper: Pointer, material: Material, work: Path, steps: int) -> None:
     """Second phase: BEiT-3 learns to carry what is said, and where that is, into its prompt; nothing is decoded yet.
 
     Left to the loss of masks, prompts of some ninety names stay alike for thousands of steps.
     """
     modules = {"beit": model.mm_extractor, "projector": model.text_hidden_fcs, "helper": helper}
-    stage = Stage("read", work / "reader.pt", READ_STEPS, READ_RATE, modules)
+    stage = Stage("read", work / "reader.pt", steps, READ_RATE, modules)
+    batches = Ahead(partial(material.batch, CONFIG, READ_IMAGES, 0.6), steps)
 
     def loss(step: int) -> torch.Tensor:
-        batch = pool.batch(step, READ_IMAGES, short_share=0.6)
+        batch = batches(step).to(next(model.parameters()).device)
+        with torch.no_grad():
+            features = model.embed_images(batch.sam)
         prompts = model.embed_prompts(batch.beit[batch.owner], batch.ids, batch.padding)
-        return helper({"prompts": prompts, "features": batch.features}, batch)
+        return helper({"prompts": prompts, "features": features}, batch)
 
     stage.run(loss)
 
@@ -325,13 +299,14 @@ def measure(
 ) -> np.ndarray:
     """One row an expression of held-out scenes: the number of objects it means (0: absent), IoU and score."""
     model.eval()
+    device = next(model.parameters()).device
     rows: list[tuple[int, float, float]] = []
     rng, kinds = np.random.default_rng([referring.HELD_OUT, seed]), referring.all_kinds(world)
-    for _ in range(0, scenes, IMAGES_A_STEP):
-        picked = [referring.random_scene(world, rng, unseen) for _ in range(IMAGES_A_STEP)]
+    for _ in range(0, scenes, HELD_OUT_BATCH):
+        picked = [referring.random_scene(world, rng, unseen) for _ in range(HELD_OUT_BATCH)]
         worded = [(scene, referring.expressions(scene.objects, kinds, rng, variety, short_share)) for scene in picked]
         examples = [scene_example(scene, pairs, tokenizer, model.config) for scene, pairs in worded]
-        out = forward(model, Batch.collate(examples))
+        out = forward(model, Batch.collate(examples).to(device))
         meant = [len(ids) for _, pairs in worded for _, ids in pairs]
         rows += zip(meant, out["iou"].tolist(), out["score"].tolist())
     return np.array(rows)
@@ -377,23 +352,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     world = World(Cutouts.load(fetch()))
     if options.report:
         model = load_model(options.out)
-        return report(world, model, load_tokenizer(options.out, model.config))
+        return report(world, model.to(device), load_tokenizer(options.out, model.config))
+    steps: dict[str, int] = yaml.safe_load(Path("pretrain/params.yaml").read_text())["segmenter"]
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = options.work / "sentencepiece.bpe.model"
     if not pieces.is_file():
         referring.train_vocabulary(world, pieces)
     tokenizer = Tokenizer(pieces, CONFIG.beit3.max_text_tokens)
-    model = initialise(EvfSam(CONFIG))
-    warm_up(world, model, options.work)
+    model = initialise(EvfSam(CONFIG)).to(device)
+    pool = Pool()
+    material = Material(world, pool, tokenizer)
+    warm_up(world, model, pool, options.work, steps["warm-up"])
     best = 0.6
 
     def after_step(step: int, model: EvfSam) -> None:
         nonlocal best
-        if step % 250:
+        if step % 1000:
             return
         rows = measure(world, model, tokenizer, 150, 0)
         found = figures(rows, threshold := presence_threshold(rows))
@@ -404,18 +384,19 @@ def main() -> None:
             save_folder(model, pieces, options.out)
 
     torch.manual_seed(1)
-    helper = Pointer()
+    helper = Pointer().to(device)
 
-    def phase(name: str, model: EvfSam, batches: Callable[[int], Batch], recipe: Recipe) -> None:
+    def phase(name: str, model: EvfSam, recipe: Recipe) -> None:
+        recipe = replace(recipe, steps=steps[name])
+        batches = Ahead(partial(material.batch, model.config, IMAGES, 0.35), recipe.steps)
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 
-    pool = Pool(world, model, tokenizer)
-    read(model, helper, pool, options.work)
-    phase("follow", model, pool.batch, FOLLOW)
-    phase("together", model, lambda step: fresh_batch(world, step, tokenizer, CONFIG), TOGETHER)
-    model = enlarged(model, FINE)
-    phase("sharpen", model, lambda step: fresh_batch(world, step, tokenizer, FINE), SHARPEN)
+    read(model, helper, material, options.work, steps["read"])
+    phase("follow", model, FOLLOW)
+    phase("together", model, TOGETHER)
+    model = enlarged(model, FINE).to(device)
+    phase("sharpen", model, SHARPEN)
     threshold = presence_threshold(measure(world, model, tokenizer, 600, 1))
     model.config = replace(model.config, presence_threshold=threshold)
     save_folder(model, pieces, options.out)

@@ -12,6 +12,7 @@ import io
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,19 @@ def member(drawing: str, names: set[str]) -> str:
     raise ValueError(f"{TABLE}: {PACKAGE} has no drawing {drawing} ({code})")
 
 
+def read_drawings(archive: Path, drawings: Iterable[str]) -> dict[str, bytes]:
+    """The files of drawings, read in the order of the tarball: to go back in it is to unpack it again."""
+    with tarfile.open(archive) as package:
+        names = set(package.getnames())
+        wanted = {member(drawing, names): drawing for drawing in sorted(drawings)}
+    contents: dict[str, bytes] = {}
+    with tarfile.open(archive, "r|*") as package:
+        for info in package:
+            if info.name in wanted and (file := package.extractfile(info)):
+                contents[wanted[info.name]] = file.read()
+    return contents
+
+
 def load_table(path: Path = TABLE) -> list[tuple[Kind, list[str], str, bool]]:
     """The rows of `objects.yaml`: kind, its drawings, which hues they may take, whether they are kept out."""
     rows = []
@@ -159,16 +173,15 @@ class Cutouts:
         named: dict[str, list[list[Look]]] = {}
         unseen: dict[str, list[list[Look]]] = {}
         unnamed: list[list[Look]] = []
-        with tarfile.open(archive) as package:
-            names = set(package.getnames())
-            for kind, drawings, hues, held_out in load_table():
-                for drawing in drawings:
-                    content: Any = package.extractfile(member(drawing, names))
-                    found = looks(kind, drawing, _cropped(Image.open(io.BytesIO(content.read()))), hues)
-                    if not found:
-                        continue
-                    if kind.name == kind.family:
-                        unnamed.append(found)
-                    else:
-                        (unseen if held_out else named).setdefault(kind.name, []).append(found)
+        table = load_table()
+        contents = read_drawings(archive, {drawing for _, drawings, *_ in table for drawing in drawings})
+        for kind, drawings, hues, held_out in table:
+            for drawing in drawings:
+                found = looks(kind, drawing, _cropped(Image.open(io.BytesIO(contents[drawing]))), hues)
+                if not found:
+                    continue
+                if kind.name == kind.family:
+                    unnamed.append(found)
+                else:
+                    (unseen if held_out else named).setdefault(kind.name, []).append(found)
         return cls(named, unseen, unnamed)

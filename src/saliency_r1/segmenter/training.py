@@ -219,6 +219,22 @@ def mask_losses(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     return {"bce": bce, "dice": dice, "iou": iou}
 
 
+def _losses_by_size(low: Tensor, batch: Batch, side: int) -> dict[str, Tensor]:
+    """:func:`mask_losses` of every expression, those of pictures of one size together."""
+    rows = torch.arange(len(low)).split([len(target) for target in batch.targets])
+    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[int]] = {}
+    for picture, (inner, target) in enumerate(zip(batch.inner, batch.targets)):
+        groups.setdefault((inner, (target.shape[1], target.shape[2])), []).append(picture)
+    parts, order = [], []
+    for (inner, size), pictures in groups.items():
+        own = torch.cat([rows[picture] for picture in pictures])
+        logits = full_size(low[own.to(low.device)], side, inner, size)
+        parts.append(mask_losses(logits, torch.cat([batch.targets[picture] for picture in pictures])))
+        order.append(own)
+    back = torch.cat(order).argsort().to(low.device)
+    return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+
 def forward(model: EvfSam, batch: Batch) -> dict[str, Tensor]:
     """All expressions of a batch: ``bce``, ``dice``, ``iou``, ``score`` (predicted IoU) and ``present``, N each.
 
@@ -227,13 +243,7 @@ def forward(model: EvfSam, batch: Batch) -> dict[str, Tensor]:
     features = model.embed_images(batch.sam) if batch.features is None else batch.features
     prompts = model.embed_prompts(batch.beit[batch.owner], batch.ids, batch.padding)
     low, score = model.decode(features[batch.owner], prompts)
-    side = model.config.sam_image_encoder.img_size
-    first, parts = 0, []
-    for inner, target in zip(batch.inner, batch.targets):
-        rows = low[first : first + len(target)]
-        parts.append(mask_losses(full_size(rows, side, inner, (target.shape[1], target.shape[2])), target))
-        first += len(target)
-    out = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    out = _losses_by_size(low, batch, model.config.sam_image_encoder.img_size)
     present = torch.cat([target.any(dim=(1, 2)) for target in batch.targets])
     return {**out, "score": score, "present": present, "prompts": prompts, "features": features}
 
@@ -329,7 +339,7 @@ def train(
         accelerator.prepare_model(module, evaluation_mode=True)
     optimizer = accelerator.prepare_optimizer(optimizer)
     first = _resume(accelerator, folder)
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}  # on the device: to read a value is to wait for it
     started = time.monotonic()
     for step in range(first, recipe.steps):
         model.train()
@@ -350,10 +360,11 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         for name, value in {"loss": loss, **terms}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.log_every
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / recipe.log_every
         done = step + 1
         if done % recipe.log_every == 0:
-            shares, pace = processes.gather([sums]), (time.monotonic() - started) / (done - first)
+            shares = processes.gather([{name: float(value) for name, value in sums.items()}])
+            pace = (time.monotonic() - started) / (done - first)
             if processes.is_main():
                 seen = " ".join(f"{name} {sum(share[name] for share in shares):.4f}" for name in LOGGED)
                 log(f"step {done} {seen} s/step {pace:.3f}")

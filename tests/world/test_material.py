@@ -1,0 +1,95 @@
+"""The batches of pretraining say the same as the library does picture by picture."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from drawn import drawn_world
+
+from saliency_r1.policy import Policy
+from rendered import EMBEDDED
+
+OPTIONS = {"seed": 1, "look_batch": 5, "batch_size": 6, "shares": {"one": 0.4, "many": 0.4, "repeat": 0.2}}
+
+
+@pytest.fixture(scope="module")
+def world(pretrain_on_path):
+    return drawn_world()
+
+
+@pytest.fixture(scope="module")
+def pool(world, tmp_path_factory):
+    module = importlib.import_module("world.pool")
+    folder = tmp_path_factory.mktemp("pool") / "pool"
+    module.make(world, 3, 60, folder)
+    return module.Pool(folder)
+
+
+@pytest.fixture(scope="module")
+def policy(world, tmp_path_factory):
+    return importlib.import_module("policy").build(world, 1, 500, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def material(policy, world, pool):
+    return importlib.import_module("material").Material(policy, world, pool, OPTIONS)
+
+
+def test_a_pool_holds_what_was_rendered(world, pool):
+    module = importlib.import_module("world.pool")
+    for index, scene in zip(range(60), module.scenes(world, 3, 0, 60), strict=True):
+        kept = pool.scene(index)
+        assert kept.objects == scene.objects
+        assert kept.image.tobytes() == scene.image.tobytes()
+        assert all(np.array_equal(kept.masks[number], mask) for number, mask in scene.masks.items())
+
+
+def test_patches_features_and_places_are_those_of_the_library(policy, material, pretrain_on_path):
+    tower = importlib.import_module("tower")
+    batch = next(batch for batch in map(material.batch, range(30)) if "images" in batch and len(batch["labels"]) < 6)
+    processor, model = policy.processor.image_processor, policy.model
+    mean, std = (torch.tensor(values) * 255 for values in (processor.image_mean, processor.image_std))
+    found = processor(images=list(batch["images"].numpy()), return_tensors="pt")
+    made = tower.patches(batch["images"], mean, std)
+    torch.testing.assert_close(made, found["pixel_values"], atol=2e-3, rtol=0)  # its scaling is in other steps
+    sizes = tower.layout(model.model.visual, *batch["images"].shape[:3], torch.device("cpu"))
+    assert torch.equal(sizes["grid_thw"], found["image_grid_thw"])
+    with torch.no_grad():
+        with tower.equal_pictures(model.model.visual):
+            features = model.model.visual(made, **sizes).pooler_output
+        torch.testing.assert_close(features, model.model.visual(made, grid_thw=sizes["grid_thw"]).pooler_output)
+        words = importlib.import_module("policy").language_loss(policy, batch, features)
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids", "labels")}
+        whole = model(**inputs, pixel_values=made, image_grid_thw=sizes["grid_thw"]).loss
+    torch.testing.assert_close(words, whole)
+
+
+def test_tokens_are_labelled_with_what_covers_them_most(pretrain_on_path):
+    tower = importlib.import_module("tower")
+    ids = torch.zeros(1, 32, 48, dtype=torch.uint8)
+    ids[0, :, :8] = 1  # half of two tokens
+    ids[0, 16:, 20:32] = 2  # three quarters of one
+    ids[0, 16:, 16:18] = 1
+    ids[0, :2, 32:] = 2  # an eighth of one
+    ids[0, 16, 32] = 2  # too little
+    values = torch.tensor([[[0, -100], [5, 6], [7, 8]]])
+    labels = tower.token_labels(ids, values)
+    assert labels.tolist() == [[5, 6], [0, -100], [7, 8], [5, 6], [7, 8], [0, -100]]
+
+
+def test_batches_are_functions_of_their_step_whoever_makes_them(material, monkeypatch, pretrain_on_path):
+    ahead = importlib.import_module("ahead")
+    monkeypatch.setattr(ahead, "WORKERS", 2)
+    batches = ahead.Ahead(material.batch, 7)
+    for step in range(3, 7):
+        made, again = batches(step), material.batch(step)
+        assert made.keys() == again.keys()
+        assert all(torch.equal(made[name], again[name]) for name in made)
+
+
+def test_the_shipped_policy_is_the_one_that_is_built(policy):
+    """Sizes in pretrain/policy.py are those of embedded/."""
+    shipped, built = Policy.load(EMBEDDED / "models/policy").model, policy.model
+    sizes = [{name: value.shape for name, value in model.model.visual.state_dict().items()} for model in (shipped, built)]
+    assert sizes[0] == sizes[1]
