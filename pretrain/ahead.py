@@ -36,6 +36,7 @@ class Ahead:
         self._batches: Iterator[Any] | None = None
 
     def __call__(self, step: int) -> Any:
+        """The batch of a step, which is the one after the step asked for before."""
         if not WORKERS:
             return self.make(step)
         if self._batches is None:

@@ -4,8 +4,8 @@
 
 First the vision tower alone: a linear head, thrown away afterwards, names what each merged image token shows (name,
 colour, size and tone). Without it shapes are learned only after thousands of steps, because few words of a description
-depend on them. Then all of the model: the loss of the next token of answers, and of the tower's head beside it. Takes the
-accelerator that is there. Goes on where it was stopped, from runs/pretrain-policy/.
+depend on them. Then all of the model: the loss of the next token of answers, and of the tower's head beside it. Takes
+the accelerator that is there. Goes on where it was stopped, from runs/pretrain-policy/.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def _attend(module: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_emb
 @contextmanager
 def equal_pictures(visual: Any) -> Iterator[None]:
     """Within it the tower takes pictures of one size alone, all of whose blocks see the whole picture."""
-    weight = visual.patch_embed.proj.weight
-    visual.patch_embed.forward = lambda pixels: nn.functional.linear(pixels, weight.flatten(1))  # it is no more than that
+    weight = visual.patch_embed.proj.weight  # of a convolution that is a product
+    visual.patch_embed.forward = lambda pixels: nn.functional.linear(pixels, weight.flatten(1))
     for block in visual.blocks:
         block.attn.forward = partial(_attend, block.attn)
     try:
