@@ -25,7 +25,7 @@ import yaml
 from ahead import Ahead
 from material import Batch, Material, attributes
 from torch import Tensor, nn
-from tower import equal_pictures, layout, patches, token_labels, visual_loss
+from tower import EqualPictures, layout, patches, token_labels, visual_loss
 from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -78,7 +78,7 @@ def build(world: World, seed: int, vocabulary: int, runs: Path) -> Policy:
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": 6,
+            "depth": 4,
             "hidden_size": 128,
             "intermediate_size": 352,
             "num_heads": 4,
@@ -86,7 +86,7 @@ def build(world: World, seed: int, vocabulary: int, runs: Path) -> Policy:
             "temporal_patch_size": 2,
             "spatial_merge_size": 2,
             "window_size": 160,
-            "fullatt_block_indexes": [0, 1, 2, 3, 4, 5],
+            "fullatt_block_indexes": [0, 1, 2, 3],
             "out_hidden_size": 128,
         },
         image_token_id=ids["<|image_pad|>"],
@@ -139,6 +139,7 @@ class Training:
     def __init__(self, policy: Policy, world: World, options: dict[str, Any], runs: Path) -> None:
         self.policy, self.model, self.options, self.checkpoint = policy, policy.model, options, runs / "checkpoint.pt"
         self.visual = self.model.model.visual
+        self.equal_pictures = EqualPictures(self.visual, compiled=policy.device.type == "cpu")
         self.ends = [int(end) for end in np.cumsum([options[f"{phase}_steps"] for phase in PHASES])]
         width = self.visual.config.out_hidden_size
         self.heads = nn.ModuleList(nn.Linear(width, len(names)) for names in attributes(world)).to(policy.device)
@@ -177,7 +178,8 @@ class Training:
         shown = features = torch.zeros((), device=self.policy.device)
         if "images" in batch:
             sizes = layout(self.visual, *batch["images"].shape[:3], self.policy.device)
-            features = self.visual(patches(batch["images"], self.mean, self.std), **sizes).pooler_output
+            with self.equal_pictures.installed(), torch.autocast("cpu", torch.bfloat16):
+                features = self.visual(patches(batch["images"], self.mean, self.std), **sizes).pooler_output.float()
             shown = visual_loss(self.heads, features, token_labels(batch["ids"], batch["values"]))
         if "labels" not in batch:
             return torch.zeros_like(shown), shown
@@ -225,9 +227,8 @@ def train(policy: Policy, world: World, options: dict[str, Any], runs: Path, poo
     first, started = training.step, time.time()
     sums = torch.zeros(2, device=policy.device)
     while training.step < training.ends[-1]:
-        with equal_pictures(training.visual):
-            words, shown = training.loss(batches[training.phase(training.step)](training.step))
-            training.advance(words, shown)
+        words, shown = training.loss(batches[training.phase(training.step)](training.step))
+        training.advance(words, shown)
         sums += torch.stack([words.detach(), shown.detach()]) / options["log_every"]
         if training.step % options["log_every"] == 0:
             pace = (time.time() - started) / (training.step - first)

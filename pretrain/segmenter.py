@@ -54,12 +54,12 @@ CONFIG = EvfSamConfig(
     sam_image_encoder=ImageEncoderConfig(
         img_size=112,
         patch_size=8,
-        embed_dim=160,
-        depth=6,
-        num_heads=5,
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
         mlp_ratio=3.0,
         window_size=7,
-        global_attn_indexes=(2, 5),
+        global_attn_indexes=(1, 3),
         out_chans=96,
         use_rel_pos=True,
     ),
@@ -71,10 +71,9 @@ CONFIG = EvfSamConfig(
 FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128, window_size=8))
 HELD_OUT_BATCH = 10
 LOG_EVERY = 100
-WARMUP_RATE, WARMUP_IMAGES = 1.5e-3, 96
+WARMUP_RATE = 1.5e-3
 WORDS_SCALE = 20.0  # brings the loss of the words said, some 40 at first, near the others
-READ_RATE, READ_IMAGES = 2e-3, 48
-IMAGES = 32  # a step of the later phases
+READ_RATE = 2e-3
 SHARES = 2  # labels of a patch in each direction
 FOLLOW = Recipe(
     learning_rate=9e-4,
@@ -140,9 +139,9 @@ class Labeller(nn.Module):
             losses.append(F.cross_entropy(part.float(), labels, weight, ignore_index=-1))
         return losses[0] + losses[1]
 
-    def batch(self, pool: Pool, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def batch(self, pool: Pool, images: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Views B x 3 x S x S, names and colours as `forward` takes them, of scenes of a pool; decided by the step."""
-        chosen = np.random.default_rng([step, 0]).choice(len(pool), WARMUP_IMAGES, replace=False)
+        chosen = np.random.default_rng([step, 0]).choice(len(pool), images, replace=False)
         views, maps = zip(*(self._view(pool.scene(index)) for index in chosen))
         return torch.stack(views), *torch.stack(maps).unbind(1)
 
@@ -228,13 +227,13 @@ class Stage:
                 self.file.with_suffix(".new").rename(self.file)
 
 
-def warm_up(world: World, model: EvfSam, pool: Pool, work: Path, steps: int) -> None:
+def warm_up(world: World, model: EvfSam, pool: Pool, work: Path, steps: int, images: int) -> None:
     """First phase: the image encoder learns names and colours, pixel by pixel."""
     device = next(model.parameters()).device
     labeller = Labeller(world).to(device)
     modules = {"encoder": model.visual_model.image_encoder, "labeller": labeller}
     stage = Stage("warm-up", work / "encoder.pt", steps, WARMUP_RATE, modules)
-    batches = Ahead(partial(Labeller(world).batch, pool), steps)
+    batches = Ahead(partial(Labeller(world).batch, pool, images), steps)
 
     def loss(step: int) -> torch.Tensor:
         views, names, colours = (part.to(device) for part in batches(step))
@@ -244,14 +243,14 @@ def warm_up(world: World, model: EvfSam, pool: Pool, work: Path, steps: int) -> 
     stage.run(loss)
 
 
-def read(model: EvfSam, helper: Pointer, material: Material, work: Path, steps: int) -> None:
+def read(model: EvfSam, helper: Pointer, material: Material, work: Path, steps: int, images: int) -> None:
     """Second phase: BEiT-3 learns to carry what is said, and where that is, into its prompt; nothing is decoded yet.
 
     Left to the loss of masks, prompts of some ninety names stay alike for thousands of steps.
     """
     modules = {"beit": model.mm_extractor, "projector": model.text_hidden_fcs, "helper": helper}
     stage = Stage("read", work / "reader.pt", steps, READ_RATE, modules)
-    batches = Ahead(partial(material.batch, CONFIG, READ_IMAGES, 0.6), steps)
+    batches = Ahead(partial(material.batch, CONFIG, images, 0.6), steps)
 
     def loss(step: int) -> torch.Tensor:
         batch = batches(step).to(next(model.parameters()).device)
@@ -359,7 +358,7 @@ def main() -> None:
     if options.report:
         model = load_model(options.out)
         return report(world, model.to(device), load_tokenizer(options.out, model.config))
-    steps: dict[str, int] = yaml.safe_load(Path("pretrain/params.yaml").read_text())["segmenter"]
+    phases: dict[str, dict[str, int]] = yaml.safe_load(Path("pretrain/params.yaml").read_text())["segmenter"]
     options.work.mkdir(parents=True, exist_ok=True)
     pieces = options.work / "sentencepiece.bpe.model"
     if not pieces.is_file():
@@ -368,12 +367,12 @@ def main() -> None:
     model = initialise(EvfSam(CONFIG)).to(device)
     pool = Pool()
     material = Material(world, pool, tokenizer)
-    warm_up(world, model, pool, options.work, steps["warm-up"])
+    warm_up(world, model, pool, options.work, **phases["warm-up"])
     best = 0.6
 
     def after_step(step: int, model: EvfSam) -> None:
         nonlocal best
-        if step % 1000:
+        if step % 500:
             return
         rows = measure(world, model, tokenizer, 150, 0)
         found = figures(rows, threshold := presence_threshold(rows))
@@ -387,12 +386,12 @@ def main() -> None:
     helper = Pointer().to(device)
 
     def phase(name: str, model: EvfSam, recipe: Recipe) -> None:
-        recipe = replace(recipe, steps=steps[name])
-        batches = Ahead(partial(material.batch, model.config, IMAGES, 0.35), recipe.steps)
+        recipe = replace(recipe, steps=phases[name]["steps"])
+        batches = Ahead(partial(material.batch, model.config, phases[name]["images"], 0.35), recipe.steps)
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 
-    read(model, helper, material, options.work, steps["read"])
+    read(model, helper, material, options.work, **phases["read"])
     phase("follow", model, FOLLOW)
     phase("together", model, TOGETHER)
     model = enlarged(model, FINE).to(device)

@@ -56,7 +56,7 @@ def test_patches_features_and_places_are_those_of_the_library(policy, material, 
     sizes = tower.layout(model.model.visual, *batch["images"].shape[:3], torch.device("cpu"))
     assert torch.equal(sizes["grid_thw"], found["image_grid_thw"])
     with torch.no_grad():
-        with tower.equal_pictures(model.model.visual):
+        with tower.EqualPictures(model.model.visual).installed():
             features = model.model.visual(made, **sizes).pooler_output
         torch.testing.assert_close(features, model.model.visual(made, grid_thw=sizes["grid_thw"]).pooler_output)
         words = importlib.import_module("policy").language_loss(policy, batch, features)
@@ -91,5 +91,5 @@ def test_batches_are_functions_of_their_step_whoever_makes_them(material, monkey
 def test_the_shipped_policy_is_the_one_that_is_built(policy):
     """Sizes in pretrain/policy.py are those of embedded/."""
     shipped, built = Policy.load(EMBEDDED / "models/policy").model, policy.model
-    shapes = [[value.shape for value in model.state_dict().values()] for model in (shipped, built)]
+    shapes = [[value.shape for value in model.model.visual.state_dict().values()] for model in (shipped, built)]
     assert shapes[0] == shapes[1]
