@@ -1,6 +1,6 @@
 """All that is measured on a GPU that is there for minutes: one command, one time limit, the figures as they come.
 
-    python benchmarks/on_gpu.py --seconds 190 --out runs/gpu
+    python benchmarks/on_gpu.py --seconds 185 --out runs/gpu
     python benchmarks/on_gpu.py --seconds 1200 --out runs/toy --toy        # few layers, to try it on a CPU
 
 Parts come in order of their worth, each in a process of its own with a limit of its own; one that fails or is stopped
@@ -58,6 +58,15 @@ PARTS = {
         30,
     ),
     "decoding": Part("decoding", "--prompts 8 --tokens 128", f"{TOY} --repeats 1 --ways plain static", 90),
+    **{
+        f"family {kind}": Part(
+            "family_speed",
+            f"--families {kind} --prompts 8 --tokens 64",
+            f"--families {kind} --layers 1 --prompts 2 --text 6 --tokens 2",
+            30,
+        )
+        for kind in ("qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl", "gemma3")
+    },
 }
 
 
@@ -66,7 +75,8 @@ def rows(part: Part, words: str) -> Iterator[tuple[str, Any]]:
     benchmark = import_module(part.module)
     for library in ("torch", "transformers", "peft", "saliency_r1.training.cgpo", "saliency_r1.policy"):
         import_module(library)
-    sys.stdin.readline()  # the GPU is free
+    if not sys.stdin.readline():  # "go" once the GPU is free; nothing where nobody waits any more
+        return
     found = benchmark.measure(benchmark.options_of(words.split()))
     for number, row in enumerate([found] if isinstance(found, dict) else found):
         yield row if isinstance(row, tuple) else (str(number), row)
@@ -76,7 +86,7 @@ def start(name: str, toy: bool, log: Any) -> subprocess.Popen[str]:
     """A process that imports, waits for a line, and measures."""
     command = [sys.executable, str(HERE / "on_gpu.py"), "--part", name, *(["--toy"] if toy else [])]
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, process_group=0
     )
 
 
@@ -105,7 +115,7 @@ def follow(process: subprocess.Popen[str], limit: float, found: dict[str, Any], 
             save()
     code = process.wait()
     timer.cancel()
-    found["ended"] = "done" if code == 0 else "stopped at its limit" if code == -signal.SIGKILL else f"failed: {code}"
+    found["ended"] = "done" if code == 0 else f"stopped after {limit:.0f} s" if code == -signal.SIGKILL else f"failed: {code}"
     found["wall_seconds"] = round(time.monotonic() - begun, 1)
     save()
 
@@ -113,7 +123,7 @@ def follow(process: subprocess.Popen[str], limit: float, found: dict[str, Any], 
 def main() -> None:
     """Run the parts one after the other until the time is up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=190, help="of all parts together")
+    parser.add_argument("--seconds", type=float, default=185, help="of all parts together")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--toy", action="store_true", help="few layers, on a CPU")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
@@ -135,8 +145,8 @@ def main() -> None:
             if following:
                 waiting = start(following, arguments.toy, log)
             found[name] = {"words": part.toy if arguments.toy else part.words, "rows": {}}
-            left = end - time.monotonic()
-            limit = max(0.0, left if arguments.toy else min(part.limit, left))
+            left = max(0.0, end - time.monotonic())
+            limit = left if arguments.toy else min(part.limit, left)
             follow(process, limit, found[name], lambda: write_json(arguments.out / "gpu.json", found))
             print(name, json.dumps(found[name]), flush=True)
 
