@@ -5,14 +5,15 @@
 
 The same greedy answers to prompts of one picture each (`Policy.generate`), in bfloat16 without an adapter:
 
-    stage       as the stages do: a cache that grows, deterministic kernels
     plain       a cache that grows
     static      a cache of fixed size
     compiled    a cache of fixed size, and the step of one token compiled (torch.compile, reduce-overhead: CUDA graphs)
+    stage       as the stages do: a cache that grows, deterministic kernels
 
 The first call of each is left out and shown apart, the compiler's time is in it. `prompt_seconds` is that of reading
-the prompts, up to a first token; `step` is what each further token takes. Answers of bfloat16 differ where two tokens are
-next to equally likely, after which nothing need agree; `same` is the share of an answer up to there.
+the prompts, up to a first token; `step` is what each further token takes. Answers of bfloat16 differ where two tokens
+are next to equally likely, after which nothing need agree; `same` is the share of an answer up to there, beside the
+first of the ways.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from paper_size import SIZES, build, picture
 
 from saliency_r1.runtime.files import write_json
 
-WAYS = ("stage", "plain", "static", "compiled")
+WAYS = ("plain", "static", "compiled", "stage")
 INSTRUCTION = "What stands out?"
 
 
