@@ -57,7 +57,7 @@ PARTS = {
         "--size tiny --dtype bfloat16 --no-loop --images 2 --expressions 2 --repeats 1",
         30,
     ),
-    "decoding": Part("decoding", "--prompts 8 --tokens 128 --repeats 1", f"{TOY} --repeats 1 --ways plain static", 100),
+    "decoding": Part("decoding", "--prompts 8 --tokens 128 --repeats 1", f"{TOY} --repeats 1 --ways plain static", 130),
     **{
         f"family {kind}": Part(
             "family_speed",
