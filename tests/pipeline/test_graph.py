@@ -18,7 +18,10 @@ SCRIPTS = [name for name in GRAPH if name not in ("params", "check")]
 PLUMBING = {
     f"src/saliency_r1/{name}.py"
     for name in (
-        "params",
+        "params/complaints",
+        "params/file",
+        "params/section",
+        "params/sections",
         "yaml_loader",
         "moved",
         "runtime/stage",

@@ -39,7 +39,7 @@ def test_every_stage_takes_the_path_of_its_own_tree_first(script: str) -> None:
 
 
 def test_a_stage_runs_the_code_of_its_own_tree(copy: Path) -> None:
-    with open(copy / "src/saliency_r1/params.py", "a", encoding="utf-8") as file:
+    with open(copy / "src/saliency_r1/params/file.py", "a", encoding="utf-8") as file:
         file.write(WHERE.replace("MARK", MARK))
     ended = start(copy, "stages/check.py", "params")
     assert ended.returncode == 0, ended.stderr

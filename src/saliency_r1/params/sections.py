@@ -1,77 +1,18 @@
-"""The numbers of the pipeline: one typed, immutable model of `params.yaml`.
+"""The sections of `params.yaml`, one class each, in the order of the pipeline."""
 
-    params = load_params()          # the whole file, validated
-    params.cgpo.lr                  # a float, whatever way it was written
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
-Every stage reads the whole file, so a misspelt key or a value of the wrong type ends the run before any work, with the
-key, the value and the type that was expected. Nothing is converted quietly: text never becomes a number, a truth value
-never an integer; only a whole number may stand where a float is expected.
-"""
-
-import difflib
-import reprlib
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
-
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from saliency_r1.names import TRAINED, ScoreSource, TrainedName
-from saliency_r1.yaml_loader import YamlError, load_yaml
-
-Split = Literal["train", "val", "test"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # what numpy takes
-
-
-class ParamsError(ValueError):
-    """A parameter file that cannot be used; the message names file, key, value and expectation."""
-
-
-class Section(BaseModel):
-    """What every section has in common: immutable, no unknown keys, no silent conversion, every key written out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tuples(cls, content: Any) -> Any:
-        """YAML lists are kept as tuples: an immutable section holds nothing that can change."""
-        if not isinstance(content, Mapping):
-            return content
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-
+from saliency_r1.params.section import Count, NotNegative, Positive, Section, Share, Split, Steps
 
 # What of an endpoint decides how fast and how much is asked, and not what the answer is.
 PACE = (
     "concurrency", "requests_per_minute", "timeout", "retries", "backoff", "max_requests", "max_tokens", "max_cost",
     "prices",
 )  # fmt: skip
-
-# Parameters that decide how, not what, is computed: with others of them a result differs by rounding alone.
-NEUTRAL: Any = {
-    "launch": True,
-    "runtime": {"threads"},
-    "policy": {"batch_size", "gradient_checkpointing"},
-    "segmenter": {"batch_images", "batch_phrases"},
-    "sft": {"micro_batch", "checkpoint_every"},
-    "cgpo": {"micro_batch", "checkpoint_every"},
-}
 
 
 class Runtime(Section):
@@ -296,7 +237,7 @@ def _kind_of_entry(entry: Any) -> str:
 _Trained = Annotated[TrainedName, Tag("trained")]
 _Asked = Annotated[Asked, Tag("asked")]
 Entry = Annotated[_Trained | _Asked, Discriminator(_kind_of_entry)]
-_TAGS: Any = {"trained": TrainedName, "asked": Asked}  # which stand between a list's place and what is there
+TAGS: Any = {"trained": TrainedName, "asked": Asked}  # which stand between a list's place and what is there
 
 
 class Masks(Section):
@@ -365,139 +306,3 @@ class Checks(Section):
     sft_parse_failures: Share
     cgpo_parse_failures: Share
     masks_parse_failures: Share
-
-
-class Params(Section):
-    """The whole of `params.yaml`. `launch` is how dvc.yaml starts the stages that run the policy."""
-
-    seed: Seed
-    launch: str
-    runtime: Runtime
-    policy: Policy
-    segmenter: Segmenter
-    download: Download
-    annotate: Annotate
-    sft: Sft
-    rewards: Rewards
-    cgpo: Cgpo
-    masks: Masks
-    metrics: Metrics
-    report: Report
-    model: Model
-    judge: Judge
-    drift: Drift
-    checks: Checks
-
-    @field_validator("launch")
-    @classmethod
-    def _a_command(cls, launch: str) -> str:
-        try:
-            words = shlex.split(launch)
-        except ValueError as error:
-            raise ValueError(f"{launch!r} is no command line: {error}") from None
-        if not words or "\n" in launch:
-            raise ValueError(f"{launch!r}, expected what stands in front of a script on a command line, such as python")
-        return launch
-
-    def result_settings(self, *sections: str) -> dict[str, Any]:
-        """The content of some sections without what changes no result: what a checkpoint, or a measurement, is of."""
-        return self.model_dump(include=set(sections), exclude=NEUTRAL)
-
-
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and validate a parameter file; `ParamsError` lists everything that is wrong with it."""
-    try:
-        content = load_yaml(path)
-    except YamlError as error:
-        raise ParamsError(str(error)) from None
-    return parse_params(content, str(path))
-
-
-def parse_params(content: Any, source: str = "params.yaml") -> Params:
-    """Validate the content of a parameter file; `source` is the name that messages carry."""
-    if not isinstance(content, Mapping):
-        raise ParamsError(f"{source}: expected a mapping of sections, found {type(content).__name__}")
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise ParamsError("\n".join(f"{source}: {_complaint(dict(entry))}" for entry in error.errors())) from None
-
-
-def _complaint(entry: dict[str, Any]) -> str:
-    """One line for one validation error: key, value, what was expected."""
-    *parents, last = entry["loc"]
-    key = ".".join(str(part) for part in entry["loc"] if part not in _TAGS)
-    match entry["type"]:
-        case "extra_forbidden":
-            known = list(_not_null(_annotation(parents)).model_fields)
-            near = difflib.get_close_matches(str(last), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return f"unknown parameter {key} = {_shown(entry['input'])}; {hint}"
-        case "missing":
-            return f"missing parameter {key}, expected {_type_name(_annotation(entry['loc']))}"
-        case "value_error":
-            return f"{key}: {entry['ctx']['error']}"
-        case _:
-            expected = f"{key} = {_shown(entry['input'])}, expected {_type_name(_annotation(entry['loc']))}"
-            only_the_type = entry["type"].endswith("_type") or entry["type"] == "literal_error"
-            return expected if only_the_type else f"{expected}: {entry['msg'].lower()}"
-
-
-def _shown(value: Any) -> str:
-    """A value in one line of bearable length, whatever it holds."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 100, 100
-    return short.repr(value)
-
-
-def _annotation(loc: Any) -> Any:
-    """The annotated type that stands at a location such as ('cgpo', 'isr', 'every')."""
-    found: Any = Params
-    for part in loc:
-        found = _not_null(found)
-        if part in _TAGS:
-            found = _TAGS[part]
-        elif isinstance(found, type) and issubclass(found, BaseModel):
-            found = found.model_fields[part].annotation
-        elif isinstance(part, int):
-            found = get_args(found)[0]
-    return found
-
-
-def _not_null(annotation: Any) -> Any:
-    """What else a value may be that may be null."""
-    if get_origin(annotation) not in (Union, UnionType):
-        return annotation
-    return next(kind for kind in get_args(annotation) if kind is not NoneType)
-
-
-def _type_name(annotation: Any) -> str:
-    """A type as a person would write it: `float`, `one of 'a', 'b'`, `list of str`, `str or null`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type_name(arguments[0])
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if origin is tuple:
-        return f"list of {_type_name(arguments[0])}"
-    if origin in (Union, UnionType):
-        return " or ".join(map(_type_name, arguments))
-    if annotation is NoneType:
-        return "null"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"a section with {', '.join(annotation.model_fields)}"
-    return str(getattr(annotation, "__name__", annotation))
-
-
-def describe_params() -> dict[str, str]:
-    """Every key of a parameter file with the type it expects: `{"cgpo.lr": "float", ...}`."""
-    return dict(_leaves(Params, ""))
-
-
-def _leaves(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _leaves(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _type_name(kind)
