@@ -5,7 +5,8 @@
     python benchmarks/cgpo_vs_grpo.py --show                       # the table and docs/cgpo-vs-grpo.png once more
 
 Needs artifacts/download, annotate and sft (`dvc repro sft`). Every run starts from the same SFT adapter; a seed decides
-the order of prompts and what is sampled. An update samples as many responses in every arm. What is judged are greedy
+the order of prompts and what is sampled. An update samples as many responses in every arm, but for
+`grpo-equal-prompts`, which has as many prompts as CGPO and eight times the responses. What is judged are greedy
 answers to the test samples, paired with those of the start. Runs are written down one by one; a further call goes on
 where the last one stopped.
 """
@@ -94,6 +95,7 @@ ARMS = {
     "reinforce++": Arm({"algorithm": "reinforce_pp"}),
     "rloo": Arm({"algorithm": "rloo", "group_size": 8}),
     "grpo": Arm(GROUPS),
+    "grpo-equal-prompts": Arm(GROUPS | {"batch_size": 8.0}),  # as many prompts as cgpo has, eight answers to each
     "grpo-kl-0.04": Arm(GROUPS | {"kl": 0.04}),
     "remax": Arm({"algorithm": "remax", "batch_size": 0.5}),  # its greedy answers are the other half
     "control-no-reward": Arm(advantage=lambda table, options: torch.zeros(len(table))),
