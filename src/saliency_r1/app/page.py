@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,7 +80,8 @@ class Page:
             return _wrong(error)
 
     def _shown(self, turn: Turn) -> list[Any]:
-        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{turn.uploads[0].name}-{turn.model}.zip"
+        model = re.sub(r"[^\w.-]+", "-", turn.model)  # it may be a path, or owner/model@revision
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{turn.uploads[0].name}-{model}.zip"
         return [
             _update(visible=True),
             turn,
