@@ -179,7 +179,8 @@ def _journal(settings: Params, bench: Benchmark, about: dict[str, Any]) -> Journ
     folder = bench.environment.folder
     models = [Path(place) for place in (about["model"], about["adapter"]) if place and not about["endpoint"]]
     inputs = [folder / "report.json", folder / "table.parquet", *(place for place in models if place.exists())]
-    return Journal(bench.kept / "said" / run_key(settings.result_settings("seed", "runtime", "policy") | about, inputs))
+    decides = settings.result_settings("seed", "runtime", "policy") | about
+    return Journal(bench.kept / "spoken" / run_key(decides, inputs))
 
 
 def _measure(
