@@ -134,8 +134,13 @@ def _asked(
     from saliency_r1.benchmark.rows import slug
     from saliency_r1.benchmark.speakers import only_model
     from saliency_r1.chat.connection import connect
+    from saliency_r1.names import TRAINED
     from saliency_r1.params import Asked, Endpoint
 
+    if name in TRAINED:
+        raise typer.BadParameter(f"--name {name}: the pipeline trains a model of that name; call this one otherwise")
+    if name is not None and name != slug(name):
+        raise typer.BadParameter(f"--name {name!r}: of letters, digits and . + - _ alone, such as {slug(name)}")
     if budget["max_cost"] is not None and not (budget["max_cost"] > 0 and budget["prices"]):
         raise typer.BadParameter("--max-cost is a positive sum and needs --prices IN,OUT")
     endpoint = None
