@@ -17,7 +17,6 @@ from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
 from saliency_r1.prediction import hub
 from saliency_r1.prediction.predictor import PredictError, Predictor
-from saliency_r1.runtime.garbage import collecting_nothing
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +178,6 @@ def manifest(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
-@collecting_nothing()
 def load(chosen: Chosen) -> Predictor:
     """Read the models."""
     settings = chosen.settings
