@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saliency_r1 import cot
 from saliency_r1.app.uploads import Upload
@@ -81,8 +81,8 @@ class Models:
         speakers = {}
         for name, one in chosen.items():
             device, dtype = prepare(one.settings)
-            base = {"device": device, "dtype": dtype, **one.settings.loading}
-            seen_by = {"device": device, "dtype": dtype, **one.settings.batches}
+            base: dict[str, Any] = {"device": device, "dtype": dtype, **one.settings.loading}
+            seen_by: dict[str, Any] = {"device": device, "dtype": dtype, **one.settings.batches}
             policies = bases.setdefault(f"{one.policy} {base}", Policies(one.policy, **base))
             place = f"{one.segmenter} {seen_by}"
             if place not in segmenters:
