@@ -5,9 +5,9 @@
     python benchmarks/paper_size.py --layers 2 --prompts 2 --tokens 8 --pixels 12544 --updates 2     # on a CPU
 
 Shapes decide time and memory, weights do not, but for one thing: a policy of random weights never ends its answer, so
-every response has `--tokens` tokens. Needs artifacts/download and annotate (`dvc repro annotate`), whose pictures are
-scaled to `--pixels`; the segmenter is the embedded one. The first update of each is left out of the means.
-Memory is that of the accelerator, or of the process where there is none.
+every response has `--tokens` tokens, none parses, and the segmenter has nothing to do. Pictures are noise with a bright
+square, of `--pixels` pixels; nothing but this checkout is needed. All answers of an update are generated at once. The
+first update of each is left out of the means. Memory is that of the accelerator, or of the process where there is none.
 """
 
 import argparse
@@ -18,16 +18,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from rl_step import measured
 
 from saliency_r1.runtime.files import write_json
 
+ROOT = Path(__file__).parents[1]
+EMBEDDED = ROOT / "embedded"
 GENERATIONS = 8
-DOWNLOAD, ANNOTATE = Path("artifacts/download"), Path("artifacts/annotate")
 SIZES = {"3b": "Qwen/Qwen2.5-VL-3B-Instruct", "7b": "Qwen/Qwen2.5-VL-7B-Instruct"}
+SAID = "<think>One thing stands out: a bright square on noise.</think><answer><rg>the bright square</rg></answer>"
 
 
-def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, checkpointing: bool) -> Any:
+def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, checkpointing: bool = False) -> Any:
     """A policy of the size's shape; tokens and their ids are those of the embedded policy."""
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -36,7 +40,7 @@ def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, c
     from saliency_r1.policy import Policy
     from saliency_r1.policy.network import checkpoint_layers, freeze_vision
 
-    folder = DOWNLOAD / "models/policy"
+    folder = EMBEDDED / "models/policy"
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     published = read_config(SIZES[size], [])
     text = known["text_config"] | published["text_config"] | {"max_position_embeddings": 32768}
@@ -58,6 +62,30 @@ def build(size: str, layers: int | None, pixels: int, device: Any, dtype: Any, c
     return Policy(model.eval(), processor, device)
 
 
+def picture(number: int, pixels: int) -> tuple[Image.Image, Image.Image]:
+    """Noise with a bright square, 4 to 3, of about `pixels` pixels, and the mask of the square."""
+    height, width = round((pixels * 3 / 4) ** 0.5), round((pixels * 4 / 3) ** 0.5)
+    noise = np.random.default_rng(number).integers(0, 160, (height, width, 3), dtype=np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = 255
+    noise[mask > 0] += 95
+    return Image.fromarray(noise), Image.fromarray(mask)
+
+
+def samples(folder: Path, count: int, pixels: int) -> list[dict[str, Any]]:
+    """So many samples of salient object detection, written to a folder; rows as the sample table has them."""
+    rows = []
+    for number in range(count):
+        image, mask = picture(number, pixels)
+        image.save(folder / f"{number}.png")
+        mask.save(folder / f"{number}-mask.png")
+        rows.append(
+            {"sample_id": str(number), "task": "sod", "dataset": "noise", "split": "train",
+             "images": [f"{number}.png"], "masks": [f"{number}-mask.png"]}
+        )  # fmt: skip
+    return rows
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Updates of one algorithm: seconds, tokens, memory."""
     import torch
@@ -68,41 +96,50 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from saliency_r1.training import sft
     from saliency_r1.training.optimiser import wrap
 
-    params = load_params(f"profiles/paper-{arguments.size}.yaml")
+    params = load_params(ROOT / f"profiles/paper-{arguments.size}.yaml")
     runtime = params.runtime.model_copy(update={"device": "auto"})
     device, dtype = prepare_torch(runtime, params.seed)
     checkpointing = params.policy.gradient_checkpointing
     policy = build(arguments.size, arguments.layers, arguments.pixels, device, dtype, checkpointing)
     policy = wrap(policy, params.sft.lora, params.seed)
-    environment = Environment.load(params, DOWNLOAD, device, torch.float32)
-    environment.max_new_tokens = arguments.tokens
-    rows = [row for row in sft.read_rows(DOWNLOAD) if len(row["images"]) == 1]
+    environment = Environment.load(params, EMBEDDED, device, torch.float32)
     generations = GENERATIONS if arguments.algorithm == "grpo" else 1
+    responses = arguments.prompts * generations
+    environment.max_new_tokens, environment.batch_size = arguments.tokens, responses
     options = params.cgpo.model_copy(
         update={"algorithm": arguments.algorithm, "updates": arguments.updates, "group_size": generations,
-                "batch_size": arguments.prompts * generations, "drift_every": 0, "checkpoint_every": 10**6}
+                "batch_size": responses, "micro_batch": arguments.micro_batch, "drift_every": 0,
+                "checkpoint_every": 10**6}
     )  # fmt: skip
-    examples = sft.read_examples(DOWNLOAD, ANNOTATE)
-    with tempfile.TemporaryDirectory() as runs:
-        found = measured(policy, environment, rows, examples, options, Path(runs))
+    with tempfile.TemporaryDirectory() as folder:
+        environment.folder = Path(folder)
+        rows = samples(environment.folder, max(arguments.prompts, options.isr.batch_size), arguments.pixels)
+        examples = sft.Examples(rows, [SAID] * len(rows))
+        found = measured(policy, environment, rows, examples, options, Path(folder) / "runs")
     return found | {
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
 
 
-def main() -> None:
-    """Measure both algorithms, each in a process of its own."""
+def options_of(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or the words of one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="3b")
     parser.add_argument("--layers", type=int, help="of text and vision, instead of all")
     parser.add_argument("--prompts", type=int, default=32, help="of an update; GRPO answers each of them 8 times")
     parser.add_argument("--tokens", type=int, default=256, help="of a response")
     parser.add_argument("--pixels", type=int, default=200704, help="of an image: 784 make a token")
+    parser.add_argument("--micro-batch", type=int, default=4, help="responses whose graph is held at once")
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--algorithm", choices=("cgpo", "grpo"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/paper-size.json"))
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure both algorithms, each in a process of its own."""
+    arguments = options_of()
     if arguments.algorithm:
         print(json.dumps(measure(arguments)))
         return

@@ -58,6 +58,7 @@ def measured(
         seconds.append(time.perf_counter() - start - (1 - share) * update.costs["isr"])
         generating.append(update.costs["generate"])
         tokens.append(sum(row["tokens"] for row in update.rollouts))
+        print(f"update {len(seconds)}: {seconds[-1]:.2f} s, {json.dumps(update.costs)}", file=sys.stderr, flush=True)
         start = time.perf_counter()
     return result(seconds, generating, tokens, policy.device)
 

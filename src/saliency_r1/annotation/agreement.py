@@ -11,11 +11,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +26,9 @@ from saliency_r1.metrics.saliency import iou
 from saliency_r1.segmenter import Encoded, Segment, Segmenter
 from saliency_r1.tasks.instances import pairwise_iou
 from saliency_r1.tasks.saliency import AS_PREDICTED
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def annotate(
 
 def tabulate(samples: pl.DataFrame, annotations: Iterable[Annotation]) -> pl.DataFrame:
     """The annotations table: one row for each sample, which must have one annotation."""
+    import polars as pl
+
     identity = samples.select("sample_id", "task", "dataset", "split").with_columns(
         instruction=pl.col("task").replace_strict({name: task.instruction for name, task in tasks.TASKS.items()})
     )

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from saliency_r1.runtime import processes
 from saliency_r1.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TOGETHER = 100  # updates whose rollouts are rows of Python objects at once when the tables are made
 
@@ -83,6 +84,8 @@ class History:
 
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """The curves and the costs, one row an update, and the table of all rollouts."""
+        import polars as pl
+
         curves, costs, rollouts = [], [], []
         stored = self.read()
         while updates := list(islice(stored, TOGETHER)):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -95,6 +94,8 @@ def train(
 
 def read_rows(download: Path) -> Sequence[Row]:
     """The samples of the training split, from the folder of the stage download."""
+    import polars as pl
+
     return pl.read_parquet(download / "table.parquet").filter(split="train").to_dicts()
 
 
@@ -103,6 +104,8 @@ def read_validation(download: Path, count: int, seed: int) -> list[dict[str, Any
 
     Raises `TrainingError` when there are none: what SFT has learnt, and its gate, are judged by answers to them.
     """
+    import polars as pl
+
     validation = pl.read_parquet(download / "table.parquet").filter(split="val")
     if validation.is_empty():
         raise TrainingError(
@@ -114,6 +117,8 @@ def read_validation(download: Path, count: int, seed: int) -> list[dict[str, Any
 
 def read_examples(download: Path, annotate: Path) -> Examples:
     """The kept annotations of the training split with their samples, from the folders of the two stages."""
+    import polars as pl
+
     samples = {row["sample_id"]: row for row in read_rows(download)}
     annotations = pl.read_parquet(annotate / "table.parquet").filter(pl.col("kept"), split="train")
     return Examples([samples[sample_id] for sample_id in annotations["sample_id"]], annotations["response"].to_list())
