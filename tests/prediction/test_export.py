@@ -72,6 +72,12 @@ def before(adapter, pictures) -> list[tuple[int, ...]]:
     return said(Policy.load(POLICY, adapter, **PARAMS.policy.loading), pictures)
 
 
+def test_a_folder_is_read_without_asking_anybody(exported, monkeypatch) -> None:
+    """The base of an exported adapter is called `base`; PEFT would ask the hub for a model of that name."""
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *_: pytest.fail("asked the hub"))
+    Policy.load(exported["adapter"])
+
+
 @pytest.mark.parametrize("form", ["adapter", "merged"])
 def test_answers_are_those_from_before(exported, before, pictures, form) -> None:
     """Sizes come with the folder: `Policy.load` is told nothing else."""

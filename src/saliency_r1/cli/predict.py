@@ -89,24 +89,18 @@ def _chosen(
     """The models that are meant, and how they are run."""
     from dataclasses import replace
 
-    from saliency_r1.params import load_params
-    from saliency_r1.prediction.models import Chosen, Settings, choose
+    from saliency_r1.prediction.models import choose, sizes, trained_here
     from saliency_r1.prediction.predictor import PredictError
 
     if model is not None:
         if (policy, adapter) != (_POLICY, _ADAPTER):
             raise PredictError("--model is policy and adapter in one: give it without --policy, --adapter and --base")
         chosen = choose(model, segmenter)
-        settings = Settings.of(load_params(params)) if params else chosen.settings
+        settings = sizes(params) or chosen.settings
     else:
-        named = Path(segmenter or _SEGMENTER)
-        for folder in [policy, *([adapter] if adapter else []), named]:
-            if not folder.is_dir():
-                raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
         given = params or (_PARAMS if _PARAMS.is_file() else None)
-        settings = Settings.of(load_params(given)) if given else Settings()
-        name = f"{policy} + {adapter}" if adapter else str(policy)
-        chosen = Chosen(name, policy, adapter, named, settings)
+        chosen = trained_here(policy, adapter, Path(segmenter or _SEGMENTER), given)
+        settings = chosen.settings
     return replace(chosen, settings=replace(settings, device=device) if device else settings)
 
 
