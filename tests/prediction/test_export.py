@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 from saliency_r1 import tasks
 from saliency_r1.cli.app import app
 from saliency_r1.data.samples import read_images
-from saliency_r1.params import load_params, load_yaml, parse_params
+from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.prediction import Predictor
 from saliency_r1.prediction.models import choose, manifest
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.training import sft
 from saliency_r1.training.optimiser import save_adapter, wrap
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
