@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.errors import command, describe, say
+from saliency_r1.cli.errors import command, describe, require, say
 
 if TYPE_CHECKING:
     from saliency_r1.prediction.models import Chosen
@@ -46,6 +46,7 @@ def predict(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
 ) -> None:
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
+    require("torch", "transformers")
     from saliency_r1.prediction.formats import FORMATS, TOGETHER, parse_formats
     from saliency_r1.prediction.models import load
     from saliency_r1.prediction.predictor import task_named
