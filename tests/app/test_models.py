@@ -85,7 +85,10 @@ def test_what_two_models_share_is_in_memory_once() -> None:
     assert speakers["coarse"].policies.loading["max_pixels"] == 4096
 
 
-def test_two_models_are_compared_and_a_pair_of_folders_is_named(exported: Path, served: list[Any]) -> None:
+def test_two_models_are_compared_and_a_pair_of_folders_is_named(
+    exported: Path, served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # away from the adapters of a pipeline that has run in this tree
     done = run("--model", exported, "--model", POLICY, "--segmenter", SEGMENTER)
     assert done.exit_code == 0, done.output
     assert served[0][0].names == [str(exported), str(POLICY)]
