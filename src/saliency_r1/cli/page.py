@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TRAINED = {"cgpo": Path("artifacts/cgpo/adapter"), "sft": Path("artifacts/sft/adapter")}
 _POLICY, _SEGMENTER = Path("artifacts/download/models/policy"), "artifacts/download/models/segmenter"
-_PARAMS = Path("params.yaml")
 
 
 @command("app")
@@ -61,9 +60,8 @@ def _models(
     from saliency_r1.prediction.predictor import PredictError
 
     if not models:
-        given = params or (_PARAMS if _PARAMS.is_file() else None)
         place = Path(segmenter or _SEGMENTER)
-        return {name: trained_here(policy, folder, place, given) for name, folder in named(adapters).items()}
+        return {name: trained_here(policy, folder, place, params) for name, folder in named(adapters).items()}
     if adapters or policy != _POLICY:
         raise PredictError("--model is policy and adapter in one: give it without --policy and --adapter")
     chosen = {name: choose(name, segmenter) for name in dict.fromkeys(models)}

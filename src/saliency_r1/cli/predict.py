@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saliency_r1.prediction.run import Done
 
 _POLICY, _ADAPTER = Path("artifacts/download/models/policy"), Path("artifacts/cgpo/adapter")
-_SEGMENTER, _PARAMS = "artifacts/download/models/segmenter", Path("params.yaml")
+_SEGMENTER = "artifacts/download/models/segmenter"
 
 
 @command("predict")
@@ -48,7 +48,7 @@ def predict(
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
     require("torch", "transformers")
     from saliency_r1.prediction.formats import FORMATS, TOGETHER, parse_formats
-    from saliency_r1.prediction.models import load
+    from saliency_r1.prediction.models import PARAMS, load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
     from saliency_r1.prediction.run import answer_all, check_places, still_to_do
@@ -59,7 +59,7 @@ def predict(
     task_named(task)
     asked = parse_formats(format)
     groups = collect(images, task, recursive, [out / one.folder for one in FORMATS.values()])
-    check_places([picture for group in groups for picture in group], asked, out, [params or _PARAMS])
+    check_places([picture for group in groups for picture in group], asked, out, [params or PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
     everything = prompts(groups, task, chosen.settings.chunk)
     record = Record(out, task, chosen.name, [name for name in asked if name in TOGETHER], keep=skip_existing)
@@ -99,8 +99,7 @@ def _chosen(
         chosen = choose(model, segmenter)
         settings = sizes(params) or chosen.settings
     else:
-        given = params or (_PARAMS if _PARAMS.is_file() else None)
-        chosen = trained_here(policy, adapter, Path(segmenter or _SEGMENTER), given)
+        chosen = trained_here(policy, adapter, Path(segmenter or _SEGMENTER), params)
         settings = chosen.settings
     return replace(chosen, settings=replace(settings, device=device) if device else settings)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from saliency_r1.params import Params
 
 MANIFEST = "saliency_r1.json"
+PARAMS = Path("params.yaml")
 CHAMPION = "champion"
 _LARGEST_CHUNK = 5  # images of a group in one prompt, where nobody says otherwise
 
@@ -109,7 +110,7 @@ def choose(model: str, segmenter: str | None = None) -> Chosen:
 
 
 def trained_here(policy: Path, adapter: Path | None, segmenter: Path, params: Path | None) -> Chosen:
-    """Folders of a pipeline that has run here, in the sizes of a params file if there is one.
+    """Folders of a pipeline that has run here, in the sizes of `params`, else of the params.yaml that is there, if any.
 
     Raises `PredictError` for a folder that is missing, `ParamsError` for a params file that cannot be used.
     """
@@ -117,6 +118,7 @@ def trained_here(policy: Path, adapter: Path | None, segmenter: Path, params: Pa
         if folder is not None and not folder.is_dir():
             raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
     name = f"{policy} + {adapter}" if adapter else str(policy)
+    params = params or (PARAMS if PARAMS.is_file() else None)
     return Chosen(name, policy, adapter, segmenter, sizes(params) or Settings())
 
 
