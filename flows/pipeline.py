@@ -52,8 +52,7 @@ def read_graph(folder: Path = ROOT) -> list[Stage]:
 
     with Repo(str(folder)) as repo:
         graph = repo.index.graph  # an edge leads from a stage to one it needs
-        # Not `stage.addressing`: that starts from the working directory, which a server may choose.
-        names = {stage: getattr(stage, "name", None) or stage.path_in_repo for stage in graph}
+        names = {stage: name_of(stage) for stage in graph}
         targets = [stage for stage in graph if stage.path_in_repo == "dvc.yaml"]
         wanted = set(targets).union(*(networkx.descendants(graph, stage) for stage in targets))
         return [
@@ -63,9 +62,15 @@ def read_graph(folder: Path = ROOT) -> list[Stage]:
         ]
 
 
-def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool = False) -> Outcome:
+def name_of(stage: Any) -> str:
+    """What DVC's stage is called. Its `addressing` starts from the working directory, which a server may choose."""
+    return str(getattr(stage, "name", None) or stage.path_in_repo)
+
+
+def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool = False, pull: bool = False) -> Outcome:
     """Bring one stage up to date in a process of its own and pass its output on, line by line.
 
+    With `pull` a result that DVC's remote has for the same inputs is fetched instead of made.
     The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
     """
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
@@ -79,7 +84,8 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
         say(line)
 
     forget_dead_owners(folder)
-    run([*command, "--force"] if force else command, stage, folder, hear)
+    options = [*["--force"] * force, *["--pull"] * pull]
+    run([*command, *options], stage, folder, hear)
     return Outcome(stage, ran, time.monotonic() - start)
 
 
@@ -152,11 +158,11 @@ def may_go_well_later(task: Any, task_run: Any, state: State[Any]) -> bool:
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage(stage: str, folder: Path, force: bool) -> Outcome:
+def run_stage(stage: str, folder: Path, force: bool, pull: bool = False) -> Outcome:
     """One stage: run it, and publish what it says about quality or metrics, a failed gate's table included."""
     kind, _, name = stage.partition("@")
     try:
-        outcome = reproduce(stage, folder, get_run_logger().info, force)
+        outcome = reproduce(stage, folder, get_run_logger().info, force, pull)
     except RuntimeError as error:
         if kind == "check":
             table = gate_table(folder / "runs" / "checks" / f"{name}.json")

@@ -118,30 +118,31 @@ def wait_for_server() -> None:
     herald = Herald()
     with get_client(sync_client=True) as client:
         while error := client.api_healthcheck():
-            _say(herald, Finding(f"waiting for the Prefect server at {url}: {error}", trouble=True))
+            say(herald, Finding(f"waiting for the Prefect server at {url}: {error}", trouble=True))
             time.sleep(1)
     if herald.finding:
-        _say(herald, Finding(f"the Prefect server at {url} is up"))
+        say(herald, Finding(f"the Prefect server at {url} is up"))
 
 
-def watch(deployment: UUID, name: str) -> None:
-    """Say for ever what the server has in store for a deployment: the next run, or what is wrong."""
+def watch(name: str) -> None:
+    """Say for ever what the server has in store for `flow/deployment`: the next run, or what is wrong."""
     herald = Herald()
     with get_client(sync_client=True) as client:
         while True:
             now = datetime.now(UTC)
             try:
-                finding = judge(name, look(client, deployment, name, now), now)
+                finding = judge(name, look(client, client.read_deployment_by_name(name).id, name, now), now)
             except ObjectNotFound:
                 finding = Finding(f"{name} is gone from the server: start this command again", trouble=True)
             except httpx.HTTPError as error:
                 text = f"the Prefect server does not answer: {type(error).__name__}"
                 finding = Finding(text, trouble=True, patience=PATIENCE)
-            _say(herald, finding)
+            say(herald, finding)
             time.sleep(LOOK)
 
 
-def _say(herald: Herald, finding: Finding) -> None:
+def say(herald: Herald, finding: Finding) -> None:
+    """Print what a herald has to say about a finding that holds now."""
     if line := herald.hear(finding, datetime.now(UTC)):
         print(line, file=sys.stderr, flush=True)
 

@@ -7,12 +7,17 @@
 
 One run at a time: a second one waits until the first is over. DVC decides what a run has to do, so a night without new
 data or code costs seconds; `--force` retrains every time. It says when the next run is due, and warns where none is.
+Sweeps (flows/sweep.py) are served as well, for whoever starts one in the UI.
+Prefect's runner gives up on a server that is away for some minutes; this command then waits and serves again.
 """
 
 import argparse
 import asyncio
 import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import cache
 from typing import cast
 from uuid import UUID
 
@@ -24,7 +29,10 @@ from prefect.schedules import Cron
 from flows.alive import bury
 from flows.night import night
 from flows.pipeline import ROOT
-from flows.schedule import is_active, wait_for_server, watch
+from flows.schedule import Finding, Herald, is_active, say, wait_for_server, watch
+from flows.sweep import sweep
+
+PAUSE = 10.0  # seconds between an end that nobody asked for and serving again
 
 
 def main() -> None:
@@ -36,23 +44,56 @@ def main() -> None:
     options = parser.parse_args()
     name = f"{night.name}/{options.name}"
     try:
-        # No limit at the server: `only_run` holds where a run was killed, too.
-        runner = Runner(name=options.name, limit=1)
         Cron(options.cron)
+        Runner(name=options.name)
     except ValueError as error:
         parser.error(str(error))
     try:
-        wait_for_server()
-        schedule = Cron(options.cron, active=is_active(name))
-        added = runner.add_flow(night, options.name, schedule=schedule, parameters={"force": options.force})
-        deployment = cast(UUID, added)  # no coroutine: no loop runs here
-        with get_client(sync_client=True) as client:
-            if dead := bury(client, ROOT, deployment):
-                print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
-        threading.Thread(target=watch, args=(deployment, name), daemon=True).start()
-        asyncio.run(runner.start())
+        keep(lambda: serve(options.name, options.cron, options.force), name)
     except (KeyboardInterrupt, TerminationSignal):
         print(f"{name} is no longer served: no run will start until it is served again", flush=True)
+
+
+def serve(deployment: str, cron: str, force: bool) -> None:
+    """Wait for the server, register the deployment, and run what is due until the runner ends or gives up."""
+    name = f"{night.name}/{deployment}"
+    wait_for_server()
+    # No limit at the server: `only_run` holds where a run was killed, too.
+    runner = Runner(name=deployment, limit=1)
+    schedule = Cron(cron, active=is_active(name))
+    added = [
+        runner.add_flow(night, deployment, schedule=schedule, parameters={"force": force}),
+        runner.add_flow(sweep, deployment),
+    ]
+    with get_client(sync_client=True) as client:
+        if dead := [name for each in added for name in bury(client, ROOT, cast(UUID, each))]:
+            print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
+    _watched(name)
+    asyncio.run(runner.start())
+
+
+@cache
+def _watched(name: str) -> None:
+    """Once a process: have a thread that says what the server has in store."""
+    threading.Thread(target=watch, args=(name,), daemon=True).start()
+
+
+def keep(serve: Callable[[], None], name: str, pause: Callable[[float], None] = time.sleep) -> None:
+    """Serve, and after an error say so and serve again; returns when serving ends without one."""
+    herald = Herald()
+    while True:
+        try:
+            return serve()
+        except Exception as error:  # whatever it was, the next night is due all the same
+            say(herald, Finding(f"{name} was no longer served ({_cause(error)}): serving it again", trouble=True))
+            pause(PAUSE)
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a group of errors, on one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 if __name__ == "__main__":

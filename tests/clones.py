@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,29 @@ class Clone:
         clone = cls(folder)
         for key, value in (("user.name", "test"), ("user.email", "test@example.org")):
             clone.run("git", "config", key, value)
+        return clone
+
+    @classmethod
+    def smoke(cls, folder: Path) -> "Clone":
+        """A clone with the smoke profile, committed, a bare repository as origin and a folder as DVC's remote.
+
+        They lie in `folder` as `project`, `bare.git` and `store`.
+        """
+        clone = cls.of(ROOT, folder / "project")
+        clone.environment |= {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+            "PYTHONPATH": str(clone.folder / "src"),  # for the flows and the commands
+        }
+        clone.environment.pop("PREFECT_API_URL", None)
+        subprocess.run(
+            ["git", "init", "--quiet", "--bare", "--initial-branch", "main", str(folder / "bare.git")], check=True
+        )
+        clone.run("git", "remote", "set-url", "origin", str(folder / "bare.git"))
+        clone.run("dvc", "remote", "add", "--default", "store", str(folder / "store"))
+        shutil.copyfile(clone.folder / "profiles" / "smoke.yaml", clone.folder / "params.yaml")
+        clone.run("git", "commit", "--quiet", "--all", "--message", "smoke")
+        clone.run("git", "push", "--quiet", "origin", "HEAD:refs/heads/main")
         return clone
 
     def run(self, *command: str, check: bool = True) -> str:

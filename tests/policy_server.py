@@ -1,17 +1,30 @@
-"""A server of one policy that speaks as much of the chat protocol as a client needs."""
+"""Servers of policies: one that speaks as much of the chat protocol as a client needs, and transformers' own."""
 
 import base64
+import contextlib
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from saliency_r1.policy import Policy
 
 NAME = "the-policy-behind-the-server"
+needs_transformers_serve = pytest.mark.skipif(
+    find_spec("openai") is None, reason="`transformers serve` needs transformers[serving]"
+)
 
 
 class PolicyServer(ThreadingHTTPServer):
@@ -63,3 +76,28 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: Any) -> None:
         pass
+
+
+@contextlib.contextmanager
+def transformers_serve(log: Path) -> Iterator[str]:
+    """The address of `transformers serve`, which loads whatever folder it is asked for; it ends with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1"]
+    with log.open("w") as said:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=said, stderr=said, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
+    try:
+        end = time.monotonic() + 300
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                break
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < end, "the server did not come up"
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.kill()
+        server.wait(30)

@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +72,15 @@ def test_every_room_is_on_the_map() -> None:
     page = (PACKAGE.parents[1] / "docs/architecture.md").read_text(encoding="utf-8")
     rooms = [room for room in ROOMS if f"        {room}/ " not in page and f"        {room}.py " not in page]
     assert not rooms, "docs/architecture.md does not show them"
+
+
+def test_a_wrong_request_waits_for_no_model_library(tmp_path: Path) -> None:
+    """A picture that is not there is told in half a second: only what loads models imports what they are made of."""
+    script = (
+        "import sys\nfrom saliency_r1.app.turns import Models\nfrom saliency_r1.cli.app import app\n"
+        "sys.argv = 'saliency-r1 predict gone.png --out out --policy . --adapter . --segmenter .'.split()\ntry: app()\n"
+        "finally: print(sorted({'torch', 'transformers', 'torchvision', 'numba', 'peft'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == "gone.png is missing\n"
+    assert done.stdout == "[]\n"

@@ -3,12 +3,9 @@
 import base64
 import io
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 import torch
 from chat_server import GOOD, Server, completion
 from PIL import Image
+from policy_server import needs_transformers_serve, transformers_serve
 from rendered import EMBEDDED
 
 from saliency_r1 import cot, tasks
@@ -208,23 +206,15 @@ def test_bad_answers_are_set_aside_and_good_ones_kept(server, annotator, samples
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("openai") is None, reason="`transformers serve` needs transformers[serving]")
+@needs_transformers_serve
 def test_a_real_server_with_the_embedded_policy(tmp_path):
     """The tiny policy cannot write JSON: the fault is its own, everything on the way to it has worked."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    serve = [sys.executable, "-m", "transformers.cli.transformers", "serve"]
-    command = [*serve, "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            options = Endpoint(
-                url=f"http://127.0.0.1:{port}/v1", concurrency=2, timeout=60.0, retries=8, backoff=1.0, temperature=0.0,
-                max_requests=None, max_tokens=None, max_cost=None, prices=None,
-            )  # fmt: skip
-            annotator = EndpointAnnotator(str(EMBEDDED / "models/policy"), 16, options, tmp_path)
-            said = annotator.write([once(0), once(1)])
-        finally:
-            process.kill()
+    with transformers_serve(tmp_path / "log") as url:
+        options = Endpoint(
+            url=url, concurrency=2, requests_per_minute=None, timeout=60.0, retries=8, backoff=1.0, temperature=0.0,
+            max_requests=None, max_tokens=None, max_cost=None, prices=None,
+        )  # fmt: skip
+        annotator = EndpointAnnotator(str(EMBEDDED / "models/policy"), 16, options, tmp_path)
+        said = annotator.write([once(0), once(1)])
     assert all("not the JSON" in one.fault for one in said)
     assert annotator.client.tokens > 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saliency_r1.app.turns import Models
+from saliency_r1.app.turns import Models, Speaker
 from saliency_r1.segmenter import Segment
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -57,7 +57,8 @@ class Segmenter:
 
 def models() -> Models:
     named = {"plain": Path("plain"), "ins": Path("ins"), "half": Path("half"), "base": None}
-    return Models(Policies(), named, Segmenter(), 64)  # type: ignore[arg-type]
+    policies, segmenter = Policies(), Segmenter()
+    return Models({name: Speaker(policies, adapter, segmenter, 64) for name, adapter in named.items()})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ def test_from_a_server_to_the_tables(server, invoke, download, tmp_path):
         (["--model", "http://127.0.0.1:9/v1", "--data", "sod"], "no server answers at http://127.0.0.1:9/v1"),
         (["--maps", "theirs=gone", "--data", "sod"], "gone is not a folder"),
         (["--data", "sod"], "name a data set"),
+        (["--model", "x", "--data", "sod", "--name", "my model"], "alone, such as my-model"),
+        (["--model", "x", "--data", "sod", "--name", "cgpo"], "the pipeline trains a model of that name"),
         (["--maps", "gone", "--data", "sod"], "expected NAME=FOLDER"),
         (["--model", "x", "--data", "sod", "--max-cost", "1"], "--max-cost is a positive sum and needs --prices"),
         (["--model", "http://h/v1", "--served", "x", "--data", "sod", "--shots", "9"], "2 annotated training samples"),
@@ -107,6 +109,26 @@ def test_a_table_has_literature_marks_and_no_markup_of_a_name():
     assert r"a\textbar{}b\_\%" in latex(table)
     rows = [line for line in latex(table).splitlines() if line.endswith(r"\\")]
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+
+
+def test_the_best_on_the_same_pictures_is_bold_and_floors_are_not():
+    def entry(name, kind, sm, mae, selection="a"):
+        scores = {"measures": {"Sm": sm, "MAE": mae}, "intervals": {}}
+        return Entry(name, kind, {}, {"mine": Measured("mine", "sod", 10, 10, selection, strict=scores)})
+
+    entries = [
+        entry("worse", "model", 0.7, 0.1), entry("better", "model", 0.8, 0.2), entry("theirs", "maps", 0.80004, 0.3),
+        entry("other pictures", "model", 0.9, 0.01, "b"), entry("truth", "ceiling", 1.0, 0.0),
+    ]  # fmt: skip
+    table = build("mine", entries)
+    assert [line.method for line in table.lines] == ["theirs", "other pictures", "better", "worse", "truth"]
+    assert {line.method: line.best for line in table.lines} == {
+        "theirs": (True, False), "other pictures": (False, False), "better": (True, False), "worse": (False, True),
+        "truth": (False, False),
+    }  # fmt: skip
+    assert "| better | **0.800** | 0.200 |" in markdown(table)
+    assert r"better & \textbf{0.800} & 0.200 &" in latex(table)
+    assert "<td><b>0.800</b></td><td>0.200</td>" in html(table)
 
 
 def test_a_row_that_is_none_is_named(tmp_path):

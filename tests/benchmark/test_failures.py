@@ -11,10 +11,10 @@ from answers import good
 from chat_server import completion
 
 from saliency_r1.benchmark import measure, run
-from saliency_r1.benchmark.answers import PATIENCE, Journal, Served
+from saliency_r1.benchmark.answers import PATIENCE, Journal, Served, said
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.lenient import lenient
-from saliency_r1.chat import BudgetError
+from saliency_r1.chat import BudgetError, Reply
 
 FORM = good({"task": "sod", "images": [""]})
 
@@ -48,8 +48,15 @@ def script(replies):
 
 def counts(rows, answers):
     strict = [answer.scored for answer in answers]
-    read = [lenient(text, "sod", 1, answer.reasoning) for answer, text in zip(answers, strict, strict=True)]
+    read = [lenient(text, "sod", 1) for answer, text in zip(answers, strict, strict=True)]
     return measure.failures(rows, answers, strict), measure.failures(rows, answers, read)
+
+
+def test_reasoning_that_a_server_takes_out_is_part_of_the_answer():
+    answer = "<answer><rg>the dog</rg></answer>"
+    assert said(Reply(answer, reasoning="It runs.")).text == f"<think>It runs.</think>{answer}"
+    assert said(Reply(FORM, reasoning="Of its own.")).text == FORM
+    assert said(Reply("", "empty", reasoning="It runs, and")).text == "", "no answer is made of thoughts alone"
 
 
 def test_every_kind_of_failure_is_counted_as_what_it_is(server, client, prompts, rows, tmp_path):

@@ -8,8 +8,8 @@ from saliency_r1.benchmark.lenient import declines, lenient
 FINE = "<think>A dog runs.</think><answer><rg>the dog</rg></answer>"
 
 
-def phrases(text, task="sod", images=1, reasoning=""):
-    parsed = cot.parse(lenient(text, task, images, reasoning), task, images)
+def phrases(text, task="sod", images=1):
+    parsed = cot.parse(lenient(text, task, images), task, images)
     return [expression.text for expression in parsed.expressions] if parsed.ok else None
 
 
@@ -50,11 +50,6 @@ def test_a_group_wants_one_tag_an_image():
     two = "<answer><rg>the dog</rg> and <rg></rg></answer>"
     assert phrases(two, "cosod", 2) == ["the dog"]
     assert phrases(two, "cosod", 3) is None
-
-
-def test_reasoning_beside_the_answer_is_its_reasoning():
-    read = lenient("<answer><rg>the dog</rg></answer>", "sod", 1, "I see a <b>dog</b>.")
-    assert cot.parse(read, "sod").reasoning == "I see a dog ."
 
 
 @pytest.mark.parametrize("text", ["I'm sorry, but I can't help.", "I cannot look at people.", "Sorry. No."])

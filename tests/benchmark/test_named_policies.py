@@ -9,10 +9,11 @@ import pytest
 from answers import good
 from chat_server import completion
 
-from saliency_r1.params import load_params, load_yaml, parse_params
+from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy.adapters import Policies
 from saliency_r1.prediction.split import assemble, write_part
 from saliency_r1.rollout.environment import Environment
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,19 +1,23 @@
 """One policy in this process and behind a server: the same answers, and the same table to the last digit."""
 
+import json
 import threading
 from pathlib import Path
 
 import pytest
-from policy_server import NAME, PolicyServer
+from policy_server import NAME, PolicyServer, needs_transformers_serve, transformers_serve
 from rendered import EMBEDDED
+from typer.testing import CliRunner
 
 from saliency_r1 import cot
 from saliency_r1.benchmark.rows import read_all
-from saliency_r1.params import Lora, load_params, load_yaml, parse_params
+from saliency_r1.cli.app import app
+from saliency_r1.params import Lora, load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.training import sft
 from saliency_r1.training.optimiser import save_adapter, wrap
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 LORA = Lora(r=16, alpha=32, dropout=0.0, targets=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", modules_to_save=())
@@ -57,3 +61,32 @@ def test_the_table_is_the_same_to_the_last_digit(invoke, adapter, tmp_path, monk
     assert rows["inside"].datasets == rows["behind"].datasets
     assert rows["inside"].datasets["sod"].failures["strict"]["unparsed"] < 4, "maps of nothing show nothing"
     assert rows["inside"].datasets["sod"].strict != rows["empty map"].datasets["sod"].strict
+
+
+@pytest.fixture
+def merged(adapter, tmp_path) -> Path:
+    """The trained policy as a folder that anything reads: `saliency-r1 export --merge`."""
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/metrics.json").write_text(json.dumps({adapter.parent.name: {}}))
+    places = ["--policy", EMBEDDED / "models/policy", "--segmenter", EMBEDDED / "models/segmenter"]
+    places += ["--adapter", adapter, "--metrics", tmp_path / "metrics", "--params", ROOT / "params.yaml"]
+    done = CliRunner().invoke(app, list(map(str, ["export", tmp_path / "merged", "--merge", *places])))
+    assert done.exit_code == 0, done.output
+    return tmp_path / "merged"
+
+
+@pytest.mark.slow
+@needs_transformers_serve
+def test_the_table_is_the_same_behind_a_server_of_transformers(invoke, merged, tmp_path, monkeypatch):
+    """It decodes the pictures, fills in the chat template, generates and takes the reasoning out by its own code."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    how = ["--data", "sod", "cosod", "sis", "--limit", 4, "--plain"]
+    inside = invoke("--model", merged, "--name", "inside", *how)
+    assert inside.exit_code == 0, inside.output
+    with transformers_serve(tmp_path / "log") as url:
+        behind = invoke("--model", url, "--served", merged, "--name", "behind", *how)
+        assert behind.exit_code == 0, behind.output
+    rows = {entry.name: entry for entry in read_all(tmp_path / "out")}
+    assert rows["behind"].about["served"] == [f"{merged}@main"]
+    assert rows["inside"].datasets == rows["behind"].datasets
+    assert rows["inside"].datasets["sod"].failures["strict"]["unparsed"] < 4, "maps of nothing show nothing"

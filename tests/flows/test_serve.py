@@ -4,12 +4,7 @@ A cron of every minute stands for every night's. Minutes are waited for once: th
 time, and the tests look on.
 """
 
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
+from prefect_site import EVERY_MINUTE, Site, free_port, kill
 from processes import alive, read, until
 
 from flows.pipeline import ROOT
@@ -31,74 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's"),
 ]
-EVERY_MINUTE = "* * * * *"
 COMMIT = "git add --all; git -c user.name=t -c user.email=t@t commit --quiet --message run"
-
-
-class Site:
-    """Prefect servers, and projects whose schedules are served; all processes are killed when it is closed."""
-
-    def __init__(self, folder: Path, path: str, make_project: Callable[[Path], Path]) -> None:
-        self.folder, self.make_project = folder, make_project
-        self.port = free_port()
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.environment = os.environ | {
-            "PATH": path,
-            "PREFECT_HOME": str(folder / "home"),
-            "PYTHONPATH": str(ROOT / "src"),  # not the folder of `flows`: a project's own are run
-        }
-        self.client = SyncPrefectClient(f"http://127.0.0.1:{self.port}/api")
-
-    def project(self, name: str, hang: str = "") -> Path:
-        """A small project with this project's flows; the stage `hang` of it never ends."""
-        project = self.make_project(self.folder / name)
-        shutil.copytree(ROOT / "flows", project / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-        (project / "src").symlink_to(ROOT / "src")
-        if hang:
-            (project / "hang").write_text(hang)
-        return project
-
-    def start(self, name: str, script: str, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
-        """Run a script of the shell in the background; what it prints goes to a log of this name."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                ["bash", "-ec", script],
-                cwd=cwd,
-                env=self.environment | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
-
-    def serve(self, name: str, port: int | None = None) -> subprocess.Popen[bytes]:
-        """Serve the project of this name every minute, under the same name."""
-        script = f'exec python -m flows.serve --name {name} --cron "{EVERY_MINUTE}"'
-        url = f"http://127.0.0.1:{port or self.port}/api"
-        return self.start(name, script, self.folder / name, PREFECT_API_URL=url)
-
-    def log(self, name: str) -> str:
-        """What the process of this name has printed so far."""
-        return read(self.folder / f"{name}.log")
-
-    def says(self, name: str, words: str, seconds: float = 120) -> None:
-        """Wait until the log of this name contains these words."""
-        until(lambda: words in self.log(name), seconds)
-
-    def runs(self, name: str, state: str | None = None) -> list[FlowRun]:
-        """The runs of a deployment that the server started by itself, those in a state or all, the first one first."""
-        runs = self.client.read_flow_runs(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
-            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-        )
-        return [run for run in runs if run.auto_scheduled and (run.state_name == state if state else run.start_time)]
-
-    def close(self) -> None:
-        """End everything that was started and still runs."""
-        for process in reversed(self.processes):  # the servers were the first
-            kill(process)
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +139,3 @@ def readme_commands() -> tuple[str, str]:
 def pause(site: Site, name: str) -> None:
     deployment = site.client.read_deployment_by_name(f"saliency-r1/{name}")
     site.client.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=False)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started, as a machine does that goes down."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(20)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
 from pathlib import Path
 
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from PIL import Image
 
@@ -79,6 +80,20 @@ def test_the_lock_file_holds_whatever_is_declared() -> None:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     pins = {canonicalize_name(line.split("==")[0]) for line in lines if not line.startswith("#")}
     assert declared("dev") <= pins
+
+
+def test_what_is_locked_takes_every_python_that_the_package_takes() -> None:
+    """Debian 12 has Python 3.11.2; a release that wants 3.11.5 ends `make setup` there."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    refusing = {
+        pin.name: wanted
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate()
+        if (wanted := metadata(pin.name)["Requires-Python"]) and oldest not in SpecifierSet(wanted)
+    }
+    assert not refusing
 
 
 def without(blocked: set[str], *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

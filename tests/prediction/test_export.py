@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 from saliency_r1 import tasks
 from saliency_r1.cli.app import app
 from saliency_r1.data.samples import read_images
-from saliency_r1.params import load_params, load_yaml, parse_params
+from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.prediction import Predictor
 from saliency_r1.prediction.models import choose, manifest
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.training import sft
 from saliency_r1.training.optimiser import save_adapter, wrap
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
@@ -70,6 +71,12 @@ def said(policy: Policy, pictures: list) -> list[tuple[int, ...]]:
 @pytest.fixture(scope="module")
 def before(adapter, pictures) -> list[tuple[int, ...]]:
     return said(Policy.load(POLICY, adapter, **PARAMS.policy.loading), pictures)
+
+
+def test_a_folder_is_read_without_asking_anybody(exported, monkeypatch) -> None:
+    """The base of an exported adapter is called `base`; PEFT would ask the hub for a model of that name."""
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *_: pytest.fail("asked the hub"))
+    Policy.load(exported["adapter"])
 
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])

@@ -9,13 +9,14 @@ from typer.testing import CliRunner
 
 from saliency_r1 import cot, tasks
 from saliency_r1.cli.app import app
-from saliency_r1.params import Lora, Params, load_params, load_yaml, parse_params
+from saliency_r1.params import Lora, Params, load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.prediction import split
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.rollout.grounding import Answered, ground
 from saliency_r1.training import sft
 from saliency_r1.training.optimiser import save_adapter, wrap
+from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
 LORA = Lora(r=16, alpha=32, dropout=0.0, targets=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", modules_to_save=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from saliency_r1.app.archive import write_archive
 from saliency_r1.app.turns import Models, Turn
 from saliency_r1.app.uploads import MOST_BYTES, Upload, read_uploads
-from saliency_r1.app.view import complain, show, style
+from saliency_r1.app.view import complain, hint, show, style
 from saliency_r1.cot import KINDS
 from saliency_r1.prediction.predictor import PredictError
 from saliency_r1.runtime.stage import describe_error, is_user_error
@@ -28,6 +29,8 @@ _KEEP = 3600  # seconds that uploads and archives are kept
 _PAGE = """
 .gradio-container { max-width: 1500px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+#pictures .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+#pictures .grid-wrap { max-height: 230px; }
 """
 
 
@@ -79,7 +82,8 @@ class Page:
             return _wrong(error)
 
     def _shown(self, turn: Turn) -> list[Any]:
-        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{turn.uploads[0].name}-{turn.model}.zip"
+        model = re.sub(r"[^\w.-]+", "-", turn.model)  # it may be a path, or owner/model@revision
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{turn.uploads[0].name}-{model}.zip"
         return [
             _update(visible=True),
             turn,
@@ -108,10 +112,10 @@ def build(models: Models, most: int, folder: Path) -> gradio.Blocks:
                     elem_id="pictures", buttons=[],
                 )  # fmt: skip
                 gr.Markdown(f"One picture, or a group of up to {most}; at most {MOST_BYTES // 1_000_000} MB each.")
+                asked = gr.Button("Ask", variant="primary", elem_id="ask")
                 task = gr.Radio(list(TASKS.items()), value=next(iter(KINDS)), label="Question", elem_id="task")
                 model = gr.Radio(models.names, value=models.names[0], label="Model", elem_id="model")
                 other = gr.Radio([_NOBODY, *models.names], value=_NOBODY, label="Compare with", elem_id="other")
-                asked = gr.Button("Ask", variant="primary", elem_id="ask")
             with gr.Column(scale=3), gr.Row():
                 columns = [_column(gr, "first", True), _column(gr, "second", False)]
         both = [part for column in columns for part in column]
@@ -156,7 +160,7 @@ def serve(models: Models, most: int, port: int, browser: bool = False) -> None:
 def _column(gr: Any, name: str, visible: bool) -> Column:
     """The parts of one answer, in the order in which the buttons give their values."""
     with gr.Column(visible=visible, min_width=380, elem_id=name) as group:
-        answer = gr.HTML(elem_id=f"{name}-answer", padding=False, min_height=60)
+        answer = gr.HTML(hint(), elem_id=f"{name}-answer", padding=False, min_height=60)
         phrases = gr.Textbox(
             label="Expressions, one a line", lines=2, max_lines=8, elem_id=f"{name}-phrases",
             info="For a group: one line a picture, an empty line where the shared object is not.",

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saliency_r1 import cot
 from saliency_r1.app.uploads import Upload
+from saliency_r1.prediction.models import Chosen, prepare
 from saliency_r1.prediction.predictor import Answer, PredictError, task_named
 
 if TYPE_CHECKING:
@@ -49,32 +50,61 @@ class Turn:
         return [said.get(index, "") for index in range(len(self.uploads))]
 
 
-class Models:
-    """Adapters on one base, by name, and the segmenter that all of them speak to; one prompt at a time."""
+class Speaker(NamedTuple):
+    """Who answers: a base, what was learnt on it, and the segmenter it speaks to. Base and segmenter may be shared."""
 
-    def __init__(
-        self, policies: Policies, adapters: Mapping[str, Path | None], segmenter: Segmenter, max_new_tokens: int
-    ) -> None:
-        self.policies = policies
-        self.adapters = dict(adapters)
-        self.segmenter = segmenter
-        self.max_new_tokens = max_new_tokens
-        self._busy = threading.Lock()  # an adapter is put on the one base; two prompts must not do so at once
+    policies: Policies
+    adapter: Path | None
+    segmenter: Segmenter
+    max_new_tokens: int
+
+
+class Models:
+    """Models by name; one prompt at a time."""
+
+    def __init__(self, speakers: Mapping[str, Speaker]) -> None:
+        self.speakers = dict(speakers)
+        self._busy = threading.Lock()  # an adapter is put on a shared base; two prompts must not do so at once
+
+    @classmethod
+    def load(cls, chosen: Mapping[str, Chosen]) -> Models:
+        """Read models; what several have in common, a base or a segmenter, is in memory once.
+
+        Bases are read when they are first asked. Raises `StageError` for a device that is not there, and what loading a
+        segmenter raises.
+        """
+        from saliency_r1.policy.adapters import Policies
+        from saliency_r1.segmenter import load
+
+        bases: dict[str, Policies] = {}
+        segmenters: dict[str, Segmenter] = {}
+        speakers = {}
+        for name, one in chosen.items():
+            device, dtype = prepare(one.settings)
+            base: dict[str, Any] = {"device": device, "dtype": dtype, **one.settings.loading}
+            seen_by: dict[str, Any] = {"device": device, "dtype": dtype, **one.settings.batches}
+            policies = bases.setdefault(f"{one.policy} {base}", Policies(one.policy, **base))
+            place = f"{one.segmenter} {seen_by}"
+            if place not in segmenters:
+                segmenters[place] = load(one.segmenter, **seen_by)
+            speakers[name] = Speaker(policies, one.adapter, segmenters[place], one.settings.max_new_tokens)
+        return cls(speakers)
 
     @property
     def names(self) -> list[str]:
         """The names of the models, in the order given."""
-        return list(self.adapters)
+        return list(self.speakers)
 
     def ask(self, model: str, uploads: Sequence[Upload], task: str) -> Turn:
         """The greedy answer of a model. Raises `PredictError` for an unknown model or task."""
         rules = task_named(task)
-        if model not in self.adapters:
-            raise PredictError(f"unknown model {model!r}, expected one of {', '.join(self.adapters)}")
+        if model not in self.speakers:
+            raise PredictError(f"unknown model {model!r}, expected one of {', '.join(self.speakers)}")
+        speaker = self.speakers[model]
         with self._busy:
-            with self.policies.using(self.adapters[model]) as policy:
+            with speaker.policies.using(speaker.adapter) as policy:
                 prompt = policy.prompt([upload.picture for upload in uploads], rules.instruction)
-                (response,) = policy.generate([prompt], self.max_new_tokens)
+                (response,) = policy.generate([prompt], speaker.max_new_tokens)
             return self._ground(model, uploads, task, response.text)
 
     def reword(self, turn: Turn, phrases: Sequence[str]) -> Turn:
@@ -110,8 +140,9 @@ class Models:
         segments: list[Segment] = []
         if parsed.expressions:
             said = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(uploads))]
-            encoded = self.segmenter.encode([upload.picture for upload in uploads])
-            segments = [segment for found in self.segmenter.segment(encoded, said) for segment in found]
+            segmenter = self.speakers[model].segmenter
+            encoded = segmenter.encode([upload.picture for upload in uploads])
+            segments = [segment for found in segmenter.segment(encoded, said) for segment in found]
         sizes = [(upload.picture.height, upload.picture.width) for upload in uploads]
         found_there = task_named(task).predict(parsed, segments, sizes)
         answer = Answer(

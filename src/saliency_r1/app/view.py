@@ -28,8 +28,14 @@ def style() -> str:
 
 def show(turn: Turn) -> str:
     """The answer: every word of the model in escaped text, every mask as a path over its picture."""
+    grouped = turn.task == "cosod"
     said = Markup("").join(
-        Markup('<span class="said e{}" tabindex="0" style="--c: {}">{}</span>').format(index, _colour(index), item.text)
+        Markup('<span class="said e{}" tabindex="0" style="--c: {}">{}{}</span>').format(
+            index,
+            _colour(index),
+            Markup("<small>{}</small> ").format(turn.uploads[item.image].name) * grouped,
+            item.text,
+        )
         for index, item in enumerate(turn.answer.expressions)
     )
     if turn.answer.errors:
@@ -43,6 +49,11 @@ def show(turn: Turn) -> str:
     scenes = Markup("").join(_scene(turn, index) for index in range(len(turn.uploads)))
     head = Markup('<p class="who"><b>{}</b>{}</p>').format(turn.model, " · worded by hand" if turn.edited else "")
     return str(Markup('<div class="sr1">{}{}<div class="scenes">{}</div></div>').format(head, words, scenes))
+
+
+def hint() -> str:
+    """What stands where an answer will be."""
+    return '<div class="sr1"><p class="who">The answer will stand here, and its masks on the picture.</p></div>'
 
 
 def complain(message: str) -> str:

@@ -38,7 +38,6 @@ class Said:
 
     text: str
     fault: Fault = ""
-    reasoning: str = ""
     model: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     token_probability: float | None = None
@@ -133,8 +132,14 @@ class Served:
 
 
 def said(reply: Reply) -> Said:
-    """A server's reply as an answer; an empty one is an answer that does not parse."""
-    return _judged(reply.text, _FAULTS.get(reply.fault, ""), reply.reasoning, reply.model, reply.usage)
+    """A server's reply as an answer; an empty one is an answer that does not parse.
+
+    Servers take the reasoning out of an answer and tell it beside it. It is put back where the model wrote it.
+    """
+    text = reply.text
+    if text and reply.reasoning and "<think" not in text:
+        text = f"<think>{reply.reasoning}</think>{text}"
+    return _judged(text, _FAULTS.get(reply.fault, ""), reply.model, reply.usage)
 
 
 def _judged(text: str, fault: Fault, *more: Any, **named: Any) -> Said:

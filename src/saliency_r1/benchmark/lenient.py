@@ -1,8 +1,8 @@
 """What an answer means that does not keep to the form: read with good will, and counted apart.
 
 The strict score takes an answer by the letter of the contract (`cot.parse`). The lenient one forgives what says nothing
-about saliency: `<thinking>`, code fences, prose around the tags, reasoning that the server tells apart, an answer that
-is not closed, the tag of the other task. It never guesses: without a tag there is no expression.
+about saliency: `<thinking>`, code fences, prose around the tags, reasoning that is missing, an answer that is not
+closed, the tag of the other task. It never guesses: without a tag there is no expression.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _DECLINED = re.compile(
 )
 
 
-def lenient(text: str, task: str, images: int, reasoning: str = "") -> str:
-    """The answer in the strict form where its meaning can be read, else as it is; `reasoning` came beside it."""
+def lenient(text: str, task: str, images: int) -> str:
+    """The answer in the strict form where its meaning can be read, else as it is."""
     if cot.parse(text, task, images).ok:
         return text
     body = _THINKING.sub(r"<\1think>", _FENCE.sub("", text))
@@ -39,7 +39,7 @@ def lenient(text: str, task: str, images: int, reasoning: str = "") -> str:
         readable = bool(found) or bool(_NOTHING.search(said))
     if not readable:
         return text
-    why = " ".join(_ANY_TAG.sub(" ", thought or reasoning or before).split()) or "No reason is given."
+    why = " ".join(_ANY_TAG.sub(" ", thought or before).split()) or "No reason is given."
     kind, grouped = cot.KINDS[task], task == "cosod"
     expressions = [cot.Expression(kind, place if grouped else 0, phrase) for place, phrase in enumerate(found)]
     return cot.render(why, expressions)

@@ -1,7 +1,7 @@
 """One benchmark: answers, maps, scores, rows, tables; floors and ceilings beside them.
 
-What is paid for is written down at once and never asked twice: answers below `<kept>/said`, a server's good ones below
-`<kept>/answers` as well, maps below `<kept>/maps`.
+What is paid for is written down at once and never asked twice: answers below `<kept>/spoken`, a server's good ones
+below `<kept>/answers` as well, maps below `<kept>/maps`.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ def measure_model(bench: Benchmark, name: str, answers: Sequence[Said], about: d
         own = [next(given) for _ in rows]
         strict = [answer.scored for answer in own]
         read = [
-            lenient(text, row["task"], len(row["images"]), answer.reasoning)
-            for row, answer, text in zip(rows, own, strict, strict=True)
+            lenient(text, row["task"], len(row["images"])) for row, answer, text in zip(rows, own, strict, strict=True)
         ]
         entry.datasets[dataset] = bench.measured(
             rows,

@@ -3,14 +3,16 @@
     * scored by another protocol than this package's, or by one that the source does not state
     † on a part of the test set, which the row names
 
-A cell of a model that was asked has the strict reading first and the lenient one in brackets, where the two differ.
+A cell of a model that was asked has the strict reading first and the lenient one in brackets, where the two differ. The
+best strict value of those that were measured here on the same pictures, floors and ceiling aside, is bold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 from saliency_r1.benchmark.rows import Entry, Measured, slug
@@ -19,14 +21,18 @@ from saliency_r1.evaluation.published import table as published_table
 from saliency_r1.runtime.files import write_text
 from saliency_r1.runtime.messages import printable
 
+SMALL_IS_GOOD = {"MAE"}
 MEASURES = ("Sm", "maxFm", "meanFm", "Fm", "maxEm", "meanEm", "Em", "wFm", "MAE")
 OF_INSTANCES = ("AP", "AP50", "AP70", "AP75")
 _ORDER = {"published": 0, "maps": 1, "model": 2, "ceiling": 3, "floor": 4}
 _LABELS = {"published": "literature", "maps": "maps, measured here", "model": "asked here", "ceiling": "ceiling",
            "floor": "floor"}  # fmt: skip
+_NOT_STATED = "not stated"  # as evaluation/published.yaml writes it
 NOTES = (
     "* scored by another protocol than here, or by one that the source does not state: compare with care.",
     "† scored on a part of the test set.",
+    "Measured here: SOD and CoSOD as PySODMetrics does, SIS as COCO does. Bold: the best of those measured here on the "
+    "same pictures, floors and ceiling aside.",
     "Of models that were asked: the strict reading of the answers first, in brackets the lenient one where it differs. "
     "Failures: refused / truncated / unparsed; each of them is scored as an empty map.",
 )
@@ -34,7 +40,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table as text; `marks` are those of the notes."""
+    """A row of a table as text; `marks` are those of the notes, `best` says which cells are bold."""
 
     method: str
     marks: str
@@ -43,6 +49,7 @@ class Line:
     images: str
     failures: str
     how: str
+    best: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,21 +65,28 @@ class Table:
         """The headings of all columns."""
         return ("method", *self.measures, "images", "failures", "kind", "how")
 
-    def cells(self, line: Line) -> tuple[str, ...]:
-        """A row under the headings."""
-        return (line.method + line.marks, *line.cells, line.images, line.failures, line.kind, line.how)
+    @property
+    def groups(self) -> list[tuple[str, list[Line]]]:
+        """The rows of each kind, in order."""
+        return [(kind, list(lines)) for kind, lines in groupby(self.lines, lambda line: line.kind)]
+
+    def cells(self, line: Line, text: Callable[[str], str] = str, bold: str = "{}") -> tuple[str, ...]:
+        """A row under the headings, as `text` writes what is in it; `bold` is put around what is best."""
+        best = line.best or (False,) * len(line.cells)
+        scores = [
+            bold.format(text(cell)) if first else text(cell) for cell, first in zip(line.cells, best, strict=True)
+        ]
+        return (text(line.method + line.marks), *scores, *map(text, (line.images, line.failures, line.kind, line.how)))
 
 
 def build(dataset: str, entries: Sequence[Entry]) -> Table:
     """The table of a data set from all rows that were measured on it and those of the literature."""
-    here = sorted(
-        ((entry, entry.datasets[dataset]) for entry in entries if dataset in entry.datasets),
-        key=lambda pair: (_ORDER[pair[0].kind], pair[0].name),
-    )
+    here = [(entry, entry.datasets[dataset]) for entry in entries if dataset in entry.datasets]
     named = {name.lower(): name for name in published_datasets()}.get(dataset.lower())
     known = published_table(named) if named else []
     filled = {key for row in known for key in row.scores} | {key for _, one in here for key in one.strict["measures"]}
     measures = tuple(key for key in (*MEASURES, *OF_INSTANCES) if key in filled)
+    here.sort(key=lambda pair: (_ORDER[pair[0].kind], *(-_goodness(pair[1], key) for key in measures), pair[0].name))
     lines = [
         Line(
             row.method,
@@ -81,15 +95,46 @@ def build(dataset: str, entries: Sequence[Entry]) -> Table:
             tuple(f"{row.scores[key]:.3f}" if key in row.scores else "" for key in measures),
             "",
             "",
-            "; ".join(filter(None, (row.source, row.training and f"trained on {row.training}", row.protocol))),
+            "; ".join(
+                filter(
+                    None,
+                    (
+                        row.source,
+                        _stated("training data", row.training, "trained on "),
+                        _stated("protocol", row.protocol),
+                    ),
+                )
+            ),
         )
         for row in known
     ]
-    lines += [_line(entry, one, measures) for entry, one in here]
+    rivals = [one for entry, one in here if entry.kind in ("maps", "model")]
+    lines += [_line(entry, one, measures, rivals) for entry, one in here]
     return Table(dataset, measures, tuple(lines))
 
 
-def _line(entry: Entry, one: Measured, measures: Sequence[str]) -> Line:
+def _stated(what: str, text: str | None, before: str = "") -> str:
+    """What a source says, or that it says nothing; nothing where that is not written down."""
+    if text == _NOT_STATED:
+        return f"{what} {text}"
+    return f"{before}{text}" if text else ""
+
+
+def _goodness(one: Measured, key: str) -> float:
+    """The larger the better; below all others where there is none."""
+    value = one.strict["measures"].get(key)
+    if value is None:
+        return float("-inf")
+    return -value if key in SMALL_IS_GOOD else value
+
+
+def _is_best(one: Measured, key: str, rivals: Sequence[Measured]) -> bool:
+    """Whether nobody who was measured on the same pictures, as one of at least two, is better as it is shown."""
+    own = [round(_goodness(rival, key), 3) for rival in rivals if rival.selection == one.selection]
+    return one in rivals and len(own) > 1 and round(_goodness(one, key), 3) == max(own) > float("-inf")
+
+
+def _line(entry: Entry, one: Measured, measures: Sequence[str], rivals: Sequence[Measured]) -> Line:
     part = one.images != one.of
     wrong = one.failures.get("strict", {})
     forgiven = one.failures.get("lenient", {})
@@ -102,6 +147,7 @@ def _line(entry: Entry, one: Measured, measures: Sequence[str]) -> Line:
         f"{one.images} of {one.of}" if part else str(one.images),
         shown,
         _how(entry, one),
+        tuple(_is_best(one, key, rivals) for key in measures),
     )
 
 
@@ -119,16 +165,17 @@ def _both(strict: str, read: str) -> str:
 def _how(entry: Entry, one: Measured) -> str:
     about = entry.about
     shots = about.get("shots", {}).get(one.task, {})
-    told = [f"{shots['shots']} shots ({shots['hash']})" if shots.get("shots") else "0 shots"] if shots else []
-    told += ["plain instruction"] * bool(about.get("plain"))
-    told += [f"served as {name}" for name in about.get("served", ())]
-    return "; ".join([*told, *(["pysodmetrics"] if one.task != "sis" else ["COCO"])])
+    told = [f"{shots['shots']} shots ({shots['hash']})" if shots.get("shots") else "no shots"] if shots else []
+    if about.get("plain"):
+        told = ["plain instruction"]
+    return "; ".join([*told, *(f"served as {name}" for name in about.get("served", ()))])
 
 
 def markdown(table: Table) -> str:
     """The table as Markdown; a name with a bar or a line end in it stays one cell."""
-    rows = [table.headings, ["---"] * len(table.headings), *map(table.cells, table.lines)]
-    lines = [f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    rows = [table.headings, ["---"] * len(table.headings)]
+    rows += [table.cells(line, lambda cell: printable(cell).replace("|", "\\|"), "**{}**") for line in table.lines]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
     notes = [f"- {note}".replace("*", "\\*") for note in NOTES]
     return "\n".join([f"# {table.dataset}", "", *lines, "", *notes, ""])
 
@@ -139,7 +186,7 @@ def html(table: Table) -> str:
 
     template = (files("saliency_r1.benchmark") / "table.html").read_text("utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
-        table=table, notes=NOTES
+        table=table, notes=NOTES, small=SMALL_IS_GOOD
     )  # fmt: skip
 
 
@@ -152,7 +199,7 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
 def latex(table: Table) -> str:
     """The table for a paper, with booktabs; what the last column of the others says is left to the text."""
     columns = len(table.headings) - 1
-    rows = [" & ".join(map(_escaped, table.cells(line)[:columns])) + r" \\" for line in table.lines]
+    rows = [" & ".join(table.cells(line, _escaped, r"\textbf{{{}}}")[:columns]) + r" \\" for line in table.lines]
     return "\n".join(
         [
             f"% {printable(table.dataset)}",

@@ -134,8 +134,13 @@ def _asked(
     from saliency_r1.benchmark.rows import slug
     from saliency_r1.benchmark.speakers import only_model
     from saliency_r1.chat.connection import connect
+    from saliency_r1.names import TRAINED
     from saliency_r1.params import Asked, Endpoint
 
+    if name in TRAINED:
+        raise typer.BadParameter(f"--name {name}: the pipeline trains a model of that name; call this one otherwise")
+    if name is not None and name != slug(name):
+        raise typer.BadParameter(f"--name {name!r}: of letters, digits and . + - _ alone, such as {slug(name)}")
     if budget["max_cost"] is not None and not (budget["max_cost"] > 0 and budget["prices"]):
         raise typer.BadParameter("--max-cost is a positive sum and needs --prices IN,OUT")
     endpoint = None
@@ -179,7 +184,8 @@ def _journal(settings: Params, bench: Benchmark, about: dict[str, Any]) -> Journ
     folder = bench.environment.folder
     models = [Path(place) for place in (about["model"], about["adapter"]) if place and not about["endpoint"]]
     inputs = [folder / "report.json", folder / "table.parquet", *(place for place in models if place.exists())]
-    return Journal(bench.kept / "said" / run_key(settings.result_settings("seed", "runtime", "policy") | about, inputs))
+    decides = settings.result_settings("seed", "runtime", "policy") | about
+    return Journal(bench.kept / "spoken" / run_key(decides, inputs))
 
 
 def _measure(

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.errors import command, describe, say
+from saliency_r1.cli.errors import command, describe, require, say
 
 if TYPE_CHECKING:
     from saliency_r1.prediction.models import Chosen
     from saliency_r1.prediction.run import Done
 
 _POLICY, _ADAPTER = Path("artifacts/download/models/policy"), Path("artifacts/cgpo/adapter")
-_SEGMENTER, _PARAMS = "artifacts/download/models/segmenter", Path("params.yaml")
+_SEGMENTER = "artifacts/download/models/segmenter"
 
 
 @command("predict")
@@ -46,8 +46,9 @@ def predict(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
 ) -> None:
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
+    require("torch", "transformers")
     from saliency_r1.prediction.formats import FORMATS, TOGETHER, parse_formats
-    from saliency_r1.prediction.models import load
+    from saliency_r1.prediction.models import PARAMS, load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
     from saliency_r1.prediction.run import answer_all, check_places, still_to_do
@@ -58,7 +59,7 @@ def predict(
     task_named(task)
     asked = parse_formats(format)
     groups = collect(images, task, recursive, [out / one.folder for one in FORMATS.values()])
-    check_places([picture for group in groups for picture in group], asked, out, [params or _PARAMS])
+    check_places([picture for group in groups for picture in group], asked, out, [params or PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
     everything = prompts(groups, task, chosen.settings.chunk)
     record = Record(out, task, chosen.name, [name for name in asked if name in TOGETHER], keep=skip_existing)
@@ -89,24 +90,17 @@ def _chosen(
     """The models that are meant, and how they are run."""
     from dataclasses import replace
 
-    from saliency_r1.params import load_params
-    from saliency_r1.prediction.models import Chosen, Settings, choose
+    from saliency_r1.prediction.models import choose, sizes, trained_here
     from saliency_r1.prediction.predictor import PredictError
 
     if model is not None:
         if (policy, adapter) != (_POLICY, _ADAPTER):
             raise PredictError("--model is policy and adapter in one: give it without --policy, --adapter and --base")
         chosen = choose(model, segmenter)
-        settings = Settings.of(load_params(params)) if params else chosen.settings
+        settings = sizes(params) or chosen.settings
     else:
-        named = Path(segmenter or _SEGMENTER)
-        for folder in [policy, *([adapter] if adapter else []), named]:
-            if not folder.is_dir():
-                raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
-        given = params or (_PARAMS if _PARAMS.is_file() else None)
-        settings = Settings.of(load_params(given)) if given else Settings()
-        name = f"{policy} + {adapter}" if adapter else str(policy)
-        chosen = Chosen(name, policy, adapter, named, settings)
+        chosen = trained_here(policy, adapter, Path(segmenter or _SEGMENTER), params)
+        settings = chosen.settings
     return replace(chosen, settings=replace(settings, device=device) if device else settings)
 
 

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import math
 import reprlib
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import SUFFIXES, key, shown
+from saliency_r1.inputs.find import key, shown
+from saliency_r1.inputs.image_names import ImageNames, stem, tidy
 from saliency_r1.inputs.regions import MOST_PIXELS, Code, encode, listed
 from saliency_r1.inputs.text import read_json
 from saliency_r1.runtime.messages import printable
@@ -82,54 +81,6 @@ class CocoImage:
             return encode(annotation.segmentation, self.height, self.width)
         except InputError as error:
             raise InputError(f"annotation {annotation.id!r} of {self.path} {error}") from None
-
-
-@dataclass(frozen=True)
-class ImageNames:
-    """What results may call an image: the id of the ground truth, or its name, with or without folders and extension.
-
-    Folders of maps have no ids: `ImageNames.of(names)`.
-    """
-
-    ids: Mapping[str, str] = field(default_factory=dict)
-    numbers: bool = False  # ids are numbers in the file
-    aliases: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, names: Iterable[str], paths: Mapping[str, str] | None = None) -> ImageNames:
-        """Images without ids; `paths` are further ways of writing a name, by name."""
-        names = list(names)
-        written: dict[str, set[str]] = defaultdict(set)
-        for name in names:
-            for text in (name, *_spellings((paths or {}).get(name, name))):
-                written[key(text)].add(name)
-        unique = {text: next(iter(found)) for text, found in written.items() if len(found) == 1}
-        return cls(aliases=unique | {name: name for name in names})
-
-    def named(self, text: str) -> str | None:
-        """The image that is called this."""
-        return self.aliases.get(text) or next(
-            (self.aliases[key(other)] for other in (text, *_spellings(text)) if key(other) in self.aliases), None
-        )
-
-    def resolve(self, written: Sequence[int | str]) -> list[str | None]:
-        """The images that the rows of a result file mean.
-
-        Where a row may mean the id of one image and the name of another, what fits more rows decides; if both fit
-        them all, numbers are ids and texts are names. Raises `InputError` where the ids are texts as well.
-        """
-        by_id = [self.ids.get(str(one)) for one in written]
-        by_name = [self.named(str(one)) for one in written]
-        names_first = by_name.count(None) < by_id.count(None)
-        if by_name.count(None) == by_id.count(None):
-            unclear = [one for one, a, b in zip(written, by_id, by_name) if a and b and a != b]
-            names_first = any(isinstance(one, str) for one in unclear)
-            if names_first and not self.numbers:
-                raise InputError(
-                    f"image_id {unclear[0]!r} may be the id of one image and the name of another: write names with "
-                    "their extension"
-                )
-        return [(b or a) if names_first else (a or b) for a, b in zip(by_id, by_name)]
 
 
 @dataclass(frozen=True)
@@ -238,7 +189,7 @@ def _is_scored(content: Any) -> bool:
 
 def _rows_of(content: dict[str, Any]) -> list[dict[str, Any]]:
     """The annotations of a data set as result rows: its own ids of images mean nothing elsewhere, their names do."""
-    files = {str(image.get("id")): _stem(_path(image["file_name"])) for image in content["images"]}
+    files = {str(image.get("id")): stem(tidy(image["file_name"])) for image in content["images"]}
     return [
         row | {"image_id": files.get(str(row.get("image_id")), row.get("image_id"))} for row in content["annotations"]
     ]
@@ -301,14 +252,14 @@ class _Entries:
 
 def _names(entries: _Entries, images: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
     """Name and path of every image by its id."""
-    paths = {one: _path(entry.get("file_name")) for one, entry in images.items()}
+    paths = {one: tidy(entry.get("file_name")) for one, entry in images.items()}
     entries.say("images have no usable file_name: id", [one for one, path in paths.items() if not path])
-    long = Counter(key(_stem(path)) for path in paths.values() if path)
-    twice = [path for path in paths.values() if long[key(_stem(path))] > 1]
+    long = Counter(key(stem(path)) for path in paths.values() if path)
+    twice = [path for path in paths.values() if long[key(stem(path))] > 1]
     entries.say("images have the file_name of another, extension aside:", sorted(twice))
-    base = {one: _stem(PurePosixPath(path).name) for one, path in paths.items()}
+    base = {one: stem(PurePosixPath(path).name) for one, path in paths.items()}
     short = Counter(map(key, base.values()))
-    return {one: (base[one] if short[key(base[one])] == 1 else _stem(path), path) for one, path in paths.items()}
+    return {one: (base[one] if short[key(base[one])] == 1 else stem(path), path) for one, path in paths.items()}
 
 
 def _by_image(
@@ -386,27 +337,3 @@ def _finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
-
-
-def _path(file_name: Any) -> str:
-    """A file name as a path below some folder: `/` for a backslash, no drive, no way up; empty if nothing is left."""
-    if not isinstance(file_name, str) or any(
-        unicodedata.category(character) in ("Cc", "Cs") for character in file_name
-    ):
-        return ""
-    parts = file_name.replace("\\", "/").split("/")
-    if len(parts[0]) == 2 and parts[0][1] == ":":
-        parts = parts[1:]
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
-
-
-def _stem(path: str) -> str:
-    suffix = PurePosixPath(path).suffix
-    return path[: -len(suffix)] if suffix.lower() in SUFFIXES else path
-
-
-def _spellings(path: str) -> list[str]:
-    """Ways in which a file is named: with and without folders and extension, with percent signs resolved."""
-    path = _path(path)
-    whole = dict.fromkeys((path, unquote(path)))
-    return [spelling for text in whole for spelling in (_stem(text), _stem(PurePosixPath(text).name))]

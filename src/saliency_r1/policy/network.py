@@ -57,7 +57,9 @@ def put_on(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
     except (RuntimeError, ValueError) as error:
         raise PolicyError(f"{lora} is not an adapter of {folder}: {str(error).strip().splitlines()[-1]}") from error
     with safe_open(lora / "adapter_model.safetensors", "pt") as file:
-        stray = set(file.keys()) ^ set(get_peft_model_state_dict(model))
-    if stray:
+        stored = set(file.keys())
+    # Said, since PEFT would ask the hub whether the base's vocabulary has grown.
+    embeddings = any(".lora_embedding_" in name for name in stored)
+    if stray := stored ^ set(get_peft_model_state_dict(model, save_embedding_layers=embeddings)):
         raise PolicyError(f"{lora} is not an adapter of {folder}: only one of the two has {min(stray)}")
     return model

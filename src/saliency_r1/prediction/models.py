@@ -19,9 +19,12 @@ from saliency_r1.prediction import hub
 from saliency_r1.prediction.predictor import PredictError, Predictor
 
 if TYPE_CHECKING:
+    import torch
+
     from saliency_r1.params import Params
 
 MANIFEST = "saliency_r1.json"
+PARAMS = Path("params.yaml")
 CHAMPION = "champion"
 _LARGEST_CHUNK = 5  # images of a group in one prompt, where nobody says otherwise
 
@@ -106,6 +109,26 @@ def choose(model: str, segmenter: str | None = None) -> Chosen:
     return Chosen(model, folder, None, _folder(segmenter, hub.SEGMENTER_FILES), Settings())
 
 
+def trained_here(policy: Path, adapter: Path | None, segmenter: Path, params: Path | None) -> Chosen:
+    """Folders of a pipeline that has run here, in the sizes of `params`, else of the params.yaml that is there, if any.
+
+    Raises `PredictError` for a folder that is missing, `ParamsError` for a params file that cannot be used.
+    """
+    for folder in (policy, adapter, segmenter):
+        if folder is not None and not folder.is_dir():
+            raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
+    name = f"{policy} + {adapter}" if adapter else str(policy)
+    params = params or (PARAMS if PARAMS.is_file() else None)
+    return Chosen(name, policy, adapter, segmenter, sizes(params) or Settings())
+
+
+def sizes(params: Path | None) -> Settings | None:
+    """Those of a params file; None without one. Raises `ParamsError` for a file that cannot be used."""
+    from saliency_r1.params import load_params
+
+    return Settings.of(load_params(params)) if params else None
+
+
 def champion(segmenter: str | None = None, root: Path = Path(".")) -> Chosen:
     """The model that was promoted last in the project `root`, in the sizes it was trained with.
 
@@ -159,15 +182,8 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def load(chosen: Chosen) -> Predictor:
     """Read the models."""
-    import transformers  # noqa: F401  a second of importing, which a wrong request is spared
-
-    from saliency_r1.params import Runtime
-    from saliency_r1.runtime.stage import prepare_torch, quiet_libraries
-
-    quiet_libraries()
     settings = chosen.settings
-    runtime = {"device": settings.device, "dtype": settings.dtype or "float32", "threads": settings.threads}
-    device, dtype = prepare_torch(Runtime.model_validate(runtime), settings.seed)
+    device, dtype = prepare(settings)
     return Predictor.load(
         chosen.policy,
         chosen.adapter,
@@ -178,6 +194,18 @@ def load(chosen: Chosen) -> Predictor:
         settings.batches,
         **settings.loading,
     )
+
+
+def prepare(settings: Settings) -> tuple[torch.device, torch.dtype]:
+    """Device and type to compute with, after seeds and threads are set. Raises `StageError` for a missing device."""
+    import transformers  # noqa: F401  a second of importing, which a wrong request is spared
+
+    from saliency_r1.params import Runtime
+    from saliency_r1.runtime.stage import prepare_torch, quiet_libraries
+
+    quiet_libraries()
+    runtime = {"device": settings.device, "dtype": settings.dtype or "float32", "threads": settings.threads}
+    return prepare_torch(Runtime.model_validate(runtime), settings.seed)
 
 
 def _folder(name: str, files: tuple[str, ...]) -> Path:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from saliency_r1.inputs.codes import coded
 from saliency_r1.policy import Policy
 from saliency_r1.prediction.errors import PredictError
 from saliency_r1.prediction.maps import write_map
@@ -100,16 +99,8 @@ def write_instances(folder: Path, written: Sequence[Written]) -> None:
 
 def coco_result(name: str, segment: Segmented, score: float) -> dict[str, Any]:
     """One row of a COCO results file; `image_id` is the image's name."""
-    from pycocotools import mask as rle
-
-    code = rle.encode(np.asfortranarray(segment.mask.astype(np.uint8)))
-    counts = code["counts"].decode("ascii")
-    return {
-        "image_id": name,
-        "category_id": 1,
-        "segmentation": {"size": list(segment.mask.shape), "counts": counts},
-        "score": score,
-    }
+    code = coded(segment.mask)["segmentation"]
+    return {"image_id": name, "category_id": 1, "segmentation": code, "score": score}
 
 
 def _score(segment: Segmented, answer: ScoredAnswer, source: str) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
 from saliency_r1 import cot, tasks
-from saliency_r1.segmenter import Segmenter
+
+if TYPE_CHECKING:  # a person who asks for a file that is not there waits for no torch
+    from saliency_r1.segmenter import Segmenter
 
 Size = tuple[int, int]  # height, width
 

@@ -1,0 +1,104 @@
+"""The stages over several machines that share nothing but git and DVC's remote: `python -m flows.machines` runs them.
+
+The graph is cut into legs, stages of one pool that follow each other: `gpu` for the trainings and the predictions,
+`light` for the rest (prefect.yaml). Each leg is a run of its own on a worker of its pool, in the tree that nights have,
+too: it takes the branch machines/<run>, and for each stage pulls what the stage needs, runs `dvc repro --single-item`,
+pushes what DVC keeps, commits dvc.lock and pushes the branch. That branch is the record; merge it like a night's tag.
+"""
+
+import argparse
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.locks import only_run
+from flows.pipeline import ROOT, Stage, name_of, publish_outcomes, read_graph, run_stage
+from flows.tree import IDENTITY, RECORDS, dvc, prepare
+from saliency_r1.registry.git import git
+
+GPU = ("sft", "cgpo", "masks")  # and their gates
+LOOK = 5.0  # seconds between two looks whether a leg is over
+
+
+class Leg(NamedTuple):
+    """Stages that one worker of a pool runs in turn."""
+
+    pool: str
+    stages: list[str]
+
+
+def legs(graph: list[Stage]) -> list[Leg]:
+    """The graph's stages in their order, cut where the pool changes."""
+    return [
+        Leg(pool, list(names))
+        for pool, names in groupby(
+            (stage.name for stage in graph), lambda name: "gpu" if name.removeprefix("check@") in GPU else "light"
+        )
+    ]
+
+
+@flow(name="saliency-r1-machines")
+def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
+    """Run the graph of a commit leg by leg on the workers of the pools; returns the branch with the result."""
+    say = get_run_logger()
+    branch = f"machines/{flow_run.name}"
+    git(folder, "push", "--quiet", "origin", f"{git(folder, 'rev-parse', commit)}:refs/heads/{branch}")
+    for pool, stages in legs(read_graph(folder)):
+        say.info("to a worker of %s: %s", pool, ", ".join(stages))
+        parameters = {"stages": stages, "branch": branch}
+        run = cast(FlowRun, run_deployment(f"{leg.name}/{pool}", parameters=parameters, poll_interval=LOOK))
+        if run.state is None or not run.state.is_completed():
+            raise RuntimeError(f"the leg {run.name} on {pool} is {run.state_name}: {run.state and run.state.message}")
+    say.info("the result is on the branch %s", branch)
+    return branch
+
+
+@flow(name="saliency-r1-leg", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)))
+def leg(stages: list[str], branch: str, folder: Path = Path()) -> str:
+    """Run some stages of a branch on this machine, one after the other, and push each; returns the last commit."""
+    say = get_run_logger()
+    folder = folder.resolve()
+    with only_run(folder, say.warning):
+        git(folder, "fetch", "--quiet", "origin", f"+refs/heads/{branch}:refs/remotes/origin/{branch}")
+        tree = prepare(folder, f"origin/{branch}")
+        outcomes = []
+        for stage in stages:
+            if needed := needs(tree, stage):
+                say.info(dvc(tree, "pull", *needed))
+            outcomes.append(run_stage(stage, tree, False, pull=True))
+            say.info(dvc(tree, "push", "--run-cache", stage))
+            _commit(tree, stage)
+            git(tree, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        publish_outcomes(outcomes)
+        return git(tree, "rev-parse", "HEAD")
+
+
+def needs(tree: Path, stage: str) -> list[str]:
+    """The outputs in DVC's keeping that a stage reads, whole ones: a table stands for the pictures beside it."""
+    from dvc.repo import Repo
+
+    with Repo(str(tree)) as repo:
+        (this,) = [each for each in repo.index.stages if name_of(each) == stage]
+        read = [Path(dependency.fs_path) for dependency in this.deps if dependency.protocol == "local"]
+        kept = [Path(out.fs_path) for out in repo.index.outs if out.use_cache and out.stage is not this]
+        wanted = {out for out in kept for path in read if path.is_relative_to(out) or out.is_relative_to(path)}
+        return sorted(out.relative_to(repo.root_dir).as_posix() for out in wanted)
+
+
+def _commit(tree: Path, stage: str) -> None:
+    git(tree, "add", "--update")
+    git(tree, "add", "--", *(path for path in RECORDS if (tree / path).exists()))
+    if git(tree, "status", "--porcelain", "--untracked-files=no"):
+        git(tree, *IDENTITY, "commit", "--quiet", "--no-verify", "--message", f"{stage} [skip ci]")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--commit", default="HEAD", help="what to run")
+    machines(commit=parser.parse_args().commit)

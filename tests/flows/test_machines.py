@@ -1,0 +1,87 @@
+"""The graph cut into legs; what a worker that is killed in the middle of one leaves, and how it goes on."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.states import Crashed
+from prefect_site import Site, kill
+from processes import read, until
+
+from flows.machines import legs, needs
+from flows.pipeline import ROOT, read_graph
+from saliency_r1.registry.git import git
+
+URL = "PREFECT_API_URL"
+
+
+def test_the_real_graph_is_three_legs() -> None:
+    assert [(pool, stages[0], stages[-1]) for pool, stages in legs(read_graph(ROOT))] == [
+        ("light", "data.dvc", "check@annotate"), ("gpu", "sft", "check@masks"), ("light", "metrics", "report"),
+    ]  # fmt: skip
+
+
+def test_a_stage_gets_whole_outputs_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wherever the process stands: a worker may stand in another clone."""
+    monkeypatch.chdir(tmp_path)
+    assert needs(ROOT, "data.dvc") == []
+    assert needs(ROOT, "sft") == ["artifacts/annotate", "artifacts/checks/annotate.json", "artifacts/download"]
+    report = needs(ROOT, "report")
+    assert {"artifacts/cgpo", "artifacts/metrics/table.parquet", "artifacts/checks/params.json", "data"} <= set(report)
+    assert "artifacts/metrics/metrics.json" not in report, "that is in git"
+
+
+@pytest.fixture
+def site(tmp_path: Path, path_of_python: str, make_project: Callable[[Path], Path]) -> Iterator[Site]:
+    """A server with the deployments of prefect.yaml, and a project with remotes; its stage `first` never ends."""
+    site = Site(tmp_path, path_of_python, make_project)
+    site.environment |= {URL: f"http://127.0.0.1:{site.port}/api", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    project = site.project("one", "first")
+    (project / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    bare = tmp_path / "bare.git"
+    for command in (
+        ["git", "init", "--quiet", "--bare", str(bare)],
+        ["git", "remote", "add", "origin", str(bare)],
+        ["dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")],
+        ["git", "add", "--all"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "remotes"],
+    ):
+        subprocess.run(command, cwd=project, check=True, env=site.environment)
+    try:
+        site.serve_api()
+        until(lambda: site.client.api_healthcheck() is None, 120)
+        pools = [f"prefect work-pool create {pool} --type process" for pool in ("light", "gpu")]
+        setup = "; ".join([*pools, "prefect --no-prompt deploy --all"])
+        assert site.start("setup", setup, project).wait(120) == 0, site.log("setup")
+        yield site
+    finally:
+        site.close()
+
+
+@pytest.mark.slow
+def test_a_machine_that_goes_down_costs_the_stage_it_was_at(site: Site) -> None:
+    """Its worker, and the process of the run, which is in a session of its own and outlives the worker."""
+    project = site.folder / "one"
+    worker = "exec prefect worker start --pool light"
+    first = site.start("first", worker, project)
+    everything = site.start("all", "exec python -m flows.machines", project)
+    dvc = psutil.Process(int(until(lambda: read(project / "pids" / "first"), 120).split()[1]))
+    dvc.parent().kill()
+    kill(first)
+    (project / "hang").unlink()
+    # What the automation does after ten minutes without a heartbeat.
+    (leg,) = [run for run in site.client.read_flow_runs() if run.state_name == "Running" and "stages" in run.parameters]
+    site.client.set_flow_run_state(leg.id, Crashed(message="no heartbeat"), force=True)
+    assert everything.wait(60) != 0
+    assert f"the leg {leg.name} on light is Crashed: no heartbeat" in site.log("all")
+
+    site.start("second", worker, project)
+    again = site.start("again", "exec python -m flows.machines", project)
+    assert again.wait(120) == 0, site.log("again")
+    (branch,) = [word for word in site.log("again").split() if word.startswith("machines/")]
+    git(project, "fetch", "--quiet", "origin", branch)
+    made = git(project, "log", "--reverse", "--format=%s", "HEAD..FETCH_HEAD").splitlines()
+    assert made == [f"{stage} [skip ci]" for stage in ("data.dvc", "first", "check@first", "metrics")]
+    assert git(project, "show", "FETCH_HEAD:artifacts/metrics/metrics.json")

@@ -1,0 +1,92 @@
+"""A sweep: the points of a grid as experiments, the table, what a failed point leaves."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows.sweep import chosen, points, sweep
+from saliency_r1.registry.git import git
+
+METRICS = {"cgpo": {"a": {"reward": 0.5, "Sm": 0.1}, "b": {"reward": 0.7}}, "sft": {"a": {"reward": 0.2}}}
+
+
+def test_a_grid_is_all_its_combinations() -> None:
+    assert points({"cgpo.lr": [1e-4, 3e-4], "seed": [1, 2]}) == [
+        {"cgpo.lr": 1e-4, "seed": 1}, {"cgpo.lr": 1e-4, "seed": 2},
+        {"cgpo.lr": 3e-4, "seed": 1}, {"cgpo.lr": 3e-4, "seed": 2},
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"no value for cgpo\.lr"):
+        points({"cgpo.lr": [], "seed": [1]})
+
+
+def test_what_is_shown_is_what_fits() -> None:
+    assert chosen(METRICS, "cgpo.*.reward") == {"mean": 0.6, "cgpo.a.reward": 0.5, "cgpo.b.reward": 0.7}
+    with pytest.raises(RuntimeError, match=r"no metric is called grpo\.\*; there are: cgpo\.a\.reward"):
+        chosen(METRICS, "grpo.*")
+
+
+GRAPH = """
+stages:
+  metrics:
+    cmd: exec python stage.py
+    deps: [stage.py, data]
+    params: [seed, cgpo.lr]
+    metrics: [artifacts/metrics/metrics.json: {cache: false}]
+"""
+STAGE = """
+import json, sys, yaml
+from pathlib import Path
+params = yaml.safe_load(Path("params.yaml").read_text())
+if params["seed"] == 13:
+    sys.exit("13 is no seed")
+Path("artifacts/metrics").mkdir(parents=True, exist_ok=True)
+reward = params["seed"] * params["cgpo"]["lr"]
+Path("artifacts/metrics/metrics.json").write_text(json.dumps({"cgpo": {"scenes-sod": {"reward": reward}}}))
+"""
+
+
+@pytest.mark.slow
+def test_each_point_is_an_experiment_and_the_best_one_stands_first(project: Path, prefect_server: None) -> None:
+    (project / "dvc.yaml").write_text(GRAPH)
+    (project / "stage.py").write_text(STAGE)
+    (project / "params.yaml").write_text("seed: 7\ncgpo:\n  lr: 0.5\n")
+    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "sweep")
+
+    rows = sweep({"seed": [1, 2], "cgpo.lr": [0.25, "1e-1"]}, folder=project)
+    assert [(row["seed"], row["cgpo.lr"], row["mean"]) for row in rows] == [
+        (2, 0.25, 0.5), (1, 0.25, 0.25), (2, "1e-1", 0.2), (1, "1e-1", 0.1),
+    ]  # fmt: skip
+    assert git(project, "status", "--porcelain") == ""
+    assert (project / "params.yaml").read_text().startswith("seed: 7")
+    shown = _experiments(project)
+    assert {row["experiment"] for row in rows} == set(shown)
+    best = rows[0]["experiment"]
+    metrics = json.loads(git(project, "show", f"{shown[best]}:artifacts/metrics/metrics.json"))
+    assert metrics == {"cgpo": {"scenes-sod": {"reward": 0.5}}}
+
+    with pytest.raises(RuntimeError, match="1 of 2 points failed"):
+        sweep({"seed": [13, 3]}, folder=project)
+    table = json.loads(_latest("sweep"))
+    assert [row["seed"] for row in table] == [3, 13]
+    assert "13 is no seed" in table[1]["failed"]
+    assert table[0]["failed"] == "", "the UI shows the columns of the first row"
+    assert len(_experiments(project)) == 5, "the failed point has left an experiment"
+
+
+def _experiments(project: Path) -> dict[str, str]:
+    """The project's experiments: name and commit."""
+    command = ["dvc", "exp", "list", "--all-commits"]
+    listed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    refs = git(project, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
+    commits = {ref.split()[0].rsplit("/", 1)[1]: ref.split()[1] for ref in refs}
+    return {name: commit for name, commit in commits.items() if name in listed}
+
+
+def _latest(key: str) -> str:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = [each for each in client.read_artifacts() if each.key == key]
+    return str(max(found, key=lambda each: each.created).data)
