@@ -80,8 +80,8 @@ def give(tab: Tab, *files: Path) -> None:
 
 
 def choose(tab: Tab, element: str, option: str) -> None:
-    tab.until(  # again and again: the page is drawn before it listens
-        f"(e => (e.click(), e.checked && e.closest('label').matches('.selected')))"
+    tab.until(  # again and again: the page is drawn in parts, and before it listens
+        f"(e => e && (e.click(), e.checked && e.closest('label').matches('.selected')))"
         f"(document.querySelector('#{element} input[value={option}]'))"
     )
 

@@ -60,25 +60,28 @@ def test_a_failed_night_a_killed_one_and_none_at_all_are_told(site: Site, told: 
     address, messages = told
     rules = site.folder / "fails" / "flows" / "automations.yaml"
     text = RULES.read_text(encoding="utf-8")
-    quick, count = re.subn(r"within: (600|93600)", lambda found: f"within: {40 if found[1] == '600' else 25}", text)
+    quick, count = re.subn(r"within: (600|93600)", lambda found: f"within: {75 if found[1] == '600' else 25}", text)
     assert count == 2
     assert [rule["name"] for rule in yaml.safe_load(quick)] == ["run without a heartbeat", "run failed", "no night"]
     rules.write_text(quick, encoding="utf-8")
     url = {"PREFECT_API_URL": f"http://127.0.0.1:{site.port}/api", "NIGHT_WEBHOOK": address}
+    often = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # the least that Prefect takes; 75 s bear one that is lost
     until(lambda: site.client.api_healthcheck() is None, 120)
     for _ in range(2):  # the second time replaces
         site.start("put", "exec python -m flows.automations", site.folder / "fails", **url).wait(60)
     assert site.log("put").count("automation: no night") == 2
     assert len(site.client.read_automations()) == 3
 
-    killed = site.start("killed", NIGHT, site.folder / "killed", PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30", **url)
+    killed = site.start("killed", NIGHT, site.folder / "killed", **often, **url)
     until(lambda: read(site.folder / "killed" / "pids" / "first"), 60)
     kill(killed)
-    site.start("fails", NIGHT, site.folder / "fails", FAIL="first", **url)
+    site.start("fails", NIGHT, site.folder / "fails", FAIL="first", **often, **url)
 
-    until(lambda: [text for text in messages if "Failed, " in text and "expected in [0, 1]" in text], 60)
+    until(lambda: [text for text in messages if "Failed, " in text and "expected in [0, 1]" in text], 120)
     until(lambda: [text for text in messages if text == "no night of saliency-r1 was completed in 26 hours"], 60)
-    until(lambda: [text for text in messages if "Crashed, no heartbeat for ten minutes" in text], 90)
-    assert len([text for text in messages if text.startswith("saliency-r1 ")]) == 2, messages
+    until(lambda: [text for text in messages if "Crashed, no heartbeat for ten minutes" in text], 150)
+    # Prefect tells at least once: a busy database can make it act on the same event again.
+    told_of = {text for text in messages if text.startswith("saliency-r1 ")}
+    assert len(told_of) == 2, "\n".join(messages)
     states = sorted(run.state_name for run in site.client.read_flow_runs())
     assert states == ["Crashed", "Failed"]
