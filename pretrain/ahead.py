@@ -34,11 +34,15 @@ class Ahead:
     def __init__(self, make: Callable[[int], Any], steps: int) -> None:
         self.make, self.steps = make, steps
         self._batches: Iterator[Any] | None = None
+        self._next = -1
 
     def __call__(self, step: int) -> Any:
-        """The batch of a step, which is the one after the step asked for before."""
+        """The batch of a step. Raises `ValueError` where it is not the one after the step asked for before."""
         if not WORKERS:
             return self.make(step)
+        if self._batches is not None and step != self._next:
+            raise ValueError(f"step {step} was asked for, and step {self._next} is the next one")
+        self._next = step + 1
         if self._batches is None:
             torch.multiprocessing.set_sharing_strategy("file_system")  # a batch is many tensors, files are few
             loader = DataLoader(

@@ -52,7 +52,7 @@ things think third this those though three to together too two under unlike up v
 weak weaker well what which while whole with within without you
 Compare Every Find First From Here I In It Looking Nothing Of One Only Other Reason Segment So Tag The There These This
 Two What
-""".split()  # noqa: SIM905 - a list of 330 words reads better as text
+""".split()  # noqa: SIM905 - a long list of words reads better as text
 MARKUP = ("rg", "ins", "think", "answer", "b", "i", "p")
 PUNCTUATION = (".", ",", ":", ";", "!", "?", " -", " 1", " 2", " 3", " 4", " 5")
 

@@ -22,8 +22,7 @@ Batch = dict[str, Tensor]
 
 def attributes(world: World) -> tuple[tuple[str, ...], ...]:
     """The words for an object's name ("" is the background), colour, size and tone."""
-    names = sorted({looks[0].kind.name for looks in world.cutouts.unnamed} | set(world.cutouts.named) | {"object"})
-    return ("", *names), ("", *NAMED_COLOURS), SIZES, TONES
+    return world.words(), ("", *NAMED_COLOURS), SIZES, TONES
 
 
 class Material:

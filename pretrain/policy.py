@@ -35,8 +35,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 from world.cutouts import Cutouts, fetch
-from world.pool import Pool
-from world.scenes import SceneObject, World
+from world.pool import Pool, asked
+from world.scenes import SceneObject, World, stored
 
 from saliency_r1.annotation.wording import SYNONYMS
 from saliency_r1.policy import Policy
@@ -104,7 +104,7 @@ def evaluate(policy: Policy, world: World, count: int, seed: int) -> dict[str, f
     """How greedy descriptions of held-out scenes compare with the truth, see `score_descriptions`."""
     rng = np.random.default_rng(seed)
     held_out = [world.anything(rng) for _ in range(count)]
-    prompts = [policy.prompt([scene.image], language.DESCRIBE_ONE[0]) for scene in held_out]
+    prompts = [policy.prompt([stored(scene.image, 82)], language.DESCRIBE_ONE[0]) for scene in held_out]
     answers = [
         response.text for start in range(0, count, 50) for response in policy.generate(prompts[start : start + 50], 90)
     ]
@@ -261,7 +261,7 @@ def main() -> None:
     policy = build(world, options["seed"], options["vocabulary"], runs)
     policy = Policy(policy.model, policy.processor, device)
     print(f"{sum(p.numel() for p in policy.model.parameters()):,} parameters on {device}", flush=True)
-    train(policy, world, options, runs, Pool())
+    train(policy, world, options, runs, Pool(recipe=asked()))
     export(policy, Path("embedded/models/policy"))
     shipped = Policy.load("embedded/models/policy", device=device)
     scores = evaluate(shipped, world, 500, options["seed"] + 3)

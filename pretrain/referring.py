@@ -13,10 +13,11 @@ from world.cutouts import Kind
 from world.scenes import Scene, SceneObject, World, stored
 
 from saliency_r1.annotation import wording
+from saliency_r1.annotation.attributes import NAMED_COLOURS
 
 PIECES = 500
 VARIETY = 0.15
-HELD_OUT = 1_000_000  # seeds from here on are never trained on
+HELD_OUT = 1_000_000  # first part of the seed of whatever is held out
 Pairs = list[tuple[str, tuple[int, ...]]]
 
 
@@ -102,7 +103,7 @@ def ghost(objects: Sequence[SceneObject], kinds: Sequence[Kind], rng: np.random.
     item = objects[int(rng.integers(len(objects)))]
     for _ in range(20):
         if item.colour and rng.random() < 0.35:
-            colours = [colour for colour in wording.COLOURS if colour != item.colour]
+            colours = [colour for colour in NAMED_COLOURS if colour != item.colour]
             said = Claim(replace(item, colour=colours[rng.integers(len(colours))]), False, bool(rng.random() < 0.3))
         else:
             kind = kinds[int(rng.integers(len(kinds)))]

@@ -29,10 +29,10 @@ from ahead import Ahead
 from torch import nn
 from torch.nn import functional as F
 from world.cutouts import Cutouts, fetch
-from world.pool import Pool
+from world.pool import Pool, asked
 from world.scenes import Scene, World
 
-from saliency_r1.annotation.wording import COLOURS
+from saliency_r1.annotation.attributes import NAMED_COLOURS
 from saliency_r1.segmenter.beit3 import Beit3Config
 from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConfig, MaskDecoderConfig
 from saliency_r1.segmenter.loading import load_model, load_tokenizer, save_folder
@@ -109,9 +109,9 @@ class Material:
     def __init__(self, world: World, pool: Pool, tokenizer: Tokenizer) -> None:
         self.pool, self.tokenizer, self.kinds = pool, tokenizer, referring.all_kinds(world)
 
-    def batch(self, config: EvfSamConfig, images: int, short_share: float, step: int) -> Batch:
-        """Some scenes, with expressions about them."""
-        rng, examples = np.random.default_rng([step, images, config.sam_image_encoder.img_size]), []
+    def batch(self, phase: int, config: EvfSamConfig, images: int, short_share: float, step: int) -> Batch:
+        """Some scenes, with expressions about them; others in every phase."""
+        rng, examples = np.random.default_rng([step, phase]), []
         for index in rng.choice(len(self.pool), images, replace=False):
             scene = self.pool.scene(index)
             pairs = referring.expressions(scene.objects, self.kinds, rng, short_share=short_share)
@@ -124,9 +124,7 @@ class Labeller(nn.Module):
 
     def __init__(self, world: World) -> None:
         super().__init__()
-        unnamed = {looks[0].kind.name for looks in world.cutouts.unnamed}
-        self.names = ["", *sorted({"object", *unnamed, *world.cutouts.named})]
-        self.classes = (len(self.names), len(COLOURS) + 2)  # background, and no colour that prevails
+        self.classes = (len(world.words()), len(NAMED_COLOURS) + 2)  # background, and no colour that prevails
         self.head = nn.Conv2d(CONFIG.sam_image_encoder.out_chans, SHARES**2 * sum(self.classes), 1)
 
     def forward(self, features: torch.Tensor, names: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
@@ -139,23 +137,25 @@ class Labeller(nn.Module):
             losses.append(F.cross_entropy(part.float(), labels, weight, ignore_index=-1))
         return losses[0] + losses[1]
 
-    def batch(self, pool: Pool, images: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Views B x 3 x S x S, names and colours as `forward` takes them, of scenes of a pool; decided by the step."""
-        chosen = np.random.default_rng([step, 0]).choice(len(pool), images, replace=False)
-        views, maps = zip(*(self._view(pool.scene(index)) for index in chosen))
-        return torch.stack(views), *torch.stack(maps).unbind(1)
 
-    def _view(self, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
-        """A scene as the encoder sees it, and names and colours, 2 x h x w."""
-        side = CONFIG.sam_image_encoder.img_size
-        view, inner = sam_view(scene.image, side)
-        names = {item.id: self.names.index(item.name) for item in scene.objects}
-        colours = {item.id: ("", *COLOURS).index(item.colour) + 1 for item in scene.objects}
-        both = torch.from_numpy(np.stack([_label_map(scene, names), _label_map(scene, colours)]))[None].float()
-        fitted = F.interpolate(both, size=inner, mode="nearest-exact")
-        padded = F.pad(fitted, (0, side - inner[1], 0, side - inner[0]), value=-1)
-        scale = SHARES / CONFIG.sam_image_encoder.patch_size
-        return view, F.interpolate(padded, scale_factor=scale, mode="nearest-exact")[0].long()
+def labelled(pool: Pool, words: Sequence[str], images: int, step: int) -> tuple[torch.Tensor, ...]:
+    """Views B x 3 x S x S, names and colours as a `Labeller` takes them, of scenes of a pool; decided by the step."""
+    chosen = np.random.default_rng([step, 0]).choice(len(pool), images, replace=False)
+    views, maps = zip(*(_labelled(pool.scene(index), words) for index in chosen))
+    return torch.stack(views), *torch.stack(maps).unbind(1)
+
+
+def _labelled(scene: Scene, words: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A scene as the encoder sees it, and names and colours, 2 x h x w."""
+    side = CONFIG.sam_image_encoder.img_size
+    view, inner = sam_view(scene.image, side)
+    names = {item.id: words.index(item.name) for item in scene.objects}
+    colours = {item.id: ("", *NAMED_COLOURS).index(item.colour) + 1 for item in scene.objects}
+    both = torch.from_numpy(np.stack([_label_map(scene, names), _label_map(scene, colours)]))[None].float()
+    fitted = F.interpolate(both, size=inner, mode="nearest-exact")
+    padded = F.pad(fitted, (0, side - inner[1], 0, side - inner[0]), value=-1)
+    scale = SHARES / CONFIG.sam_image_encoder.patch_size
+    return view, F.interpolate(padded, scale_factor=scale, mode="nearest-exact")[0].long()
 
 
 class Pointer(nn.Module):
@@ -190,7 +190,7 @@ class Pointer(nn.Module):
         return pointed + read.sum(1).mean() / WORDS_SCALE
 
 
-class Stage:
+class Phase:
     """A phase with a loop of its own: what it trains, its schedule, and the file that lets it go on."""
 
     def __init__(self, name: str, file: Path, steps: int, rate: float, modules: dict[str, nn.Module]) -> None:
@@ -232,15 +232,15 @@ def warm_up(world: World, model: EvfSam, pool: Pool, work: Path, steps: int, ima
     device = next(model.parameters()).device
     labeller = Labeller(world).to(device)
     modules = {"encoder": model.visual_model.image_encoder, "labeller": labeller}
-    stage = Stage("warm-up", work / "encoder.pt", steps, WARMUP_RATE, modules)
-    batches = Ahead(partial(Labeller(world).batch, pool, images), steps)
+    phase = Phase("warm-up", work / "encoder.pt", steps, WARMUP_RATE, modules)
+    batches = Ahead(partial(labelled, pool, world.words(), images), steps)
 
     def loss(step: int) -> torch.Tensor:
         views, names, colours = (part.to(device) for part in batches(step))
         with torch.autocast("cpu", torch.bfloat16, enabled=device.type == "cpu"):
             return labeller(model.embed_images(views), names, colours)
 
-    stage.run(loss)
+    phase.run(loss)
 
 
 def read(model: EvfSam, helper: Pointer, material: Material, work: Path, steps: int, images: int) -> None:
@@ -249,8 +249,8 @@ def read(model: EvfSam, helper: Pointer, material: Material, work: Path, steps: 
     Left to the loss of masks, prompts of some ninety names stay alike for thousands of steps.
     """
     modules = {"beit": model.mm_extractor, "projector": model.text_hidden_fcs, "helper": helper}
-    stage = Stage("read", work / "reader.pt", steps, READ_RATE, modules)
-    batches = Ahead(partial(material.batch, CONFIG, images, 0.6), steps)
+    phase = Phase("read", work / "reader.pt", steps, READ_RATE, modules)
+    batches = Ahead(partial(material.batch, 1, CONFIG, images, 0.6), steps)
 
     def loss(step: int) -> torch.Tensor:
         batch = batches(step).to(next(model.parameters()).device)
@@ -259,7 +259,7 @@ def read(model: EvfSam, helper: Pointer, material: Material, work: Path, steps: 
         prompts = model.embed_prompts(batch.beit[batch.owner], batch.ids, batch.padding)
         return helper({"prompts": prompts, "features": features}, batch)
 
-    stage.run(loss)
+    phase.run(loss)
 
 
 def initialise(model: EvfSam) -> EvfSam:
@@ -365,29 +365,23 @@ def main() -> None:
         referring.train_vocabulary(world, pieces)
     tokenizer = Tokenizer(pieces, CONFIG.beit3.max_text_tokens)
     model = initialise(EvfSam(CONFIG)).to(device)
-    pool = Pool()
+    pool = Pool(recipe=asked())
     material = Material(world, pool, tokenizer)
     warm_up(world, model, pool, options.work, **phases["warm-up"])
-    best = 0.6
 
     def after_step(step: int, model: EvfSam) -> None:
-        nonlocal best
-        if step % 500:
-            return
-        rows = measure(world, model, tokenizer, 150, 0)
-        found = figures(rows, threshold := presence_threshold(rows))
-        print(f"held-out {step} {json.dumps({**found, 'threshold': threshold})}", flush=True)
-        if found["iou"] > best:
-            best = found["iou"]
-            model.config = replace(model.config, presence_threshold=threshold)
-            save_folder(model, pieces, options.out)
+        if step % 500 == 0:
+            rows = measure(world, model, tokenizer, 150, 0)
+            found = figures(rows, threshold := presence_threshold(rows))
+            print(f"held-out {step} {json.dumps({**found, 'threshold': threshold})}", flush=True)
 
     torch.manual_seed(1)
     helper = Pointer().to(device)
 
     def phase(name: str, model: EvfSam, recipe: Recipe) -> None:
         recipe = replace(recipe, steps=phases[name]["steps"])
-        batches = Ahead(partial(material.batch, model.config, phases[name]["images"], 0.35), recipe.steps)
+        number = list(phases).index(name)
+        batches = Ahead(partial(material.batch, number, model.config, phases[name]["images"], 0.35), recipe.steps)
         log = lambda line: print(f"{name} {line}", flush=True)  # noqa: E731
         train(model, batches, recipe, options.work / name, after_step, log, helper)
 

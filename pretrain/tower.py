@@ -77,8 +77,10 @@ def _attend(module: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_emb
     count, tokens = len(cu_seqlens) - 1, len(hidden_states)
     query, key, value = module.qkv(hidden_states).float().reshape(tokens, 3, module.num_heads, -1).unbind(1)
     query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-    parts = [part.reshape(count, tokens // count, module.num_heads, -1).transpose(1, 2) for part in (query, key, value)]
-    seen = nn.functional.scaled_dot_product_attention(*parts)
+    query, key, value = (
+        part.reshape(count, tokens // count, module.num_heads, -1).transpose(1, 2) for part in (query, key, value)
+    )
+    seen = nn.functional.scaled_dot_product_attention(query, key, value)
     return module.proj(seen.transpose(1, 2).reshape(tokens, -1))
 
 

@@ -8,6 +8,7 @@ are. Pictures lie one behind the other in a file that is mapped into memory, not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -29,6 +30,9 @@ from world.scenes import Scene, SceneObject, World, stored
 
 CHUNK = 250
 FOLDER = Path("runs/pretrain-pool")
+RECIPE = "made-of.json"
+PRETRAIN = Path(__file__).parents[1]
+CODE = ("world/*.*", "../src/saliency_r1/annotation/attributes.py", "../src/saliency_r1/annotation/wording.py")
 _WORLD: World  # set before the workers are forked
 _SEED: int
 
@@ -36,9 +40,13 @@ _SEED: int
 class Pool:
     """Pictures (uint8 H x W x 3), maps of what they show (uint8 H x W, ids of objects) and the objects, by number."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        if not (folder / "objects.jsonl").is_file():
-            raise FileNotFoundError(f"{folder}: no pool of scenes; run python pretrain/world/pool.py")
+    def __init__(self, folder: Path = FOLDER, recipe: str | None = None) -> None:
+        """Open a pool. Raises `ValueError` where there is none, or one that was made by another `recipe`."""
+        made = (folder / RECIPE).read_text() if (folder / RECIPE).is_file() else None
+        if made is None or recipe not in (None, made):
+            raise ValueError(
+                f"{folder}: {'not the' if made else 'no'} pool of scenes; run python pretrain/world/pool.py"
+            )
         self.sizes: NDArray[np.int64] = np.load(folder / "sizes.npy")  # height, width
         self.starts = np.concatenate([[0], np.cumsum(self.sizes.prod(1))])
         self._pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=(int(self.starts[-1]), 3))
@@ -95,11 +103,24 @@ def _chunk(chunk: int, count: int) -> tuple[bytes, bytes, list[tuple[int, int]],
     return b"".join(pixels), b"".join(maps), sizes, objects
 
 
+def recipe_of(seed: int, count: int) -> str:
+    """What decides the bytes of a pool: seed, number of scenes, and the code and tables that draw them."""
+    files = sorted(path for pattern in CODE for path in PRETRAIN.glob(pattern))
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return json.dumps({"seed": seed, "scenes": count, "code": code})
+
+
+def asked() -> str:
+    """The recipe that pretrain/params.yaml asks for."""
+    options = yaml.safe_load(Path("pretrain/params.yaml").read_text())["pool"]
+    return recipe_of(options["seed"], options["scenes"])
+
+
 def make(world: World, seed: int, count: int, folder: Path = FOLDER) -> None:
-    """Render a pool aside, then put it in its place; one that is there with the same seed and number is kept."""
+    """Render a pool aside, then put it in its place; one that was made by the same recipe is kept."""
     global _WORLD, _SEED
-    wish = json.dumps({"seed": seed, "scenes": count})
-    if (folder / "made-of.json").is_file() and (folder / "made-of.json").read_text() == wish:
+    wish = recipe_of(seed, count)
+    if (folder / RECIPE).is_file() and (folder / RECIPE).read_text() == wish:
         return
     aside = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
@@ -119,7 +140,7 @@ def make(world: World, seed: int, count: int, folder: Path = FOLDER) -> None:
             sizes += part[2]
             objects.writelines(f"{line}\n" for line in part[3])
     np.save(aside / "sizes.npy", np.array(sizes))
-    (aside / "made-of.json").write_text(wish)
+    (aside / RECIPE).write_text(wish)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 

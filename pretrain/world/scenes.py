@@ -28,6 +28,7 @@ TONES = ("vivid", "faint")
 CANVASES = ((112, 112), (128, 96), (96, 128), (128, 112), (112, 128), (144, 96), (96, 144))
 LARGE = {1: (0.5, 0.85), 2: (0.44, 0.62), 3: (0.4, 0.5)}  # sides of large things by their number, of the shorter side
 SMALL = (0.22, 0.29)
+LEAST = {"large": 0.36, "small": SMALL[0]}  # side of a thing of which enough is visible
 UNKNOWN = Kind("object", (), "object")
 SIDE = 96  # of an unknown thing's square
 
@@ -48,11 +49,6 @@ class SceneObject:
     tone: str
     place: str
     salient: bool
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """The combination (colour, name) by which the thing is called."""
-        return self.colour, self.name
 
     def to_json(self) -> dict[str, Any]:
         """The thing as a row of `attributes.json`."""
@@ -214,7 +210,7 @@ def render(rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, in
     """Draw things on a fresh background of `size` (width, height), all to be seen and in places of their own."""
     for _ in range(100):
         image, masks = _compose(rng, wishes, size)
-        enough = [0.5 * (0.6 * _smallest(wish) * min(size)) ** 2 for wish in wishes]
+        enough = [0.5 * (0.6 * LEAST[wish.size] * min(size)) ** 2 for wish in wishes]
         if any(mask.sum() < least for mask, least in zip(masks, enough)):
             continue
         places = [_place(mask) for mask in masks]
@@ -240,16 +236,17 @@ def render(rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, in
     return Scene(_developed(rng, image), objects, {item.id: masks[i] for item, i in zip(objects, order)})
 
 
-def _smallest(wish: Wish) -> float:
-    return 0.36 if wish.size == "large" else SMALL[0]
-
-
 class World:
     """Makes scenes of given cut-outs."""
 
     def __init__(self, cutouts: Cutouts) -> None:
         self.cutouts = cutouts
         self.names, self.unseen_names = list(cutouts.named), list(cutouts.unseen)
+
+    def words(self) -> tuple[str, ...]:
+        """The names of what trainings show, sorted; the first, "", is the background's."""
+        unnamed = {looks[0].kind.name for looks in self.cutouts.unnamed}
+        return ("", *sorted({UNKNOWN.name, *unnamed, *self.cutouts.named}))
 
     def look(self, rng: np.random.Generator, name: str, unseen: bool = False, avoid: Sequence[str] = ()) -> Look:
         """A look of a category: any drawing, in its own colours half of the time; not in the colours of `avoid`."""
@@ -269,11 +266,12 @@ class World:
 
     def _different(self, rng: np.random.Generator, count: int, unseen: bool) -> list[Look]:
         """Looks of distinct categories, the first a held-out one when asked for."""
-        names = rng.choice(len(self.names), count, replace=False)
-        found = [self.look(rng, self.names[index]) for index in names]
-        if unseen:
-            found[0] = self.look(rng, self.unseen_names[rng.integers(len(self.unseen_names))], True)
-        return found
+        if not unseen:
+            return [self.look(rng, self.names[index]) for index in rng.choice(len(self.names), count, replace=False)]
+        first = self.unseen_names[rng.integers(len(self.unseen_names))]
+        others = [name for name in self.names if name != first]
+        chosen = rng.choice(len(others), count - 1, replace=False)
+        return [self.look(rng, first, True), *(self.look(rng, others[index]) for index in chosen)]
 
     def single(self, rng: np.random.Generator, looks: Sequence[Look], salient: int) -> Scene:
         """A scene of which the first `salient` looks are large and vivid; the rest small, faint or both."""
@@ -298,9 +296,8 @@ class World:
         found = self._different(rng, salient + others, unseen)
         if rng.random() < 0.6:
             for index in range(1, salient if rng.random() < 0.6 else 2):
-                held_out = unseen and found[0].kind.name in self.cutouts.unseen
                 used = [look.colour for look in found[:index]]
-                found[index] = self.look(rng, found[0].kind.name, held_out, used)
+                found[index] = self.look(rng, found[0].kind.name, unseen, used)
         return self.single(rng, found, salient)
 
     def anything(self, rng: np.random.Generator) -> Scene:
@@ -314,18 +311,20 @@ class World:
         return render(rng, wishes, CANVASES[rng.integers(len(CANVASES))])
 
     def group(self, rng: np.random.Generator, images: int, unseen: bool = False) -> list[Scene]:
-        """Scenes that share one category in different looks; every other category occurs in one image only.
+        """Scenes that share one category, in other colours where it has some; every other one occurs in one image only.
 
         Half of the time the shared thing is small, so that something else in the image is more conspicuous.
         """
         others = [int(rng.integers(1, 3)) for _ in range(images)]
         found = self._different(rng, 1 + sum(others), unseen)
         shared, rest = found[0].kind.name, found[1:]
-        rest = [look for look in rest if look.kind.name != shared]
-        made = []
+        made: list[Scene] = []
+        used: list[str] = []
         for count in others:
             here, rest = rest[:count], rest[count:]
-            wishes = [Wish(self.look(rng, shared, unseen), SIZES[rng.integers(2)], "vivid", True)]
+            look = self.look(rng, shared, unseen, used)
+            used.append(look.colour)
+            wishes = [Wish(look, SIZES[rng.integers(2)], "vivid", True)]
             for look in here:
                 tone = TONES[int(rng.random() < 0.2)]
                 wishes.append(Wish(look, SIZES[int(rng.random() < 0.4)], tone, False))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from saliency_r1 import cot, tasks
-from saliency_r1.annotation import OfflineAnnotator, annotate
+from saliency_r1.annotation import OfflineAnnotator, annotate, wording
 from saliency_r1.annotation.agreement import agreement
 from saliency_r1.annotation.attributes import category, dominant_colour, measure, objects_of
 from saliency_r1.annotation.interface import Proposal, Subject, Try
@@ -198,6 +198,24 @@ def test_measured_objects_carry_the_names_and_ids_of_the_annotations():
     (found,) = objects_of(meta, [Image.new("RGB", (30, 30), "red")], [{1: mask[0], 4: mask[1]}], None)
     assert [(item["id"], item["place"]) for item in found] == [(1, "top"), (4, "bottom")]
     assert [(item["colour"], item["name"]) for item in found] == [("red", "cat"), ("", "wet dog")]
+
+
+def test_objects_of_version_0_1_have_a_shape_for_a_name_and_half_known_ones_are_measured():
+    mask = np.zeros((30, 30), bool)
+    mask[:10] = True
+    whole = thing(1) | {"shape": "ring"}
+    del whole["name"]
+    for item, expected in ((whole, ("red", "ring")), ({"id": 1, "colour": "blue", "name": "cat"}, ("red", "cat"))):
+        meta = json.dumps({"objects": [[item]]})
+        ((found,),) = objects_of(meta, [Image.new("RGB", (30, 30), "red")], [{1: mask}], None)
+        assert (found["colour"], found["name"]) == expected
+
+
+def test_a_name_is_no_colour_and_no_place():
+    rng = np.random.default_rng(0)
+    for name in ("orange", "top", "black"):
+        assert {wording.noun({"name": name}, rng, 1.0) for _ in range(20)} == {name}
+    assert wording.noun({"name": "object"}, rng, 1.0) in wording.SYNONYMS["object"]
 
 
 def thing(number, place="left", **changes):

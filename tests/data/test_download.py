@@ -22,7 +22,7 @@ from .toys import Project, contents, mask, pairs, picture
 
 def test_pairs_become_samples(project: Project, tmp_path: Path) -> None:
     source = pairs(tmp_path / "source", 3)
-    objects = [{"id": 1, "colour": "red", "shape": "circle", "salient": True}]
+    objects = [{"id": 1, "colour": "red", "name": "car", "salient": True}]
     (source / "attributes.json").write_text(json.dumps({"0001": objects}))
     project.add("toy", source, "train", count=3, licence="CC0")
     table = project.run()

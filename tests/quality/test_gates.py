@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from world import tables, write
+from gate_tables import tables, write
 
 from saliency_r1.params import Params, parse_params
 from saliency_r1.quality import SUITES, GateError, check

@@ -1,6 +1,7 @@
 """The batches of pretraining say the same as the library does picture by picture."""
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from drawn import drawn_world
 from rendered import EMBEDDED
 
 from saliency_r1.policy import Policy
+from saliency_r1.segmenter.loading import load_model
 
 OPTIONS = {"seed": 1, "look_batch": 5, "batch_size": 6, "shares": {"one": 0.4, "many": 0.4, "repeat": 0.2}}
 
@@ -88,8 +90,54 @@ def test_batches_are_functions_of_their_step_whoever_makes_them(material, monkey
         assert all(torch.equal(made[name], again[name]) for name in made)
 
 
-def test_the_shipped_policy_is_the_one_that_is_built(policy):
-    """Sizes in pretrain/policy.py are those of embedded/."""
+def test_prompts_are_those_that_the_policy_makes(policy, material, pool, pretrain_on_path):
+    language = importlib.import_module("language")
+    prompt, _ = material._example(np.random.default_rng(0), np.array([3]))
+    question = next(words for words in language.DESCRIBE_ONE if words in policy.tokenizer.decode(prompt.input_ids))
+    assert torch.equal(prompt.input_ids, policy.prompt([pool.scene(3).image], question).input_ids)
+
+
+def test_a_pool_of_another_recipe_is_refused(pool, world, tmp_path):
+    module = importlib.import_module("world.pool")
+    module.make(world, 3, 12, tmp_path / "pool")
+    assert len(module.Pool(tmp_path / "pool", module.recipe_of(3, 12))) == 12
+    with pytest.raises(ValueError, match="not the pool that is asked for"):
+        module.Pool(tmp_path / "pool", module.recipe_of(4, 12))
+    with pytest.raises(ValueError, match="no pool"):
+        module.Pool(tmp_path / "elsewhere")
+
+
+def test_steps_are_not_skipped(material, monkeypatch, pretrain_on_path):
+    ahead = importlib.import_module("ahead")
+    monkeypatch.setattr(ahead, "WORKERS", 1)
+    batches = ahead.Ahead(material.views, 7)
+    batches(3)
+    with pytest.raises(ValueError, match="step 5 was asked for, and step 4 is the next one"):
+        batches(5)
+
+
+def test_descriptions_are_scored_in_their_order(world, pretrain_on_path):
+    score = importlib.import_module("policy").score_descriptions
+    thing = importlib.import_module("world.scenes").SceneObject
+    first = thing(1, "red", "car", ("auto", "motor"), "vehicle", "large", "vivid", "left", False)
+    second = thing(2, "", "dog", (), "animal", "small", "faint", "centre", False)
+    said = "There is a large crimson auto at the left and a faint large cat at the middle."
+    assert score([said], [(first, second)]) == {
+        "count": 1.0, "name": 0.5, "colour": 1.0, "size": 0.5, "tone": 1.0, "place": 1.0,
+    }  # fmt: skip
+    assert set(score(["There is a car at the left."], [(first, second)]).values()) == {0.0}
+
+
+def test_the_shipped_models_are_those_that_are_built(policy, pretrain_on_path):
+    """Sizes in pretrain/ are those of embedded/."""
     shipped, built = Policy.load(EMBEDDED / "models/policy").model, policy.model
     shapes = [[value.shape for value in model.model.visual.state_dict().values()] for model in (shipped, built)]
     assert shapes[0] == shapes[1]
+    own = {"vocab_size", "eos_token_id", "pad_token_id", "dtype"}  # of a tokenizer, and of half precision
+    texts = [
+        {k: v for k, v in model.config.text_config.to_dict().items() if k not in own} for model in (shipped, built)
+    ]
+    assert texts[0] == texts[1]
+    config = load_model(EMBEDDED / "models/segmenter").config
+    fine = importlib.import_module("segmenter").FINE
+    assert replace(config, presence_threshold=fine.presence_threshold) == fine

@@ -25,6 +25,7 @@ NAMED_COLOURS = {
     "purple": (135, 60, 160), "orange": (235, 135, 40), "brown": (120, 80, 50), "pink": (230, 150, 170),
     "white": (235, 235, 235), "grey": (130, 130, 130), "black": (25, 25, 25),
 }  # fmt: skip
+KEYS = {"id", "colour", "name", "size", "tone", "place", "salient"}
 LARGE = 0.04  # share of the image's area from which a region is called large
 FAINT = 30.0  # mean sRGB distance to the surroundings below which a region is called faint
 _ID = re.compile(r"n\d{8}|\d*")  # of ImageNet, or a number
@@ -85,9 +86,11 @@ def objects_of(
     What is not measured is the name. It is what `meta` has for the object, a `name` ("kayak") or a
     `phrase` that says all there is to say ("the red kayak"); else what the group is named after.
     """
-    known = json.loads(meta).get("objects") or [[] for _ in images]
-    if all(known) and all("colour" in item for objects in known for item in objects):
-        return [list(objects) for objects in known]
+    known = [
+        [_renamed(item) for item in objects] for objects in json.loads(meta).get("objects") or [[] for _ in images]
+    ]
+    if all(known) and all(item.keys() >= KEYS for objects in known for item in objects):
+        return known
     told = [{item["id"]: item for item in objects} for objects in known]
     return [
         [
@@ -97,6 +100,11 @@ def objects_of(
         ]
         for image, own, by_id in zip(images, regions, told)
     ]
+
+
+def _renamed(item: dict[str, Any]) -> dict[str, Any]:
+    """The object, by its key of today: version 0.1 called the name of a rendered thing its `shape`."""
+    return {**item, "name": item["shape"]} if "shape" in item and "name" not in item else item
 
 
 def _called(item: dict[str, Any], told: Mapping[str, Any], group: str | None) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
-COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "pink", "white", "grey", "black")
 SYNONYMS: dict[str, tuple[str, str]] = {
     "red": ("crimson", "scarlet"),
     "green": ("emerald", "leaf-green"),
@@ -52,10 +51,13 @@ def word(canonical: str, rng: np.random.Generator, variety: float) -> str:
 
 
 def noun(item: Mapping[str, Any], rng: np.random.Generator, variety: float) -> str:
-    """What a thing is: its usual `name`, or a word of `also`, (usual, rare); where there is one only, it is both."""
-    also = item.get("also", ())
+    """What a thing is: its usual `name`, or a word of `also`, (usual, rare); where there is one only, it is both.
+
+    Of names the synonyms above know "object" alone: an orange is no tangerine because the colour is.
+    """
+    also = item.get("also") or SYNONYMS.get(item["name"] if item["name"] == "object" else "", ())
     if not also:
-        return word(item["name"], rng, variety)
+        return str(item["name"])
     if rng.random() < variety:
         return str(also[-1] if rng.random() < variety else also[0])
     return str(item["name"])
