@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 SMOKE := runs/smoke
 REHEARSAL := runs/rehearsal
-PHOTOGRAPHS ?= ../shared/data/real
+PHOTOGRAPHS ?= photographs
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
@@ -53,6 +53,6 @@ smoke: setup
 	cd $(SMOKE) && dvc repro && cat artifacts/report/results.md
 
 rehearse: setup
-	test -d $(REHEARSAL)/ranks || $(VENV)/bin/python -m pip install --quiet --no-deps \
+	test -f $(REHEARSAL)/ranks/dashscope/resources/qwen.tiktoken || $(VENV)/bin/python -m pip install --quiet --no-deps \
 		--target $(REHEARSAL)/ranks --requirement benchmarks/rehearsal/requirements.txt
 	$(VENV)/bin/python -m benchmarks.rehearsal.run --folder $(REHEARSAL) --photographs "$(PHOTOGRAPHS)"

@@ -52,12 +52,12 @@ def test_what_is_taught_is_the_form() -> None:
 
 
 def narrow() -> dict:
-    """The published configuration with other widths."""
+    """The published configuration with other widths, and embeddings that can be told apart at them."""
     config = models.shape(1)
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     config["text_config"] |= {
         "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
-        "rope_parameters": rope,
+        "rope_parameters": rope, "initializer_range": 0.02 * (2048 / 64) ** 0.5,
     }  # fmt: skip
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
     return config
@@ -114,7 +114,7 @@ def test_every_data_set_of_the_profile_is_packed_as_the_catalogue_says(pictures:
     assert set(entries) == set(profile["download"]["datasets"])
     with zipfile.ZipFile(tmp_path / "packed/DUTS-TR.zip") as packed:
         assert sorted({Path(name).parts[0] for name in packed.namelist()}) == ["DUTS-TR-Image", "DUTS-TR-Mask"]
-        assert len(packed.namelist()) == 24
+        assert len(packed.namelist()) == 2 * 6
     with zipfile.ZipFile(tmp_path / "packed/SIS10K-json.zip") as packed:
         content = json.loads(packed.read("SIS10K_test.json"))
     assert [len(content[key]) for key in ("images", "annotations")] == [3, 6]
@@ -151,7 +151,21 @@ def _written(path: Path, content: dict) -> Path:
 
 
 def test_a_rehearsal_that_shows_nothing_says_so() -> None:
-    good = {"sampled answers that parse": 0.9, "tasks with a reward above what the form earns": ["sod"]}
+    good = {
+        "tasks sampled": ["cosod", "sis", "sod"], "sampled answers that parse": 0.9,
+        "answers that parse": {"cgpo": 0.9},
+        "tasks with a reward above what the form earns": ["sod"], "seconds of preparation": 500.0,
+        "seconds of the pipeline": 600.0, "most memory of a process, GB": 6.0,
+    }  # fmt: skip
     assert run.complaints(good) == []
-    assert len(run.complaints({**good, "sampled answers that parse": 0.1})) == 1
-    assert len(run.complaints({**good, "tasks with a reward above what the form earns": []})) == 1
+    for key, value, words in (
+        ("sampled answers that parse", 0.1, "teach the stand-in longer"),
+        ("answers that parse", {"cgpo": 0.1}, "teach the stand-in longer"),
+        ("tasks with a reward above what the form earns", [], "no mask earned anything"),
+        ("tasks sampled", ["sod", "sis"], "no prompt of cosod"),
+        ("seconds of the pipeline", 900.0, "it took 23.3 minutes"),
+        ("most memory of a process, GB", 13.0, "took 13.0 GB"),
+    ):
+        (complaint,) = run.complaints(good | {key: value})
+        assert words in complaint
+    assert run.complaints({"seconds of preparation": 500.0}) == ["the pipeline was stopped before its report"]
