@@ -101,7 +101,7 @@ def test_a_pool_of_another_recipe_is_refused(pool, world, tmp_path):
     module = importlib.import_module("world.pool")
     module.make(world, 3, 12, tmp_path / "pool")
     assert len(module.Pool(tmp_path / "pool", module.recipe_of(3, 12))) == 12
-    with pytest.raises(ValueError, match="not the pool that is asked for"):
+    with pytest.raises(ValueError, match="not the pool of scenes"):
         module.Pool(tmp_path / "pool", module.recipe_of(4, 12))
     with pytest.raises(ValueError, match="no pool"):
         module.Pool(tmp_path / "elsewhere")
