@@ -70,7 +70,7 @@ def main() -> None:
         parsed.append(not answer.errors)
         words.update(item.text for item in answer.expressions)
         if mask is not None:
-            scores.append(s_measure(answer.maps[0], np.asarray(Image.open(mask).convert("L")) / 255))
+            scores.append(s_measure(answer.maps[0], np.asarray(Image.open(mask).convert("L")) > 127))
         if options.examples and len(tiles) < 24:
             tiles.append(seen(path, answer))
     if tiles:

