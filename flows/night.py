@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.alive import alive
 from flows.locks import only_run
+from flows.pictures import show_decision, show_drift
 from flows.pipeline import ROOT, notice, publish_outcomes, run, run_stages
 from flows.tree import begin, prepare, record, refresh
 from saliency_r1.registry.champion import champion, resolve
@@ -68,6 +69,7 @@ def look_for_drift(tree: Path, theirs: Path) -> None:
             rows = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda row: not row["moved"])
             moved = sum(row["moved"] for row in rows)
             create_table_artifact(rows, key="drift", description=f"Against the champion's data: {moved} moved")
+            show_drift(rows)
 
 
 @task(name="judge", task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
@@ -79,7 +81,7 @@ def decide(tree: Path, theirs: Path | None, name: str | None) -> bool:
     run([sys.executable, str(script), str(theirs or "-")], "judge", tree, get_run_logger().info)
     decision = json.loads((tree / DECISION).read_text(encoding="utf-8"))
     text = (tree / DECISION).with_suffix(".md").read_text(encoding="utf-8")
-    create_markdown_artifact(text, key="decision", description=f"Against {name or 'no champion'}")
+    show_decision(text, decision, name or "no champion")
     return bool(decision["verdict"] == "promote")
 
 

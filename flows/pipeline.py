@@ -23,6 +23,7 @@ from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.locks import forget_dead_owners, only_run
+from flows.pictures import show_overview
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("records/sources.json")
@@ -174,6 +175,8 @@ def run_stage(stage: str, folder: Path, force: bool, pull: bool = False) -> Outc
         create_table_artifact(table, key=f"check-{name}", description=f"Gate after {name}: passed")
     elif stage == "metrics":
         create_markdown_artifact(metrics_table(folder), key="metrics", description="Every measure, test split")
+    elif stage == "report":
+        show_overview(folder)
     return outcome
 
 

@@ -1,0 +1,84 @@
+"""Pictures of a run for the Prefect UI: what the models find, how far data has moved, what the judge has seen.
+
+They stand in artifacts of Markdown, each with its bytes in its address, `data:image/...`: nothing has to be served.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact
+
+SIDE = 1400  # pixels, at most
+GOOD, BAD, LINE = "#2b8a3e", "#d9480f", "#868e96"
+MOST = 16  # bars
+
+
+def show_overview(folder: Path) -> None:
+    """Two test samples a task and what every model finds, of a tree whose report is made."""
+    from saliency_r1.report.pictures import jpeg_uri
+
+    with Image.open(folder / "artifacts" / "report" / "overview.png") as picture:
+        text = f"![image, ground truth and what each model finds]({jpeg_uri(picture, SIDE)})"
+    create_markdown_artifact(text, key="overview", description="Test samples, model by model")
+
+
+def show_decision(text: str, decision: Mapping[str, Any], against: str) -> None:
+    """The judge's words, and its differences with their intervals, if there was somebody to compare with."""
+    if decision["overall"]:
+        text += f"\n![differences with their intervals]({differences(decision)})\n"
+    create_markdown_artifact(text, key="decision", description=f"Against {against}")
+
+
+def show_drift(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How far each measure of the data lies from the champion's, the farthest first."""
+    if any("distance" in row for row in rows):
+        text = f"![distance of each measure]({distances(rows)})"
+        create_markdown_artifact(text, key="drift-picture", description="Distance from the champion's data")
+
+
+def differences(decision: Mapping[str, Any]) -> str:
+    """A decision (`saliency_r1.evaluation.judge.judge`) drawn: a line a data set, zero and the margin beside it."""
+    scopes = {"overall": decision["overall"], **decision["datasets"]}
+    with drawn(len(scopes), "difference of mean reward, challenger less champion") as (axes, result):
+        for place, scope in enumerate(scopes.values()):
+            colour = GOOD if scope["low"] > 0 else BAD if scope["high"] < 0 else LINE
+            axes.plot([scope["low"], scope["high"]], [place, place], color=colour, linewidth=3)
+            axes.plot(scope["difference"], place, "o", color=colour)
+        axes.axvline(0, color="black", linewidth=1)
+        axes.axvline(-decision["rules"]["margin"], color=BAD, linewidth=1, linestyle=":", label="margin of a data set")
+        axes.set_yticks(range(len(scopes)), list(scopes))
+        axes.legend(loc="best", fontsize=8)
+    return result[0]
+
+
+def distances(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of `records/drift.json` drawn: a bar a measure, orange where it counts as moved."""
+    known = sorted((row for row in rows if "distance" in row), key=lambda row: -row["distance"])[:MOST]
+    with drawn(len(known), "largest difference of the two cumulative distributions (0 to 1)") as (axes, result):
+        colours = [BAD if row["moved"] else LINE for row in known]
+        axes.barh(range(len(known)), [row["distance"] for row in known], color=colours)
+        axes.set_xlim(0, 1)
+        axes.set_yticks(range(len(known)), [f"{row['data set']}: {row['measure']}" for row in known])
+    return result[0]
+
+
+@contextmanager
+def drawn(lines: int, label: str) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on, the first line on top; afterwards the list holds the picture as a data URI."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((8, 1.1 + 0.32 * lines), layout="constrained")
+    axes = figure.subplots()
+    result: list[str] = []
+    yield axes, result
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    result.append(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
