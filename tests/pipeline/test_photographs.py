@@ -22,6 +22,6 @@ def test_photographs_get_answers_that_parse(tmp_path: Path) -> None:
     printed = clone.run(sys.executable, "benchmarks/photographs.py", *map(str, PHOTOGRAPHS))
     found = json.loads(printed.splitlines()[-1])
     assert found["photographs"] > 50
-    # .966 as committed, .940 before CGPO. Another processor trains another model from the same seed: this is the bar for
-    # what every one of them should do, below the spread of seeds. (The models before answered 6 % in form.)
+    # .966 as committed, .940 before CGPO. Another processor trains another model from the same seed: this is the bar
+    # for every one of them, below the spread of seeds. (The models before answered 6 % in form.)
     assert found["parsed"] >= 0.85, printed
