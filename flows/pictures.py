@@ -5,8 +5,7 @@ They stand in artifacts of Markdown, each with its bytes in its address, `data:i
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,41 +43,42 @@ def show_drift(rows: Sequence[Mapping[str, Any]]) -> None:
 def differences(decision: Mapping[str, Any]) -> str:
     """A decision (`saliency_r1.evaluation.judge.judge`) drawn: a line a data set, zero and the margin beside it."""
     scopes = {"overall": decision["overall"], **decision["datasets"]}
-    with drawn(len(scopes), "difference of mean reward, challenger less champion") as (axes, result):
-        for place, scope in enumerate(scopes.values()):
-            colour = GOOD if scope["low"] > 0 else BAD if scope["high"] < 0 else LINE
-            axes.plot([scope["low"], scope["high"]], [place, place], color=colour, linewidth=3)
-            axes.plot(scope["difference"], place, "o", color=colour)
-        axes.axvline(0, color="black", linewidth=1)
-        axes.axvline(-decision["rules"]["margin"], color=BAD, linewidth=1, linestyle=":", label="margin of a data set")
-        axes.set_yticks(range(len(scopes)), list(scopes))
-        axes.legend(loc="best", fontsize=8)
-    return result[0]
+    axes = _axes(list(scopes), "difference of mean reward, challenger less champion")
+    for place, scope in enumerate(scopes.values()):
+        colour = GOOD if scope["low"] > 0 else BAD if scope["high"] < 0 else LINE
+        axes.plot([scope["low"], scope["high"]], [place, place], color=colour, linewidth=3)
+        axes.plot(scope["difference"], place, "o", color=colour)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.axvline(-decision["rules"]["margin"], color=BAD, linewidth=1, linestyle=":", label="margin of a data set")
+    axes.legend(loc="best", fontsize=8)
+    return _uri(axes)
 
 
 def distances(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `records/drift.json` drawn: a bar a measure, orange where it counts as moved."""
     known = sorted((row for row in rows if "distance" in row), key=lambda row: -row["distance"])[:MOST]
-    with drawn(len(known), "largest difference of the two cumulative distributions (0 to 1)") as (axes, result):
-        colours = [BAD if row["moved"] else LINE for row in known]
-        axes.barh(range(len(known)), [row["distance"] for row in known], color=colours)
-        axes.set_xlim(0, 1)
-        axes.set_yticks(range(len(known)), [f"{row['data set']}: {row['measure']}" for row in known])
-    return result[0]
+    names = [f"{row['data set']}: {row['measure']}" for row in known]
+    axes = _axes(names, "largest difference of the two cumulative distributions (0 to 1)")
+    colours = [BAD if row["moved"] else LINE for row in known]
+    axes.barh(range(len(known)), [row["distance"] for row in known], color=colours)
+    axes.set_xlim(0, 1)
+    return _uri(axes)
 
 
-@contextmanager
-def drawn(lines: int, label: str) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on, the first line on top; afterwards the list holds the picture as a data URI."""
+def _axes(names: Sequence[str], label: str) -> Any:
+    """Axes with a line for each name, the first one on top."""
     from matplotlib.figure import Figure
 
-    figure = Figure((8, 1.1 + 0.32 * lines), layout="constrained")
-    axes = figure.subplots()
-    result: list[str] = []
-    yield axes, result
+    axes = Figure((8, 1.1 + 0.32 * len(names)), layout="constrained").subplots()
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _uri(axes: Any) -> str:
+    """The figure as the data URI of a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    result.append(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
+    axes.figure.savefig(buffer, format="png", dpi=110)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,28 +100,27 @@ def answer(task: str, rng: np.random.Generator) -> str:
     return cot.render(f"The {noun} stands out.", expressions)
 
 
-def lessons(
+def lesson(
     policy: Policy, pictures: Sequence[Path], size: int, rng: np.random.Generator, large: float
-) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Endless batches of prompts of one task with answers to them: `size` of small pictures, for speed.
+) -> dict[str, torch.Tensor]:
+    """A batch of prompts of one task with answers to them: `size` of small pictures, for speed.
 
-    A share `large` of them is of fewer prompts, with pictures as large as photographs are: who has learnt the form
-    behind sixty tokens of a picture has not learnt it behind six hundred.
+    With the probability `large` it is of fewer prompts, with pictures as large as photographs are: who has learnt the
+    form behind sixty tokens of a picture has not learnt it behind six hundred.
     """
-    while True:
-        task = str(rng.choice(("sod", "sis", "cosod")))
-        count = GROUP if task == "cosod" else 1
-        whole = rng.random() < large
-        prompts, answers = [], []
-        for _ in range((1 if count > 1 else 2) if whole else size):
-            side = int(rng.choice((56, 84, 112) if count > 1 else (56, 112, 224)))
-            share = rng.uniform(0.5, 1)
-            sides = (int(640 * share), int(426 * share)) if whole else (side, side)
-            chosen = rng.choice(len(pictures), count, replace=False)
-            images = [Image.open(pictures[place]).convert("RGB").resize(sides) for place in chosen]
-            prompts.append(policy.prompt(images, tasks.get(task).instruction))
-            answers.append(policy.response_ids(answer(task, rng)))
-        yield task, policy.collate(prompts, answers)
+    task = str(rng.choice(("sod", "sis", "cosod")))
+    count = GROUP if task == "cosod" else 1
+    whole = rng.random() < large
+    prompts, answers = [], []
+    for _ in range((1 if count > 1 else 2) if whole else size):
+        side = int(rng.choice((56, 84, 112) if count > 1 else (56, 112, 224)))
+        share = rng.uniform(0.5, 1)
+        sides = (int(640 * share), int(426 * share)) if whole else (side, side)
+        chosen = rng.choice(len(pictures), count, replace=False)
+        images = [Image.open(pictures[place]).convert("RGB").resize(sides) for place in chosen]
+        prompts.append(policy.prompt(images, tasks.get(task).instruction))
+        answers.append(policy.response_ids(answer(task, rng)))
+    return policy.collate(prompts, answers)
 
 
 def teach(
@@ -137,10 +135,8 @@ def teach(
     optimiser = torch.optim.AdamW(own, lr=lr, weight_decay=0.0)
     learner.model.train()
     rng, late = np.random.default_rng(seed), steps - steps // 4
-    parts = itertools.chain(
-        itertools.islice(lessons(learner, pictures, size, rng, 0.0), late), lessons(learner, pictures, size, rng, 2 / 3)
-    )
-    for step, (_, batch) in zip(range(steps), parts):
+    for step in range(steps):
+        batch = lesson(learner, pictures, size, rng, 2 / 3 if step >= late else 0.0)
         for group in optimiser.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps)
         logprobs, mask = learner.logprobs(batch)

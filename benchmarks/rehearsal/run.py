@@ -114,9 +114,7 @@ def clone(folder: Path, download: dict[str, Any]) -> None:
 
 
 def seen(folder: Path) -> dict[str, Any]:
-    """What the tables of a rehearsed pipeline say, of one that was stopped nothing."""
-    if not (folder / "report/index.html").is_file():
-        return {}
+    """What the tables of a rehearsed pipeline say."""
     rollouts = pl.read_parquet(folder / "cgpo/table.parquet")
     answers = pl.read_parquet(folder / "masks/table.parquet")
     parsed = answers.group_by("model").agg(pl.mean("parsed")).sort("model")
@@ -175,13 +173,16 @@ def main() -> None:
     with timed(facts, "seconds of the pipeline"):
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-        subprocess.run(["dvc", "repro"], cwd=folder / "clone", env=environment | {"PATH": path}, check=False)
+        ended = subprocess.run(["dvc", "repro"], cwd=folder / "clone", env=environment | {"PATH": path}, check=False)
     unit = 1 if sys.platform == "darwin" else 1024
     peaks = (resource.getrusage(who).ru_maxrss * unit / 1e9 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    facts |= seen(folder / "clone/artifacts") | {"most memory of a process, GB": max(peaks)}
+    facts["most memory of a process, GB"] = max(peaks)
+    if ended.returncode == 0:  # else what is there may be of an earlier run
+        facts |= seen(folder / "clone/artifacts")
     write_json(folder / "rehearsal.json", facts)
     print(json.dumps(facts, indent=2))
-    if (results := folder / "clone/artifacts/report/results.md").is_file():
+    if ended.returncode == 0:
+        results = folder / "clone/artifacts/report/results.md"
         print(f"{results.read_text(encoding='utf-8')}\nreport: {results.with_name('index.html')}")
     sys.exit("\n".join(complaints(facts)) or None)
 
