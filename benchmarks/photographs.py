@@ -1,10 +1,11 @@
 """What a model says to photographs: the share of answers that parse, and the S-measure where there are masks.
 
     python benchmarks/photographs.py ../shared/data/real/ecssd_60             # images/*.jpg and masks/*.png
-    python benchmarks/photographs.py my-photographs --adapter artifacts/sft/adapter --examples /tmp/seen.png
+    python benchmarks/photographs.py my-photographs --adapter artifacts/sft/adapter --examples seen.png
 
 A folder holds `images/` and, optionally, `masks/` with the same stems; a folder without `images/` is searched for
-pictures as it is. Prints one JSON object; `--examples` draws the first answers with their maps.
+pictures as it is. Sizes are those of params.yaml. Prints one JSON object; `--examples` draws the first answers with
+their maps.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 
+from saliency_r1.inputs.find import pictures_below
 from saliency_r1.metrics.saliency import s_measure
-from saliency_r1.prediction.predictor import Answer, Predictor, read_image
+from saliency_r1.prediction.models import load, trained_here
+from saliency_r1.prediction.predictor import Answer, read_image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 TILE = 200
 
 
 def photographs(folder: Path) -> list[tuple[Path, Path | None]]:
     """Every picture of a folder with its mask, if there is one. Raises `SystemExit` where there is no picture."""
     own = folder / "images" if (folder / "images").is_dir() else folder
-    found = sorted(path for path in own.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(pictures_below(own))
     if not found:
-        raise SystemExit(f"{own}: no picture ({', '.join(SUFFIXES)}) in it")
+        raise SystemExit(f"{own}: no picture in it")
     masks = (folder / "masks" / f"{path.stem}.png" for path in found)
     return [(path, mask if mask.is_file() else None) for path, mask in zip(found, masks)]
 
@@ -53,14 +54,9 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, default=Path("artifacts/download/models/policy"))
     parser.add_argument("--segmenter", type=Path, default=Path("artifacts/download/models/segmenter"))
     parser.add_argument("--adapter", type=Path, default=Path("artifacts/cgpo/adapter"))
-    parser.add_argument("--max-pixels", type=int, default=16384, help="as policy.max_pixels of the training")
     parser.add_argument("--examples", type=Path, help="a PNG to draw the first 24 answers into")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    predictor = Predictor.load(
-        options.policy, options.adapter, options.segmenter, max_new_tokens=128, min_pixels=1024,
-        max_pixels=options.max_pixels,
-    )  # fmt: skip
+    predictor = load(trained_here(options.policy, options.adapter, options.segmenter, None))
     parsed: list[bool] = []
     scores: list[float] = []
     words: Counter[str] = Counter()
