@@ -88,6 +88,26 @@ def make_project() -> Callable[[Path], Path]:
     return _make_project
 
 
+def _make_remotes(project: Path, folder: Path) -> Path:
+    """Give a project a bare repository as origin and a folder as DVC's remote, both in `folder`; the repository."""
+    bare = folder / "bare.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
+    for command in (
+        [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store")],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "remote"],
+        ["git", "remote", "add", "origin", str(bare)],
+        ["git", "push", "--quiet", "origin", "HEAD:refs/heads/main"],
+    ):
+        subprocess.run(command, cwd=project, check=True)
+    return bare
+
+
+@pytest.fixture(scope="session")
+def make_remotes() -> Callable[[Path, Path], Path]:
+    """What gives a small project its remotes."""
+    return _make_remotes
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path_of_python: str) -> Path:
     """A small project, and a path on which `python` is this interpreter."""

@@ -96,15 +96,16 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, path_of_python: str, make_project: Callable[[Path], Path]) -> Iterator[Host]:
+def host(
+    tmp_path: Path,
+    path_of_python: str,
+    make_project: Callable[[Path], Path],
+    make_remotes: Callable[[Path, Path], Path],
+) -> Iterator[Host]:
     """The project has a bare repository as its origin and a folder as DVC's remote."""
     site = Site(tmp_path, path_of_python, make_project)
     project = site.project("project")
-    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "bare.git")], check=True)
-    dvc(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
-    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "remote")
-    git(project, "remote", "add", "origin", str(tmp_path / "bare.git"))
-    git(project, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    make_remotes(project, tmp_path)
     yield Host(site)
     site.close()
 

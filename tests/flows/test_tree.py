@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -25,15 +26,9 @@ def run(project: Path, **options: str) -> str:
 
 
 @pytest.fixture
-def remotes(project: Path, tmp_path: Path) -> Path:
+def remotes(project: Path, tmp_path: Path, make_remotes: Callable[[Path, Path], Path]) -> Path:
     """The project with a bare repository as origin and a folder as DVC's remote; gives the repository."""
-    bare = tmp_path / "bare.git"
-    subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
-    dvc(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
-    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "remote")
-    git(project, "remote", "add", "origin", str(bare))
-    git(project, "push", "--quiet", "origin", "HEAD:refs/heads/main")
-    return bare
+    return make_remotes(project, tmp_path)
 
 
 @pytest.mark.slow
