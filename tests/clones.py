@@ -53,11 +53,14 @@ class Clone:
         return clone
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command; returns all it printed, and fails with that."""
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, check=False,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        """Run a command; returns all it printed, and fails with that, or with what it had printed after 20 minutes."""
+        try:
+            ended = subprocess.run(
+                command, cwd=self.folder, env=self.environment, text=True, check=False, timeout=1200,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(error.output) from error
         assert (ended.returncode == 0) == check, ended.stdout
         return ended.stdout
 
