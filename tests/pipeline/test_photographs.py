@@ -1,4 +1,7 @@
-"""The embedded model, trained as shipped, answers photographs in form: no training has seen one."""
+"""The embedded model, after SFT as shipped, answers photographs in form: no training has seen one.
+
+After CGPO it does so more often (`benchmarks/photographs.py`); a training of five minutes more would show little more.
+"""
 
 import json
 import sys
@@ -17,11 +20,12 @@ def test_photographs_get_answers_that_parse(tmp_path: Path) -> None:
     if not REAL.is_dir():
         pytest.skip(f"no photographs in {REAL}")
     clone = Clone.of(ROOT, tmp_path / "clone")
-    clone.repro("cgpo")
+    clone.repro("sft")
     clone.environment["PYTHONPATH"] = str(clone.folder / "src")
-    printed = clone.run(sys.executable, "benchmarks/photographs.py", *map(str, PHOTOGRAPHS))
+    command = ["benchmarks/photographs.py", *map(str, PHOTOGRAPHS), "--adapter", "artifacts/sft/adapter"]
+    printed = clone.run(sys.executable, *command)
     found = json.loads(printed.splitlines()[-1])
     assert found["photographs"] > 50
-    # .966 as committed, .940 before CGPO. Another processor trains another model from the same seed: this is the bar
-    # for every one of them, below the spread of seeds. (The models before answered 6 % in form.)
+    # .940 as committed. Another processor trains another model from the same seed: this is the bar for every one of
+    # them, below the spread of seeds. (The models before answered 6 % in form.)
     assert found["parsed"] >= 0.85, printed
