@@ -57,7 +57,7 @@ without_confidence = with_column("confidence", lambda values: [0.0] * len(values
 
 
 def weighted_by_confidence(table: Sequence[dict[str, Any]], options: Cgpo) -> torch.Tensor:
-    """r standardised within its task, times a weight of .5 to 1.5: by the rank of c in the task, more for right and
+    """r in the form of params.yaml, times a weight of .5 to 1.5: by the rank of c in the task, more for right and
     unsure and for wrong and sure. Another way for c to come in, without what a baseline that knows the response adds.
     """
     rewards = without_confidence(table, options)

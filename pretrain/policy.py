@@ -3,7 +3,7 @@
     python pretrain/world/pool.py && python pretrain/policy.py      # section `policy` of pretrain/params.yaml
 
 First the vision tower alone: a linear head, thrown away afterwards, names what each merged image token shows (name,
-colour, size and tone). Without it shapes are learned only after thousands of steps, because few words of a description
+colour, size and tone). Without it names are learned only after thousands of steps, because few words of a description
 depend on them. Then all of the model: the loss of the next token of answers, and of the tower's head beside it. Takes
 the accelerator that is there. Goes on where it was stopped, from runs/pretrain-policy/.
 """

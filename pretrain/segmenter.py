@@ -162,7 +162,7 @@ class Pointer(nn.Module):
     """What an expression says and where in the feature grid it points, read off the prompt; thrown away afterwards.
 
     Both are linear: the shortest way from words to prompts and from prompts to places, so that prompts mean something
-    before the decoder can read them. Without the words, prompts of some ninety names stay alike for a thousand steps.
+    before the decoder can read them. Without the words, prompts of some ninety names stay alike for thousands of steps.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Pictures of scenes with masks on them: as SVG for the page, as pixels for files.
 
 Outside of a mask the scene is darkened and the mask is outlined; what was found keeps its own colours, so that a red
-disc under a red tint is never a question.
+apple under a red tint is never a question.
 """
 
 from __future__ import annotations

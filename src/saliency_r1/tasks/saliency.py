@@ -44,7 +44,7 @@ class Sod:
         """Components `s_measure` and `iou` (means over the images) and `format` (1 if the response parsed).
 
         An image of which nothing is said scores 1 where nothing stands out and else 0: the S-measure of an empty map
-        is about one half, and saying nothing would earn it for certain.
+        is .4 to .5, and saying nothing would earn it for certain.
         """
         if not parsed.ok:
             return weighted(dict.fromkeys(("s_measure", "iou", "format"), 0.0), weights)
