@@ -27,6 +27,29 @@ def test_a_bad_file_costs_the_others_nothing(command: Any) -> None:
     assert [entry["images"] for entry in written["answers"]] == [["a.png"], ["b.png"]]
 
 
+def test_a_name_that_leaves_no_room_for_a_suffix_costs_the_others_nothing(command: Any, tmp_path: Path) -> None:
+    long = "x" * 251
+    picture().save(tmp_path / f"{long}.png")
+    assert command(f"{long}.png", "--out", "short").exit_code == 0, "a name that a picture has, a map can have"
+    for options in ((), ("--skip-existing",)):
+        done = command(f"{long}.png", "a.png", "--out", "out", "--format", "map,labelme", *options)
+        assert done.exit_code == 1
+        assert "the name is too long for a file in out/labelme that ends in .json" in " ".join(done.output.split())
+        assert listing(tmp_path / "out") == ["labelme/a.json", "maps/a.png", "response.json"]
+
+
+def test_the_answer_to_another_picture_of_the_same_name_is_not_taken(command: Any) -> None:
+    for land in ("spain", "italy"):
+        Path(land).mkdir()
+        picture().save(f"{land}/cat.png")
+    assert command("spain", "--out", "out").exit_code == 0
+    done = command("italy", "--out", "out", "--skip-existing")
+    assert done.exit_code == 1
+    assert "holds the answer to another picture that is called cat" in " ".join(done.output.split())
+    assert command("italy", "--out", "out").exit_code == 0
+    assert "1 of 1 are there" in command("italy/cat.png", "--out", "out", "--skip-existing").output
+
+
 def test_sub_folders_are_mirrored_and_evaluated(command: Any, tmp_path: Path) -> None:
     for name in ("photos/x/1.png", "photos/y/1.png", "gt/x/1.png", "gt/y/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

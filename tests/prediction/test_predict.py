@@ -178,7 +178,7 @@ def test_real_models_are_loaded_as_params_yaml_says(tmp_path: Path, monkeypatch:
         (("a.png", "--task", "depth"), "unknown task 'depth'"),
         (("c.png",), "c.png is missing"),
         (("text.png",), "text.png is not a readable image"),
-        (("a.png", "a.png"), "two pictures are called a"),
+        (("a.png", "other/a.png"), "two pictures are called a"),
         (("a.png", "--adapter", "nowhere"), "nowhere: there is no such folder"),
     ],
 )

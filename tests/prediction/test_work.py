@@ -55,6 +55,30 @@ def test_what_was_written_into_a_folder_of_pictures_is_none_of_them(photos: Path
     assert names("photos", recursive=True, written=[Path("photos/dogs")]) == [["a"], ["cats/b"], ["cats/old/c"]]
 
 
+def test_what_is_found_twice_is_one_picture(photos: Path) -> None:
+    everything = [["a"], ["cats/b"], ["cats/old/c"], ["dogs/b"]]
+    for pattern in ("photos/**", "photos/**/*"):
+        for recursive in (False, True):
+            assert sorted(names(pattern, recursive=recursive)) == everything
+    assert names("photos/a.jpg", "photos/../photos/a.jpg", "photos") == [["a"]]
+    asked = names("photos/**", task="cosod")
+    assert len([name for prompt in asked for name in prompt]) == 4, (
+        "once, though the name of a group's picture begins with the group"
+    )
+
+
+def test_a_pattern_finds_no_results_of_an_earlier_run(photos: Path) -> None:
+    (photos / "photos/out/maps").mkdir(parents=True)
+    Image.new("L", (4, 4)).save(photos / "photos/out/maps/b.png")
+    written = [Path("photos/out/maps")]
+    for pattern in ("photos/**/*.png", "photos/*/*.png", "photos/**"):
+        assert not [name for prompt in names(pattern, written=written) for name in prompt if "out" in name]
+    with pytest.raises(PredictError, match="no picture fits this pattern"):
+        names("photos/out/maps/*.png", written=written)
+    Path("photos/circle.png").symlink_to("circle.png")
+    assert ["circle"] in names("photos/*.png", written=written), "told as a bad file when it is read"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -15,6 +15,8 @@ The last two, and `response.json`, are written at the end (`prediction.record`).
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import io
 import json
 import os
@@ -60,15 +62,32 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 def write_files(answer: Answer, images: Sequence[Image.Image], prompt: Sequence[Picture], asked: Sequence[str],
                 out: Path) -> None:  # fmt: skip
-    """Write every file of an answer, each whole or not at all."""
-    for name in asked:
-        if name in TOGETHER:
-            continue
+    """Write every file of an answer, each whole or not at all.
+
+    Raises `PredictError` before any is written where a picture's name is too long for one of them.
+    """
+    formats = [FORMATS[name] for name in asked if name not in TOGETHER]
+    for one in formats:
+        for picture in prompt:
+            _make_room(one.place(out, picture.name), picture)
+    for one in formats:
         for index, (image, picture) in enumerate(zip(images, prompt, strict=True)):
-            file = FORMATS[name].place(out, picture.name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as aside:
-                FORMATS[name].write(answer, index, image, picture.path, aside)
+            with replacing(one.place(out, picture.name)) as aside:
+                one.write(answer, index, image, picture.path, aside)
+
+
+def _make_room(file: Path, picture: Picture) -> None:
+    """Make the folder of a result. `PredictError` where the file system takes no name of that length."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            file.lstat()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise PredictError(
+            f"{picture.path}: the name is too long for a file in {file.parent} that ends in {file.suffix}; shorten it"
+        ) from None
 
 
 def alpha(answer: Answer, index: int) -> NDArray[np.uint8]:

@@ -1,12 +1,15 @@
 """What was said, kept while it is being said: a line a prompt in a journal, and the whole files at the end.
 
 A run that is killed leaves its journal (`.answers.jsonl`); the next one with `--skip-existing` reads it, and what an
-earlier run has finished in `response.json`. Of a picture that was answered by both, the later answer counts.
+earlier run has finished in `response.json`. Of a picture that was answered by both, the later answer counts; an answer
+to several pictures goes as a whole when one of them is answered anew.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
 from saliency_r1.prediction.predictor import Answer, PredictError
-from saliency_r1.prediction.work import Prompt
+from saliency_r1.prediction.work import Picture, Prompt
 from saliency_r1.runtime.files import write_json, write_text
+from saliency_r1.runtime.messages import printable
 
 RESPONSE, JOURNAL = "response.json", ".answers.jsonl"
 COCO, LINES = "coco.json", "answers.jsonl"
@@ -32,23 +36,35 @@ class Record:
     def __init__(self, out: Path, task: str, model: str, together: Sequence[str] = (), keep: bool = False) -> None:
         self.out, self.task, self.model, self.together = out, task, model, together
         self.entries: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._answered: dict[str, tuple[str, ...]] = {}  # the names that a name was answered with
+        self._folder = os.path.relpath(os.getcwd(), os.path.realpath(out))
         if keep:
             for entry in self._earlier():
-                self.entries[tuple(entry["names"])] = entry
+                self._take(entry)
         else:
             (out / JOURNAL).unlink(missing_ok=True)
 
     def has(self, prompt: Prompt) -> bool:
-        """Whether these pictures were answered together, in as much detail as is asked for now."""
+        """Whether these pictures were answered together, in as much detail as is asked for now.
+
+        Raises `PredictError` where an earlier run has answered another picture of the same name.
+        """
+        for picture in prompt:
+            self._check_same(picture)
         entry = self.entries.get(tuple(picture.name for picture in prompt))
         return entry is not None and (not self.together or "regions" in entry)
 
     def add(self, answer: Answer, prompt: Prompt) -> None:
         """Keep an answer; from now on no killed run loses it."""
         entry = self._entry(answer, prompt)
-        with (self.out / JOURNAL).open("a", encoding="utf-8", errors="backslashreplace") as journal:
-            journal.write(json.dumps({"task": self.task, "model": self.model, **entry}, ensure_ascii=False) + "\n")
-        self.entries[tuple(entry["names"])] = entry
+        line = json.dumps({"task": self.task, "model": self.model, **entry}, ensure_ascii=False) + "\n"
+        with (self.out / JOURNAL).open("a+b") as journal:
+            if journal.seek(0, os.SEEK_END):
+                journal.seek(-1, os.SEEK_END)
+                if journal.read(1) != b"\n":  # a killed run has left half a line, which must not swallow this one
+                    journal.write(b"\n")
+            journal.write(line.encode("utf-8", "backslashreplace"))
+        self._take(entry)
 
     def finish(self) -> list[Path]:
         """Write the files that hold all answers, and return them; the journal goes. Without an answer, nothing."""
@@ -57,19 +73,58 @@ class Record:
         answers = list(self.entries.values())
         written = [self.out / RESPONSE]
         write_json(written[0], {"task": self.task, "model": self.model, "answers": answers})
+        detailed = self._detailed(answers) if self.together else []
         if "coco" in self.together:
             written.append(self.out / COCO)
-            write_json(written[-1], coco(answers))
+            write_json(written[-1], coco(detailed))
         if "jsonl" in self.together:
             written.append(self.out / LINES)
-            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines_of(answers, self.task))
+            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines_of(detailed, self.task))
             write_text(written[-1], "".join(lines))
         (self.out / JOURNAL).unlink(missing_ok=True)
         return written
 
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Count this entry, and no longer those that share a picture with it."""
+        names = tuple(entry["names"])
+        for other in {self._answered[name] for name in names if name in self._answered} - {names}:
+            del self.entries[other]
+            for name in other:
+                del self._answered[name]
+        self.entries[names] = entry
+        self._answered.update(dict.fromkeys(names, names))
+
+    def _check_same(self, picture: Picture) -> None:
+        names = self._answered.get(picture.name)
+        if names is None:
+            return
+        entry = self.entries[names]
+        # Paths are kept as they were given, seen from the folder that the run was started in.
+        begin = os.path.join(os.path.realpath(self.out), entry.get("folder", self._folder))
+        known = os.path.realpath(os.path.join(begin, entry["images"][names.index(picture.name)]))
+        if known != os.path.realpath(picture.path):
+            raise PredictError(
+                f"{self.out} holds the answer to another picture that is called {picture.name}: {known}, not "
+                f"{picture.path}; name another folder (--out), or leave --skip-existing out"
+            )
+
+    def _detailed(self, answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The answers with regions; says which pictures have none, of a run that was not asked for them."""
+        without = [name for answer in answers if "regions" not in answer for name in answer["names"]]
+        if without:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            files = " and ".join(name for one, name in (("coco", COCO), ("jsonl", LINES)) if one in self.together)
+            print(
+                f"not in {files}: {printable(without[0])}{more}, answered by an earlier run that kept no regions",
+                file=sys.stderr,
+                flush=True,
+            )
+        return [answer for answer in answers if "regions" in answer]
+
     def _entry(self, answer: Answer, prompt: Prompt) -> dict[str, Any]:
         images = [str(picture.path) for picture in prompt]
         entry: dict[str, Any] = {
+            "folder": self._folder,
             "images": images,
             "names": [picture.name for picture in prompt],
             "response": answer.text,
@@ -109,12 +164,12 @@ class Record:
 
 
 def _journal(path: Path) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """The entries of a journal; a last line that was cut off was not finished, and is passed over."""
+    """The entries of a journal; a line that was cut off, in a letter perhaps, was not finished, and is passed over."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):  # not `splitlines`: what a model says may hold other line ends
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = json.loads(line.decode("utf-8"))
+        except ValueError:
             continue
         entries.append((entry.pop("task"), entry.pop("model"), entry))
     return entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +36,11 @@ def name_of(prompt: Prompt) -> str:
 
 def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
     """Raise `PredictError` where a result would replace a picture that was given, or one of the `others`."""
+    # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if path.exists()}
     places = [FORMATS[name].place(out, one.name) for name in asked if name not in TOGETHER for one in pictures]
     for result in [*(out / name for name in (RESPONSE, COCO, LINES)), *places]:
-        if result.exists() and (source := read.get(_identity(result))):
+        if os.path.exists(result) and (source := read.get(_identity(result))):
             raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
 
 
@@ -47,7 +49,7 @@ def still_to_do(prompts: Sequence[Prompt], asked: Sequence[str], record: Record)
 
     def is_there(prompt: Prompt) -> bool:
         files = (FORMATS[name].place(record.out, one.name) for name in asked if name not in TOGETHER for one in prompt)
-        return record.has(prompt) and all(file.is_file() for file in files)
+        return record.has(prompt) and all(os.path.isfile(file) for file in files)
 
     return [prompt for prompt in prompts if not is_there(prompt)]
 
@@ -82,9 +84,13 @@ def answer_all(
         for prompt in part:
             outcome = done.get(prompt) or answers[prompt]
             if isinstance(outcome, Answer):
-                write_files(outcome, pictures[prompt], prompt, asked, record.out)
-                record.add(outcome, prompt)
-            else:
+                try:
+                    write_files(outcome, pictures[prompt], prompt, asked, record.out)
+                except PredictError as error:
+                    outcome = Failure(error)
+                else:
+                    record.add(outcome, prompt)
+            if isinstance(outcome, Failure):
                 outcome.error.add_note(name_of(prompt))
                 failed.append(Done(prompt, outcome))
             tell(Done(prompt, outcome))

@@ -7,6 +7,7 @@ the stem of a file that was given by itself.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,29 +34,27 @@ def collect(
 
     A folder is a group, which for CoSOD is named as the folder; loose files are one group together. `recursive` looks
     into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. What lies in
-    one of the folders `written` is passed over: results of an earlier run.
+    one of the folders `written` is passed over: results of an earlier run. What is given twice counts once.
 
     Raises `PredictError` for a folder or pattern without pictures, and where two pictures would have one name.
     """
+    mine = [one.resolve() for one in written]
     loose: list[Picture] = []
-    folders: list[tuple[Path, Path]] = []  # a folder, and where the names of what is in it begin
+    groups: list[list[Picture]] = []
     for one in given:
         path = Path(one)
         if path.is_dir():
-            folders.append((path, path))
+            found = _groups(path, path, task, recursive, mine)
+            if not found:
+                raise PredictError(f"{path} holds no picture {_expected(recursive)}")
+            groups += found
         elif path.exists() or path.is_symlink() or not glob.has_magic(str(one)):
             loose.append(Picture(path, nfc(shown(path.stem))))
         else:
-            for found, beginning in _matching(str(one)):
-                if found.is_dir():
-                    folders.append((found, beginning))
-                else:
-                    loose.append(Picture(found, _name(found, beginning)))
-    mine = [one.resolve() for one in written]
-    groups = [group for folder, start in folders for group in _groups(folder, start, task, recursive, mine)]
-    groups = [loose, *groups] if loose else groups
-    _check_names(picture for group in groups for picture in group)
-    return groups
+            files, found = _matching(str(one), task, recursive, mine)
+            loose += files
+            groups += found
+    return _told_apart([loose, *groups])
 
 
 def prompts(groups: Sequence[Sequence[Picture]], task: str, chunk: int) -> list[Prompt]:
@@ -64,14 +63,32 @@ def prompts(groups: Sequence[Sequence[Picture]], task: str, chunk: int) -> list[
     return [tuple(part) for group in groups for part in chunks(group, size)]
 
 
-def _matching(pattern: str) -> list[tuple[Path, Path]]:
-    """What fits a pattern, and the folder before its first `*`, in which names begin."""
-    fixed = Path(*_until_magic(Path(pattern).parts))
+def _matching(
+    pattern: str, task: str, recursive: bool, written: Sequence[Path]
+) -> tuple[list[Picture], list[list[Picture]]]:
+    """What fits a pattern: loose pictures, and the groups of folders. Names begin in the folder before its first `*`.
+
+    `**` fits folders and what is in them: a picture then counts once, as one of its folder.
+    """
+    start = Path(*_until_magic(Path(pattern).parts))
     found = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
-    kept = [path for path in found if path.is_dir() or path.suffix.lower() in SUFFIXES]
-    if not kept:
-        raise PredictError(f"{pattern}: no picture fits this pattern ({', '.join(sorted(SUFFIXES))})")
-    return [(path, fixed) for path in kept]
+    folders = [path for path in found if path.is_dir()]
+    groups = [group for folder in folders for group in _groups(folder, start, task, recursive, written)]
+    taken: set[Path] = set()
+    for place, group in enumerate(groups):
+        groups[place] = [one for one in group if one.path not in taken]
+        taken.update(one.path for one in group)
+    files = [path for path in found if path.suffix.lower() in SUFFIXES and path not in taken and not path.is_dir()]
+    loose = [Picture(path, _name(path, start)) for path in files if not _within(path, written)]
+    if not loose and not groups:
+        raise PredictError(f"{pattern}: no picture fits this pattern {_expected(recursive or not folders)}")
+    return loose, groups
+
+
+def _expected(everywhere: bool) -> str:
+    """What counts as a picture, and unless it was looked for everywhere, where else it may be."""
+    more = "" if everywhere else "; --recursive looks into the folders in it"
+    return f"({', '.join(sorted(SUFFIXES))}){more}"
 
 
 def _until_magic(parts: Iterable[str]) -> Iterable[str]:
@@ -82,7 +99,7 @@ def _until_magic(parts: Iterable[str]) -> Iterable[str]:
 
 
 def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Sequence[Path]) -> list[list[Picture]]:
-    """The pictures of a folder that was given, by the folder they lie in."""
+    """The pictures of a folder that was given or found, by the folder they lie in."""
     own = pictures_in(folder)
     below = pictures_below(folder) if recursive else own
     if task == "cosod":
@@ -91,12 +108,14 @@ def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Sequ
         start = start.parent if own and start == folder else start
     by_folder: dict[Path, list[Picture]] = {}
     for path in below:
-        if not any(path.resolve().is_relative_to(one) for one in written):
+        if not _within(path, written):
             by_folder.setdefault(path.parent, []).append(Picture(path, _name(path, start)))
-    if not by_folder:
-        more = "" if recursive else "; --recursive looks into the folders in it"
-        raise PredictError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}){more}")
     return list(by_folder.values())
+
+
+def _within(path: Path, folders: Sequence[Path]) -> bool:
+    real = Path(os.path.realpath(path))  # `resolve` raises for links in a circle
+    return any(real.is_relative_to(folder) for folder in folders)
 
 
 def _name(path: Path, start: Path) -> str:
@@ -104,14 +123,24 @@ def _name(path: Path, start: Path) -> str:
     return nfc(shown(inside.with_suffix("").as_posix()))
 
 
-def _check_names(pictures: Iterable[Picture]) -> None:
+def _told_apart(groups: Iterable[Sequence[Picture]]) -> list[list[Picture]]:
+    """The groups, each picture once. Raises `PredictError` where two pictures would have one name, or one has none."""
     taken: dict[str, Path] = {}
-    for path, name in pictures:
-        if name in (".", "..") or name.startswith("../"):
-            raise PredictError(f"{path}: its results would have no name; give the path without `..`")
-        first = taken.setdefault(key(name), path)
-        if first is not path:
-            raise PredictError(
-                f"two pictures are called {name}: {first} and {path}; their results would overwrite each other, so "
-                "rename one or give them a folder each (--out)"
-            )
+    kept = []
+    for group in groups:
+        fresh = []
+        for picture in group:
+            path, name = picture
+            if name in (".", "..") or name.startswith("../"):
+                raise PredictError(f"{path}: its results would have no name; give the path without `..`")
+            if key(name) not in taken:
+                taken[key(name)] = path
+                fresh.append(picture)
+            elif os.path.abspath(first := taken[key(name)]) != os.path.abspath(path):
+                raise PredictError(
+                    f"two pictures are called {name}: {first} and {path}; their results would overwrite each other, "
+                    "so rename one or give them a folder each (--out)"
+                )
+        if fresh:
+            kept.append(fresh)
+    return kept

@@ -1,0 +1,110 @@
+"""What a record keeps: of which pictures, past killed runs, and past runs that were asked for less."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saliency_r1.cot import Expression
+from saliency_r1.prediction.predictor import Answer, PredictError
+from saliency_r1.prediction.record import COCO, JOURNAL, LINES, Record
+from saliency_r1.prediction.work import Picture, Prompt
+
+
+def answer(count: int = 1, text: str = "a cat") -> Answer:
+    maps = tuple(np.ones((4, 5), np.float32) for _ in range(count))
+    return Answer(text, "", (Expression("rg", 0, text),), (), maps, (), tuple((4, 5) for _ in range(count)))
+
+
+def prompt(*names: str, folder: Path | str = "photos") -> Prompt:
+    return tuple(Picture(Path(folder, f"{name}.jpg"), name) for name in names)
+
+
+def kept(out: Path) -> list[str]:
+    return [entry["response"] for entry in Record(out, "sod", "m", keep=True).entries.values()]
+
+
+def test_a_picture_is_known_by_its_place_and_not_by_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("spain", "italy"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "spain")
+    record = Record(Path("../out"), "cosod", "m")
+    record.out.mkdir()
+    record.add(answer(2), prompt("cat", "dog", folder="."))
+    record.finish()
+
+    monkeypatch.chdir(tmp_path / "italy")
+    again = Record(Path("../out"), "cosod", "m", keep=True)
+    for names in (("cat", "dog"), ("dog",)):
+        with pytest.raises(PredictError, match=r"another picture that is called .*/spain/.*another folder \(--out\)"):
+            again.has(prompt(*names, folder="."))
+    assert not again.has(prompt("bird", folder="."))
+
+    monkeypatch.chdir(tmp_path)
+    Path("linked").symlink_to("spain")
+    for folder in ("spain", tmp_path / "spain", "linked"):
+        assert Record(Path("out"), "cosod", "m", keep=True).has(prompt("cat", "dog", folder=folder))
+
+
+def test_answers_without_regions_are_passed_over_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Record(tmp_path, "sod", "m")
+    for name in ("a", "b"):
+        first.add(answer(), prompt(name))
+    first.finish()
+    second = Record(tmp_path, "sod", "m", ("coco", "jsonl"), keep=True)
+    second.add(answer(), prompt("a"))
+    second.finish()
+    assert "not in coco.json and answers.jsonl: b, answered by an earlier run" in capsys.readouterr().err
+    assert [one["file_name"] for one in json.loads((tmp_path / COCO).read_text())["images"]] == ["a.jpg"]
+    assert len((tmp_path / LINES).read_text().splitlines()) == 1
+    assert kept(tmp_path) == ["a cat"] * 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_a_group_that_has_grown_the_later_answer_counts(tmp_path: Path, killed: bool) -> None:
+    together = ("coco", "jsonl")
+    first = Record(tmp_path, "cosod", "m", together)
+    first.add(answer(3), prompt("g/1", "g/2", "g/3"))
+    first.add(answer(2), prompt("g/4", "g/5"))
+    first.finish()
+    second = Record(tmp_path, "cosod", "m", together, keep=True)
+    second.add(answer(3), prompt("g/4", "g/5", "g/6"))
+    if killed:
+        second = Record(tmp_path, "cosod", "m", together, keep=True)
+    second.finish()
+    images = json.loads((tmp_path / COCO).read_text())["images"]
+    assert [one["file_name"] for one in images] == [f"g/{number}.jpg" for number in range(1, 7)]
+    assert len((tmp_path / LINES).read_text().splitlines()) == 6
+
+
+def test_line_ends_that_are_none_in_json_lose_no_answer(tmp_path: Path) -> None:
+    said = ["one\u2028two", "one\x85two", "one\ntwo"]
+    record = Record(tmp_path, "sod", "m")
+    for number, text in enumerate(said):
+        record.add(answer(text=text), prompt(str(number)))
+    assert kept(tmp_path) == said
+
+
+def test_a_run_may_be_killed_in_a_letter_and_again(tmp_path: Path) -> None:
+    record = Record(tmp_path, "sod", "m")
+    record.add(answer(text="猫"), prompt("a"))
+    line = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(line + line[: line.index("猫".encode()) + 1])
+    assert kept(tmp_path) == ["猫"]
+
+    again = Record(tmp_path, "sod", "m", keep=True)
+    again.add(answer(text="first"), prompt("b"))
+    again.add(answer(text="second"), prompt("c"))
+    assert kept(tmp_path) == ["猫", "first", "second"]
+
+
+def test_a_line_that_lacks_nothing_but_its_end_counts(tmp_path: Path) -> None:
+    Record(tmp_path, "sod", "m").add(answer(), prompt("a"))
+    (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes().rstrip(b"\n"))
+    Record(tmp_path, "sod", "m", keep=True).add(answer(text="a dog"), prompt("b"))
+    assert kept(tmp_path) == ["a cat", "a dog"]
