@@ -31,13 +31,13 @@ from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig, ImageEncoderConf
 from saliency_r1.segmenter.preprocess import beit_view, full_size, sam_view
 from saliency_r1.segmenter.tokenizer import Tokenizer
 
-COLOURS, THINGS = ("red", "green", "blue", "dark", "bright"), ("ring", "dog", "cup", "roof")
+COLOURS, THINGS = ("red", "green", "blue", "dark", "bright"), ("apple", "dog", "cup", "roof")
 PHRASES = [f"the {colour} {thing} on the left" for thing in THINGS for colour in COLOURS]
 SIZES = {
-    "tiny": EvfSamConfig(
-        Beit3Config(96, 16, 512, 96, 4, 288, 3, 98),
-        ImageEncoderConfig(112, 8, 96, 4, 4, 3.0, 0, (), 64, False),
-        MaskDecoderConfig(64, 2, 4, 192, 3, 3, 64),
+    "tiny": EvfSamConfig(  # that of embedded/models/segmenter
+        Beit3Config(96, 16, 640, 96, 4, 288, 3, 98),
+        ImageEncoderConfig(128, 8, 128, 4, 4, 3.0, 8, (1, 3), 96, True),
+        MaskDecoderConfig(96, 2, 4, 256, 3, 3, 96),
         projector_hidden=96,
     ),
     "base": EvfSamConfig(

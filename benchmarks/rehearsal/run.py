@@ -162,7 +162,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for what, path in (("photographs", arguments.photographs), ("ranks", arguments.ranks)):
         if path is None or not path.exists():
-            sys.exit(f"not rehearsed: there are no {what} ({path}); see docs/gpu.md, "Figures of a rehearsal"")
+            sys.exit(f"not rehearsed: there are no {what} ({path}); see docs/gpu.md, Figures of a rehearsal")
     torch.set_num_threads(os.cpu_count() or 1)
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
