@@ -128,6 +128,20 @@ def test_what_is_missing_can_be_excused_by_name(project: Project, finished: Inta
     assert missing == [{"name": "0000", "reason": "0000.jpg has no mask"}]
 
 
+@pytest.mark.parametrize("half", ["images/0001.jpg", "masks/0001.png"])
+def test_a_link_that_leads_nowhere_is_a_broken_file(
+    project: Project, finished: Intact, tmp_path: Path, half: str
+) -> None:
+    source = pairs(tmp_path / "bad")
+    (source / half).unlink()
+    (source / half).symlink_to(tmp_path / "gone")
+    project.datasets["bad"] = {"splits": {"test": {"folder": str(source), "count": 4}}}
+    refused(project, "bad/test/0001", f"{half} is a link that leads nowhere", "download.allow_missing")
+    finished()
+    table = project.run(["bad"], allow_missing=("bad/test/0001",))
+    assert table["names"].explode().to_list() == ["0000", "0002", "0003"]
+
+
 def test_fewer_images_than_expected(project: Project, finished: Intact, tmp_path: Path) -> None:
     project.add("bad", pairs(tmp_path / "bad", 3), count=[5, 4])
     refused(project, "bad/test: 3 images, the catalogue expects 5 or 4")
@@ -198,6 +212,18 @@ def test_attributes_that_do_not_fit(project: Project, finished: Intact, tmp_path
     (source / "attributes.json").write_text('{"0000": {"id": 1}}')
     project.add("bad", source)
     refused(project, "attributes.json", "'0000'")
+    finished()
+
+
+@pytest.mark.parametrize("wrong", ['"2"', "null", "[2]"])
+def test_attributes_with_ids_that_are_no_numbers(
+    project: Project, finished: Intact, tmp_path: Path, wrong: str
+) -> None:
+    source = pairs(tmp_path / "bad", 1)
+    (source / "attributes.json").write_text(f'{{"0000": [{{"id": 1}}, {{"id": {wrong}}}]}}')
+    project.add("bad", source, task="sis")
+    said = {"null": "None", '"2"': "'2'"}.get(wrong, wrong)
+    refused(project, "bad/test: attributes.json", f"'0000' has the id {said}, expected a number")
     finished()
 
 

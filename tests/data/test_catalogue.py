@@ -67,6 +67,11 @@ def test_catalogues_include_others(tmp_path: Path) -> None:
     [
         ("datasets: {a: {}}", r"datasets\.a\.splits = .*Field required"),
         ("datasets: {a: {folder: x, task: sad}}", r"datasets\.a\.task = 'sad'"),
+        ("datasets: {a: {folder: x, task: [sod]}}", r"datasets\.a\.task = \['sod'\]: Input should be 'sod', 'sis' or"),
+        ("datasets: {a: {task: {x: y}, splits: {}}}", r"datasets\.a\.task = \{'x': 'y'\}: Input should be"),
+        ("datasets: {a: {task: cosod, splits: {test: }}}", r"splits\.test = None: Input should be a valid dictionary"),
+        ("datasets: {a: {task: cosod, splits: {test: 5}}}", r"splits\.test = 5: Input should be a valid dictionary"),
+        ("datasets: {a: {task: cosod, splits: {test: x}}}", r"splits\.test = 'x': Input should be a valid dictionary"),
         ("datasets: {a: {folder: x, lisence: y}}", r"datasets\.a\.lisence"),
         ("datasets: {a: {folder: x, layout: coco}}", "task sod has the layouts pairs, not coco"),
         ("datasets: {a: {folder: x, mask: {rule: ids}}}", "mask rule ids does not go with task sod"),

@@ -164,6 +164,13 @@ def test_coco_that_is_wrong(tmp_path: Path, segmentation: object, message: str) 
         LAYOUTS["coco"].mask(found.items[0].truth, MaskRule(rule="ids"))
 
 
+def test_coco_takes_the_exact_name_before_one_in_another_case(tmp_path: Path) -> None:
+    for name in ("A.jpg", "B.jpg"):
+        picture(2).save(tmp_path / name)  # beside a.jpg
+    for listed, taken in (("A.jpg", "A.jpg"), ("a.jpg", "a.jpg"), ("b.jpg", "B.jpg"), ("%61.jpg", "a.jpg")):
+        assert [item.image.name for item in coco(tmp_path, [], file_name=listed).items] == [taken]
+
+
 def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
     found = coco(tmp_path, [], file_name="b.jpg")
     assert [problem.name for problem in found.problems] == ["b"]

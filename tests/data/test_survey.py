@@ -60,6 +60,18 @@ def test_everything_is_said_at_once_before_any_import(project: Project, tmp_path
     assert not project.out.exists()
 
 
+def test_links_that_lead_nowhere_are_counted(project: Project, tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "linked", 2)
+    size = (folder / "images/0000.jpg").stat().st_size
+    (folder / "images/0001.jpg").unlink()
+    (folder / "images/0001.jpg").symlink_to(tmp_path / "gone")
+    project.datasets["linked"] = {"splits": {"test": {"folder": str(folder)}}}
+    project.write()
+    (finding,) = survey(settings(project, None), project.root, ("linked",))
+    assert (finding.state, finding.needs) == ("there", size), "the import judges it, as it does broken pictures"
+    assert "2 pairs, 1 of the images a link that leads nowhere" in finding.text
+
+
 def test_what_is_good_is_kept_when_another_set_is_not(project: Project, tmp_path: Path, capsys) -> None:
     project.add("a", pairs(tmp_path / "a"))
     project.add("b", broken := pairs(tmp_path / "b"))

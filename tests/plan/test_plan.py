@@ -218,3 +218,43 @@ def test_a_model_nobody_knows_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(PlanError, match="a policy of type 'llama', expected 'qwen2_5_vl'"):
         policy_shape(read_config("x", [tmp_path]), None)
+
+
+@pytest.mark.parametrize("targets", ["(", "[", "(?i)q_proj"])
+def test_targets_that_are_no_regular_expression_are_named(targets: str) -> None:
+    lora = load_params(ROOT / "params.yaml").sft.lora.model_copy(update={"targets": targets})
+    with pytest.raises(PlanError, match=r"sft\.lora\.targets = .*: expected a regular expression") as refused:
+        policy_shape(read_config("policy", [POLICY]), lora)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("text_config", "hidden_size", "x"), ("text_config", "hidden_size", None), ("vision_config", "patch_size", "x")],
+)
+def test_sizes_of_a_policy_that_are_none_are_named(section: str, key: str, value: Any) -> None:
+    config = read_config("policy", [POLICY])
+    with pytest.raises(PlanError, match=rf"the policy's config\.json: .*'{key}'") as refused:
+        policy_shape(config | {section: config[section] | {key: value}}, None)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(PlanError, match=r"the policy's config\.json: .*'text_config'"):
+        policy_shape(config | {"text_config": [1]}, None)
+    with pytest.raises(PlanError, match=r"the policy's config\.json: expected sizes that make a network \(Runtime"):
+        policy_shape(narrow(1) | {"text_config": narrow(1)["text_config"] | {"hidden_size": -1}}, None)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("beit3", 5, "beit3 = 5, expected an object with sizes"),
+        ("projector", [1], r"projector = \[1\], expected an object with sizes"),
+        ("beit3", {"embed_dim": "x"}, "beit3.embed_dim = 'x', expected a whole number"),
+        ("sam_image_encoder", {"global_attn_indexes": 3}, "global_attn_indexes = 3, expected a list of numbers"),
+        ("beit3", {"embed_dim": -8}, r"expected sizes that make a network \(RuntimeError"),
+    ],
+)
+def test_sizes_of_a_segmenter_that_are_none_are_named(section: str, change: Any, message: str) -> None:
+    config = read_config("segmenter", [SEGMENTER])
+    wrong = config[section] | change if isinstance(change, dict) else change
+    with pytest.raises(PlanError, match=rf"the segmenter's config\.json: .*{message}"):
+        segmenter_shape(config | {section: wrong}, torch.float32)

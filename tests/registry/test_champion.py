@@ -3,7 +3,9 @@
 import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +70,29 @@ def test_what_is_not_there_is_named_with_what_is(project: Path) -> None:
 def test_a_model_that_is_nowhere_is_named(project: Path) -> None:
     with pytest.raises(RegistryError, match=r"(?s)artifacts/model of v0\.0\.2 is neither in DVC's cache nor"):
         resolve("champion", project)
-    assert not list((project / "runs/models").iterdir())
+    assert not [path for path in (project / "runs/models").iterdir() if path.suffix != ".lock"]
+
+
+def test_two_that_fetch_the_champion_at_once_both_have_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+    run = subprocess.run
+
+    def get(command: list[str], **options: Any) -> Any:
+        if "dvc" not in command:
+            return run(command, **options)
+        aside = Path(command[command.index("--out") + 1])
+        aside.mkdir(parents=True, exist_ok=True)
+        (aside / "model.json").write_text("{}")
+        fetched.append(aside)
+        time.sleep(0.3)  # the other one comes meanwhile
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", get)
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda name: resolve(name, project), ["champion", "v0.0.2"]))
+    assert folders == [project / FETCHED / champion(project).commit] * 2
+    assert len(fetched) == 1, "the second one waits for the first and finds it there"
+    assert (folders[0] / "model.json").read_text() == "{}"
 
 
 def test_predict_answers_with_the_champion_in_the_sizes_of_its_training(

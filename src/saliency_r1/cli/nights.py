@@ -32,6 +32,8 @@ def nights(
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         verdict = (night.decision or {}).get("verdict")
         say(f"{night.name:<14} {night.commit}  {shown}{f'  {verdict}' if verdict else ''}")
+        for fault in night.faults:
+            say(f"{'':<14} {fault}")
 
 
 @command()

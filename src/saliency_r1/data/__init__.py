@@ -1,4 +1,4 @@
-"""Data: the catalogue, the import of data sets into the sample table, and the rendered scenes.
+"""Data: the catalogue and the import of data sets into the sample table.
 
 from saliency_r1.data.download import download
 from saliency_r1.data.table import read_samples

@@ -142,12 +142,17 @@ class Dataset(_Entry):
         if "folder" in content and "splits" not in content:
             content["splits"] = {"test": {"folder": content.pop("folder")}}
         task = content.get("task", "sod")
+        if not isinstance(task, str):
+            return content  # nothing follows from it; the check of `task` says what was expected
         content.setdefault("layout", LAYOUTS.get(task, ("pairs",))[0] if task != "sis" else "id_map")
         if task == "sis":
             content.setdefault("mask", {"rule": "ids"})
         if content["layout"] == "groups" and isinstance(content.get("splits"), Mapping):
             folders = {"images": "image", "masks": "gt"}
-            content["splits"] = {name: folders | dict(split) for name, split in content["splits"].items()}
+            content["splits"] = {
+                name: folders | dict(split) if isinstance(split, Mapping) else split
+                for name, split in content["splits"].items()
+            }
         return content
 
     @model_validator(mode="after")

@@ -140,10 +140,11 @@ class Coco:
             raise DataError(str(error)) from None
         found = Found(problems=[Problem(*problem) for problem in truth.problems], crowds=truth.crowds)
         files = image_files(folder, split.images)
-        by_file = {key(path.name): path for path in files}
+        exact, by_key = {path.name: path for path in files}, {key(path.name): path for path in files}
         for image in sorted(truth.images, key=lambda image: image.path):
             file_name = PurePosixPath(image.path).name
-            path = by_file.get(key(file_name)) or by_file.get(key(unquote(file_name)))
+            ways = (file_name, unquote(file_name))
+            path = next((one for way in ways if (one := exact.get(way) or by_key.get(key(way)))), None)
             if fault := self._fault(image, path, str(split.annotations)):
                 found.problems.append(Problem(image.name, fault))
                 continue

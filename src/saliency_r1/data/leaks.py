@@ -12,7 +12,8 @@ from saliency_r1.data.images import THUMBNAIL
 RANK = {"train": 0, "val": 1, "test": 2}
 # Differences of thumbnails in levels of 255. Measured on 116 photographs: scaled to half and saved as JPEG of quality
 # 30, a picture is 3.3 (root mean square) and 39 (maximum) from itself at most. Two different photographs are 28 apart
-# at least, two rendered scenes 8. The mean is the cheap first look, the maximum tells pictures that differ in one spot.
+# at least, two of the embedded pictures 14. The mean is the cheap first look, the maximum tells pictures that differ in
+# one spot.
 _MEAN_SQUARE = 6.0**2
 _MAXIMUM = 40
 _BLOCK = 1024

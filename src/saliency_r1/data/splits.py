@@ -293,6 +293,9 @@ def _attributes(part: DatasetSplit, source: Path) -> dict[str, list[dict[str, An
     for name, objects in content.items():
         if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
             raise DataError(f"{problem}; {name!r} has {objects!r}")
+        for one in objects if part.dataset.task == "sis" else ():  # elsewhere nothing is compared with the ids
+            if not isinstance(one.get("id", 0), (int, float)):
+                raise DataError(f"{problem}; {name!r} has the id {one['id']!r}, expected a number as in the map")
     return {nfc(name): objects for name, objects in content.items()}
 
 

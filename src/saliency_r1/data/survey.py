@@ -99,8 +99,11 @@ def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path) -> Fi
     if not count:
         return Finding(what, "unfit", f"{folder}: no pair of an image and a mask of the same name")
     alone = f", {len(found.problems)} files without their other half" if found.problems else ""
-    size = sum(item.image.stat().st_size for item in found.items)
-    return Finding(what, "there", f"{folder}: {count} pairs{alone}", size)
+    there = [item.image for item in found.items if item.image.is_file()]
+    # Said here and judged by the import, as broken pictures are: download.allow_missing may excuse them.
+    nowhere = f", {count - len(there)} of the images a link that leads nowhere" if len(there) < count else ""
+    size = sum(image.stat().st_size for image in there)
+    return Finding(what, "there", f"{folder}: {count} pairs{alone}{nowhere}", size)
 
 
 def _in_archives(what: str, dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path) -> Finding:

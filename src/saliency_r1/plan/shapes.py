@@ -5,9 +5,12 @@ A model is named as in `download.policy`: a folder with its config.json, or a pu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
     from saliency_r1.segmenter.evf_sam import EvfSamConfig
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of numbers"}
+_SECTIONS = frozenset({"beit3", "sam_image_encoder", "sam_prompt_encoder", "sam_mask_decoder", "projector"})
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
 
@@ -78,7 +83,10 @@ def read_config(name: str, folders: list[Path]) -> dict[str, Any]:
 
 
 def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
-    """Count a policy and what `sft.lora` would train of it. Raises `PlanError` for another kind of model."""
+    """Count a policy and what `sft.lora` would train of it.
+
+    Raises `PlanError` for another kind of model, sizes that make none, and `sft.lora.targets` that fit nothing.
+    """
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -86,8 +94,8 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
 
     if config.get("model_type") != "qwen2_5_vl":
         raise PlanError(f"a policy of type {config.get('model_type')!r}, expected 'qwen2_5_vl'")
-    known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
-    with torch.device("meta"):
+    with _sizes("policy"), torch.device("meta"):
+        known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
         model: Any = Qwen2_5_VLForConditionalGeneration(known)
     if lora is None:
         own = language_weights(model)
@@ -109,14 +117,42 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
     )
 
 
+@contextlib.contextmanager
+def _sizes(kind: str) -> Iterator[None]:
+    """Turn what a network says to sizes that it cannot be built with into a `PlanError` of one line."""
+    try:
+        yield
+    except Exception as error:  # the networks check little of it, and raise whatever they stumble over
+        cause = error.__cause__ or error  # transformers wraps what says the key and what was expected of it
+        said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise PlanError(f"the {kind}'s config.json: expected sizes that make a network ({said})") from error
+
+
+def _mistyped(found: dict[str, Any], usual: dict[str, Any], where: str = "") -> str | None:
+    """The first value that is of another type than the usual one of its key, and what was expected."""
+    for key, one in usual.items():
+        expected = (int, float) if isinstance(one, float) else type(one)
+        if isinstance(one, dict) and isinstance(found[key], dict):
+            if said := _mistyped(found[key], one, f"{where}{key}."):
+                return said
+        elif not isinstance(found[key], expected):
+            return f"{where}{key} = {reprlib.repr(found[key])}, expected {_KINDS[type(one)]}"
+    return None
+
+
 def _adapter(model: Any, lora: Lora) -> tuple[int, int]:
     """Parameters of a LoRA adapter, modules trained as they are included, and the number of places it is put on."""
     from saliency_r1.policy.network import in_language_model
 
-    targets = in_language_model(model, lora.targets)
+    try:
+        targets = re.compile(in_language_model(model, lora.targets))
+    except re.error as error:
+        raise PlanError(
+            f"sft.lora.targets = {lora.targets!r}: expected a regular expression over module names ({error.msg})"
+        ) from None
     count = modules = 0
     for name, module in model.named_modules():
-        if re.fullmatch(targets, name) and hasattr(module, "in_features"):
+        if targets.fullmatch(name) and hasattr(module, "in_features"):
             count += lora.r * (module.in_features + module.out_features)
             modules += 1
         elif name.rpartition(".")[2] in lora.modules_to_save:
@@ -134,11 +170,18 @@ def segmenter_shape(config: dict[str, Any], dtype: torch.dtype) -> SegmenterShap
     from saliency_r1.segmenter.backend import lower_precision
     from saliency_r1.segmenter.evf_sam import EvfSam, EvfSamConfig
 
+    for key in config.keys() & _SECTIONS if "beit3" in config else ():
+        if not isinstance(config[key], dict):
+            raise PlanError(
+                f"the segmenter's config.json: {key} = {reprlib.repr(config[key])}, expected an object with sizes"
+            )
     try:
         known = EvfSamConfig.from_dict(config)
     except (ValueError, KeyError, TypeError) as error:
         raise PlanError(f"not a segmenter that this project knows: {error}") from None
-    with torch.device("meta"):
+    if said := _mistyped(asdict(known), asdict(EvfSamConfig())):
+        raise PlanError(f"the segmenter's config.json: {said}")
+    with _sizes("segmenter"), torch.device("meta"):
         model = EvfSam(known)
     parameters = sum(value.numel() for value in model.parameters())
     model = lower_precision(model, dtype)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.registry.git import git, tags
+from saliency_r1.runtime.files import held
 
 NAME = "saliency-r1"
 STAGE = "champion"
@@ -104,14 +105,16 @@ def resolve(name: str, root: Path = Path(".")) -> Path:
     version = find(root, name)
     folder = root / FETCHED / version.commit
     if not folder.is_dir():
-        _fetch(root, version, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with held(folder.with_name(f".{folder.name}.lock")):
+            if not folder.is_dir():  # else another process has fetched it meanwhile
+                _fetch(root, version, folder)
     return folder
 
 
 def _fetch(root: Path, version: Version, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dvc", "get", "--quiet", "--rev", version.commit]
     command += ["--out", str(aside.resolve()), str(root.resolve()), PATH]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

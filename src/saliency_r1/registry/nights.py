@@ -7,7 +7,8 @@ for night in nights(Path.cwd()):
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,15 @@ DECISION = "records/decision.json"
 
 class Night(NamedTuple):
     """One night: its name (`2026-03-01`, a second one of a day `2026-03-01.2`), the commit of its record (None: it
-    failed or still runs), `{model: {data set: {measure: value}}}`, what was decided about the champion, and its log."""
+    failed or still runs), `{model: {data set: {measure: value}}}`, what was decided about the champion, its log, and
+    what is wrong with its record: of a file that is not as it should be, nothing is taken."""
 
     name: str
     commit: str | None
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     decision: Mapping[str, Any] | None
     log: Path | None
+    faults: tuple[str, ...] = ()
 
 
 def nights(root: Path) -> list[Night]:
@@ -41,8 +44,40 @@ def _night(root: Path, name: str, recorded: bool, log: Path | None) -> Night:
     if not recorded:
         return Night(name, None, {}, None, log)
     tag = PREFIX + name
-    metrics, decision = (json.loads(file_at(root, tag, path) or "null") for path in (METRICS, DECISION))
-    return Night(name, git(root, "rev-parse", "--short", f"{tag}^{{commit}}"), metrics or {}, decision, log)
+    commit = git(root, "rev-parse", "--short", f"{tag}^{{commit}}")
+    faults: list[str] = []
+    metrics = _read(root, tag, METRICS, _metrics_fault, faults)
+    decision = _read(root, tag, DECISION, _decision_fault, faults)
+    return Night(name, commit, metrics or {}, decision, log, tuple(faults))
+
+
+def _read(root: Path, tag: str, path: str, fault: Callable[[Any], str | None], faults: list[str]) -> Any:
+    """What the record has in a JSON file, None where that is nothing or not as it should be; `faults` then grows."""
+    try:
+        content = json.loads(file_at(root, tag, path) or "null")
+    except (ValueError, RecursionError) as error:
+        faults.append(f"{path}: not valid JSON ({error})")
+        return None
+    if content is not None and (said := fault(content)):
+        faults.append(f"{path}: {said}")
+        return None
+    return content
+
+
+def _metrics_fault(content: Any) -> str | None:
+    """Why this is not `{model: {data set: {measure: number}}}`, if it is not."""
+    level = [("", content)]
+    for inside in ("models", "data sets", "measures"):
+        for name, value in level:
+            if not isinstance(value, dict):
+                return f"{name or 'all of it'} = {reprlib.repr(value)}, expected a mapping of {inside}"
+        level = [(f"{name}.{key}".lstrip("."), one) for name, value in level for key, one in value.items()]
+    wrong = next(((name, value) for name, value in level if not isinstance(value, (int, float))), None)
+    return f"{wrong[0]} = {reprlib.repr(wrong[1])}, expected a number" if wrong else None
+
+
+def _decision_fault(content: Any) -> str | None:
+    return None if isinstance(content, dict) else f"{reprlib.repr(content)}, expected a mapping with `verdict`"
 
 
 def _order(name: str) -> tuple[str, int]:
