@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from answers import TEST, good
 from chat_server import completion
@@ -79,6 +80,13 @@ def test_from_a_server_to_the_tables(server, invoke, download, tmp_path):
         (["--model", "x", "--data", "sod", "--name", "my model"], "alone, such as my-model"),
         (["--model", "x", "--data", "sod", "--name", "cgpo"], "the pipeline trains a model of that name"),
         (["--maps", "gone", "--data", "sod"], "expected NAME=FOLDER"),
+        (["--maps", "U2Net v1=x", "--data", "sod"], "--maps 'U2Net v1': of letters"),
+        (["--maps", "a=x", "--maps", "a=y", "--data", "sod"], "another folder of that name"),
+        (["--maps", "a=x", "--model", "a", "--data", "sod"], "the model's row is called so"),
+        (["--maps", "empty-map=x", "--data", "sod"], "the row of a floor or a ceiling"),
+        (["--model", "x", "--name", "empty-map", "--data", "sod"], "the row of a floor or a ceiling"),
+        (["--model", "runs/sft", "--data", "sod"], "as the model that the pipeline trains; give it a --name"),
+        (["--model", "models/base/", "--data", "sod"], "as the model that the pipeline trains; give it a --name"),
         (["--model", "x", "--data", "sod", "--max-cost", "1"], "--max-cost is a positive sum and needs --prices"),
         (["--model", "http://h/v1", "--served", "x", "--data", "sod", "--shots", "9"], "2 annotated training samples"),
     ],
@@ -144,3 +152,22 @@ def test_all_samples_of_a_task_are_there(download):
     samples, of = select(download, ["cosod"], 3, "test")
     assert len(samples["cosod"]) == 3
     assert of == {"cosod": 2 * TEST}
+
+
+def test_a_data_set_of_that_very_name_comes_before_its_twin(tmp_path):
+    from saliency_r1.benchmark.run import select
+
+    keys = {
+        "task": "sod",
+        "split": "test",
+        "images": ["i"],
+        "masks": ["m"],
+        "names": ["x"],
+        "group": None,
+        "meta": "{}",
+    }
+    twins = [keys | {"sample_id": f"{name}/test/x", "dataset": name} for name in ("ECSSD", "ecssd", "CoCA")]
+    pl.DataFrame(twins).write_parquet(tmp_path / "table.parquet")
+    assert list(select(tmp_path, ["ECSSD", "ecssd", "coca"], None, "test")[0]) == ["ECSSD", "ecssd", "CoCA"]
+    with pytest.raises(ValueError, match="no data set Ecssd"):
+        select(tmp_path, ["Ecssd"], None, "test")

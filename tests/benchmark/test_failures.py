@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 from answers import good
 from chat_server import completion
@@ -14,6 +15,7 @@ from saliency_r1.benchmark import measure, run
 from saliency_r1.benchmark.answers import PATIENCE, Journal, Served, said
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.lenient import lenient
+from saliency_r1.benchmark.speakers import only_model
 from saliency_r1.chat import BudgetError, Reply
 
 FORM = good({"task": "sod", "images": [""]})
@@ -109,6 +111,22 @@ def test_money_is_a_budget(server, client, prompts, rows, tmp_path):
     answers = run.ask(Served(client(prices=(1.0, 2.0)), prompts), rows, journal)
     assert len(server.bodies) == len(rows)
     assert run.usage(answers, (1.0, 2.0))["cost"] == pytest.approx(11 * 1.1e-4)
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "message"),
+    [
+        ({}, b"[" * 200_000, "here lists no model"),
+        ({"Content-Encoding": "gzip"}, b"plain", "no server answers at here"),
+    ],
+)
+def test_a_list_of_models_that_cannot_be_read_is_named(headers, content, message):
+    replies = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, content=content))
+    with (
+        httpx.Client(transport=replies, base_url="http://here/v1") as client,
+        pytest.raises(BenchmarkError, match=message),
+    ):
+        only_model(client, "here")
 
 
 KILLED = """

@@ -1,5 +1,6 @@
 """The client of the chat protocol against servers that differ, and environments that do."""
 
+import httpx
 import pytest
 from chat_server import completion
 
@@ -62,6 +63,67 @@ def test_a_server_that_refuses_for_ever_is_an_error(client, server):
     with pytest.raises(ChatError, match="refused s0: status 400"):
         client.ask(question())
     assert len(server.bodies) <= 6
+
+
+TOO_LONG = (
+    b"'max_tokens' or 'max_completion_tokens' is too large: 64. This model's maximum context length is 4096 tokens and "
+    b"your request has 4090 input tokens."
+)
+
+
+def test_a_question_that_is_too_long_teaches_nothing_about_the_others(client, server):
+    server.replies = [lambda _: (400, TOO_LONG), lambda _: completion("a dog")]
+    with pytest.raises(ChatError, match=r"refused s0: status 400: 'max_tokens' or"):
+        client.ask(question())
+    client.ask(question("s1", schema=None))
+    assert [body["max_tokens"] for body in server.bodies] == [64, 64]
+
+
+def test_the_limit_of_tokens_is_said_otherwise_and_never_left_out(client, server):
+    refusals = [lambda _: (400, b"max_tokens: no such field"), lambda _: (400, b"max_completion_tokens: no such field")]
+    server.replies = [*refusals, lambda _: completion("a dog")]
+    with pytest.raises(ChatError, match="refused s0: status 400: max_completion_tokens"):
+        client.ask(question())
+    client.ask(question("s1", schema=None))
+    limits = [{key: value for key, value in body.items() if key.startswith("max_")} for body in server.bodies]
+    assert limits == [{"max_tokens": 64}, {"max_completion_tokens": 64}, {"max_completion_tokens": 64}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "named"),
+    [
+        ((200, b"plain", ("Content-Encoding", "gzip")), "DecodingError"),
+        ((200, b"[" * 200_000), "not a chat completion"),
+    ],
+)
+def test_what_cannot_be_read_is_no_answer(client, server, reply, named):
+    server.replies = [lambda _: reply]
+    with pytest.raises(ChatError, match=f"gave no answer for s0 in 3 requests.*{named}"):
+        client.ask(question())
+
+
+def test_a_look_that_cannot_be_read_is_no_server(client, monkeypatch):
+    packed = httpx.MockTransport(lambda _: httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=b"plain"))
+    monkeypatch.setattr(client, "_client", httpx.Client(transport=packed, base_url="http://here/v1"))
+    with pytest.raises(ChatError, match="no server answers"):
+        client.check()
+
+
+@pytest.mark.parametrize("odd", [b'"n/a"', b"Infinity", b"NaN", b"-5", b"0.5", b"1e300", b"true", b"{}", b"null"])
+def test_of_usage_whole_numbers_are_kept(server, tmp_path, odd):
+    status, content = completion("a dog")
+    usage = b'{"prompt_tokens": %s, "completion_tokens": 3.0, "total_tokens": %s}' % (odd, odd)
+    server.replies = [lambda _: (status, content.replace(b'{"total_tokens": 100}', usage))]
+    client = make(server.url, tmp_path, prices=(1.0, 2.0))
+    assert client.ask(question()).usage == {"completion_tokens": 3}
+    assert client.ask(question()).usage == {"completion_tokens": 3}, "from the cache"
+    assert (client.tokens, client.cost) == (0, 6e-6)
+
+
+def test_half_a_pair_of_surrogates_is_no_text(client, server):
+    server.replies = [lambda _: completion("a \ud83d dog, \U0001f600", reasoning_content="\udc00")]
+    reply = client.ask(question())
+    assert (reply.text, reply.reasoning) == ("a \ufffd dog, \U0001f600", "\ufffd")
 
 
 @pytest.mark.parametrize(

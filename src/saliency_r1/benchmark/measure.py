@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_r1.benchmark.answers import Said
+from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.prompts import Row
 from saliency_r1.cot import parse
 from saliency_r1.evaluation.detections import read_predictions
@@ -33,16 +34,23 @@ _MODEL = "answers"  # the name of the folder of maps, whoever has answered
 DIGITS = 6
 
 
-def ground(
-    rows: Sequence[Row], texts: Sequence[str], environment: Environment, kept: Path, settings: Mapping[str, Any]
-) -> list[Path]:
+def key_of(environment: Environment, settings: Mapping[str, Any]) -> str:
+    """A hash of what decides maps beside the answers: parameters, samples, the size of a part, the segmenter's files.
+
+    The files of a segmenter are large: one asks once, and not for every data set.
+    """
+    folder = environment.folder
+    inputs = [folder / "report.json", folder / "table.parquet", folder / "models/segmenter"]
+    return run_key({**settings, "batch_size": environment.batch_size}, inputs)
+
+
+def ground(rows: Sequence[Row], texts: Sequence[str], environment: Environment, kept: Path, key: str) -> list[Path]:
     """The parts that hold the maps and instances of some answers, one text a row; those that are there stay.
 
-    `settings` decide the maps beside the answers and the files of the segmenter.
+    `key` is that of `key_of`.
     """
     said = [[row["sample_id"], text] for row, text in zip(rows, texts, strict=True)]
-    inputs = [environment.folder / "report.json", environment.folder / "table.parquet"]
-    digest = hashlib.sha256(json.dumps([said, run_key(settings, inputs)]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([said, key]).encode()).hexdigest()[:16]
     size = environment.batch_size
     parts = Parts(kept / digest, len(rows), size)
     for number in progress(parts.missing(), label=f"masks, {size} answers each"):
@@ -54,9 +62,18 @@ def ground(
 
 
 def scores(rows: Sequence[Row], download: Path, parts: Sequence[Path], out: Path) -> Scores:
-    """Put the parts of one data set together in `out` and score them."""
+    """Put the parts of one data set together in `out` and score them.
+
+    Raises `BenchmarkError` where the parts are not those of these samples: SIS would score what is missing as nothing.
+    """
     with atomic_folder(out) as folder:
-        assemble(folder, parts)
+        held = [answer["sample_id"] for answer in assemble(folder, parts)]
+        if held != [row["sample_id"] for row in rows]:
+            place = parts[0].parent if parts else "no folder"
+            raise BenchmarkError(
+                f"{place} holds the maps of {len(held)} answers that are not those of the {len(rows)} samples of "
+                f"{rows[0]['dataset']}; remove it and run again"
+            )
     first = rows[0]
     return score(ModelOnDataset(_MODEL, first["dataset"], first["task"], [dict(row) for row in rows], download, out))
 

@@ -49,14 +49,30 @@ class Entry:
     datasets: dict[str, Measured] = field(default_factory=dict)
 
     def write(self, out: Path) -> None:
-        """Write the row; data sets that were measured before, in the same way, stay in it."""
+        """Write the row; data sets that were measured before, in the same way, stay in it.
+
+        Raises `BenchmarkError` as `earlier` does.
+        """
+        before = earlier(out, self.name, self.kind)
+        if before and _how(before.about) == _how(self.about):
+            self.datasets = before.datasets | self.datasets
         path = _path(out, self.name)
-        if path.exists():
-            before = read(path)
-            if before.kind == self.kind and _how(before.about) == _how(self.about):
-                self.datasets = before.datasets | self.datasets
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(self))
+
+
+def earlier(out: Path, name: str, kind: Kind) -> Entry | None:
+    """The row of this name as it was measured before. Raises `BenchmarkError` where its file is somebody else's row."""
+    path = _path(out, name)
+    if not path.exists():
+        return None
+    before = read(path)
+    if (before.name, before.kind) != (name, kind):
+        raise BenchmarkError(
+            f"{path} is the row of {before.name} ({before.kind}), and {name} ({kind}) would take its place; call this "
+            "one otherwise, or remove the file"
+        )
+    return before
 
 
 def read(path: Path) -> Entry:
@@ -80,8 +96,8 @@ def selection(rows: Sequence[Row]) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as the name of a file."""
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "model"
+    """A name as the name of a file; it begins as the name of a model in the parameters may."""
+    return re.sub(r"[^\w.+-]+", "-", name).rstrip("-.").lstrip("-.+") or "model"
 
 
 def _path(out: Path, name: str) -> Path:

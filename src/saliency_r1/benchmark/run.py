@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.floors import FLOORS
 from saliency_r1.benchmark.lenient import lenient
 from saliency_r1.benchmark.prompts import Prompts, Row
-from saliency_r1.benchmark.rows import Entry, Measured, selection, slug
+from saliency_r1.benchmark.rows import Entry, Kind, Measured, earlier, selection, slug
 from saliency_r1.chat import ChatClient, Question, cost
 from saliency_r1.data.table import evenly_spaced, read_samples
 from saliency_r1.params import Asked
@@ -42,6 +43,11 @@ class Benchmark:
     kept: Path
     out: Path
 
+    @cached_property
+    def key(self) -> str:
+        """See `measure.key_of`."""
+        return measure.key_of(self.environment, self.settings)
+
     @property
     def rows(self) -> list[Row]:
         """All samples."""
@@ -57,7 +63,7 @@ class Benchmark:
 
     def score(self, name: str, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
         """Ground some answers to a data set and score them; their maps go to `<out>/<name>/<data set>`."""
-        parts = measure.ground(rows, texts, self.environment, self.kept / "maps", self.settings)
+        parts = measure.ground(rows, texts, self.environment, self.kept / "maps", self.key)
         place = self.out / slug(name) / rows[0]["dataset"]
         return measure.summary(measure.scores(rows, self.environment.folder, parts, place))
 
@@ -67,23 +73,25 @@ def select(
 ) -> tuple[dict[str, list[Row]], dict[str, int]]:
     """The samples of some data sets, of each at most `limit`, evenly spread, and the images of each whole data set.
 
-    Names are compared without case. Raises `BenchmarkError` for one that is not there.
+    Names are compared without case, where none is that very name. Raises `BenchmarkError` for one that is not there, or
+    could be either of two.
     """
     if not (download / "table.parquet").is_file():
         raise BenchmarkError(f"{download} holds no table.parquet; `dvc repro download` imports the data sets")
     table = read_samples(download).filter(split=split)
-    known = {name.lower(): name for name in table["dataset"].unique(maintain_order=True)}
+    known: list[str] = table["dataset"].unique(maintain_order=True).to_list()
     chosen: dict[str, list[Row]] = {}
     of: dict[str, int] = {}
     for name in names:
-        if name.lower() not in known:
+        meant = [name] if name in known else [one for one in known if one.lower() == name.lower()]
+        if len(meant) != 1:
             raise BenchmarkError(
-                f"{download} has no data set {name} with a split {split}; known are {', '.join(known.values())}. Add "
+                f"{download} has no data set {name} with a split {split}; known are {', '.join(known)}. Add "
                 "it to download.datasets of params.yaml and run `dvc repro download`"
             )
-        whole = table.filter(pl.col("dataset") == known[name.lower()])
-        chosen[known[name.lower()]] = list(evenly_spaced(whole, limit).iter_rows(named=True))
-        of[known[name.lower()]] = int(whole["names"].list.len().sum())
+        whole = table.filter(pl.col("dataset") == meant[0])
+        chosen[meant[0]] = list(evenly_spaced(whole, limit).iter_rows(named=True))
+        of[meant[0]] = int(whole["names"].list.len().sum())
     return chosen, of
 
 
@@ -99,6 +107,15 @@ def ask(speaker: Speaker, rows: Sequence[Row], journal: Journal) -> list[Said]:
             "answered is kept; run again to go on"
         )
     return [answer for answer in answers if answer is not None]
+
+
+def check_name(out: Path, name: str, kind: Kind) -> None:
+    """Raise `BenchmarkError` where a row of this name would take the place of another one."""
+    if slug(name) in map(slug, FLOORS):
+        raise BenchmarkError(
+            f"{name} is the row of a floor or a ceiling, which every table has; call this one otherwise"
+        )
+    earlier(out, name, kind)
 
 
 def measure_model(bench: Benchmark, name: str, answers: Sequence[Said], about: dict[str, Any]) -> Entry:
@@ -132,8 +149,11 @@ def measure_floors(bench: Benchmark) -> None:
 
 
 def measure_maps(bench: Benchmark, name: str, folder: Path) -> None:
-    """The row of somebody else's maps."""
-    entry = Entry(name, "maps", {"folder": folder.name})
+    """The row of somebody else's maps.
+
+    Their whole folder is what tells two runs of one name apart; no table shows it.
+    """
+    entry = Entry(name, "maps", {"folder": str(folder.resolve())})
     for dataset, rows in bench.samples.items():
         whole = sum(len(row["names"]) for row in rows) == bench.of[dataset]
         found = measure.scores_of_folder(rows, bench.environment.folder, name, folder, whole)

@@ -64,9 +64,9 @@ def only_model(client: httpx.Client, url: str) -> str:
     """The one model that a server lists. Raises `BenchmarkError` where it is not one, or no server answers."""
     try:
         listed = [str(entry["id"]) for entry in client.get("models").json()["data"]]
-    except httpx.TransportError as error:
+    except httpx.HTTPError as error:
         raise BenchmarkError(f"no server answers at {url}: {error or type(error).__name__}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         listed = []
     if len(listed) == 1:
         return listed[0]

@@ -97,7 +97,7 @@ class ChatClient:
         where = f"{self.options.url} ({self.section}.url)"
         try:
             response = self._client.get("models", timeout=min(_LONGEST_LOOK, self.options.timeout))
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise ChatError(
                 f"no server answers at {where}: {error or type(error).__name__}. Start it, or name another"
             ) from None
@@ -184,7 +184,7 @@ class ChatClient:
                     )
                 else:
                     unusable, fault, wait = None, f"status {response.status_code}", _retry_after(response)
-            except (httpx.TransportError, _Unreadable) as error:
+            except (httpx.HTTPError, _Unreadable) as error:
                 unusable, fault = None, f"{type(error).__name__}: {error}"
             if attempt < self.options.retries and not fault.startswith("redirected"):
                 time.sleep(min(_LONGEST_WAIT, self.options.backoff * 2**attempt if wait is None else wait))
@@ -239,12 +239,12 @@ class ChatClient:
     def _read(self, response: httpx.Response, thinking: bool) -> Reply:
         try:
             content = response.json()
-            usage = dict(content.get("usage") or {})
+            usage = dialect.counted(content.get("usage"))
             reply = dialect.read(content, thinking)
             with self._lock:
-                self.tokens += int(usage.get("total_tokens") or 0)
+                self.tokens += usage.get("total_tokens", 0)
                 self.cost += cost(usage, self.options.prices)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise _Unreadable(f"not a chat completion ({connection.excerpt(response.text)})") from error
         return Reply(*reply, usage=usage)
 

@@ -6,11 +6,16 @@ prompt and the images, is never changed.
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from typing import Any
 
 _REFUSING = frozenset({400, 422, 501})
+# Of one question that is too long, not of a field: what it names are the numbers that do not fit.
+_OF_SIZE = ("too large", "too long", "maximum context", "context length", "context window", "input tokens")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_MOST = 2**53  # whole numbers beyond are none in JSON, and no count of tokens
 
 
 class Dialect:
@@ -36,7 +41,7 @@ class Dialect:
         Each change is made once, so that asking again comes to an end. True as well where another request has
         learnt it since `sent` went out.
         """
-        if status not in _REFUSING:
+        if status not in _REFUSING or any(words in text.lower() for words in _OF_SIZE):
             return False
         with self._lock:
             change = self._change(text, sent)
@@ -47,12 +52,8 @@ class Dialect:
 
     def _change(self, text: str, sent: dict[str, Any]) -> str | None:
         """What is changed, in words; "" where it is changed already, None where nothing can be."""
-        if "max_tokens" in sent and "max_tokens" in text:
-            if "max_completion_tokens" in text:
-                return self._rename("max_tokens", "max_completion_tokens")
-            return self._drop("max_tokens")
-        if "max_completion_tokens" in sent and "max_completion_tokens" in text:
-            return self._drop("max_tokens")
+        if "max_tokens" in sent and "max_tokens" in text:  # said otherwise, never left out: it is a limit of costs
+            return self._rename("max_tokens", "max_completion_tokens")
         for name in ("temperature", "seed"):
             if name in sent and name in text:
                 return self._drop(name)
@@ -99,12 +100,24 @@ def read(content: dict[str, Any], thinking: bool = False) -> tuple[str, str, str
     said = message.get("content")
     if isinstance(said, list):
         said = "".join(str(part.get("text") or "") for part in said if part.get("type") in ("text", "output_text"))
-    said = str(said or "")
+    said = _writable(said)
     text = said.strip().lstrip("\ufeff").strip() if thinking else without_thinking(said)
-    model = str(content.get("model") or "")
-    reasoning = str(message.get("reasoning_content") or message.get("reasoning") or "").strip()
+    model = _writable(content.get("model"))
+    reasoning = _writable(message.get("reasoning_content") or message.get("reasoning")).strip()
     if message.get("refusal") or choice.get("finish_reason") == "content_filter":
         return text, "refused", model, reasoning
     if choice.get("finish_reason") == "length":
         return text, "cut off", model, reasoning
     return text, "" if text else "empty", model, reasoning
+
+
+def counted(usage: Any) -> dict[str, int]:
+    """The whole numbers of what a server says an answer took; some say "n/a", Infinity or tables of details."""
+    said = usage.items() if isinstance(usage, dict) else ()
+    numbers = {name: number for name, number in said if type(number) in (int, float) and 0 <= number < _MOST}
+    return {name: int(number) for name, number in numbers.items() if number == int(number)}
+
+
+def _writable(text: Any) -> str:
+    """What a server says as text that files can hold: without half pairs of surrogates, where an answer was cut off."""
+    return _SURROGATES.sub("\ufffd", str(text or ""))

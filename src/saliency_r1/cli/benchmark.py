@@ -6,6 +6,7 @@ saliency-r1 benchmark --model http://127.0.0.1:8000/v1 --name my-server --data E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,9 +84,15 @@ def benchmark(
         )
     if plain and shots:
         raise typer.BadParameter("--plain is the instruction alone; leave out --shots")
-    folders = [_named_folder(text) for text in maps or ()]
+    folders = _named_folders(maps or ())
     budget = {"max_requests": max_requests, "max_tokens": max_tokens, "max_cost": max_cost, "prices": prices}
     asked = _asked(settings, model, name, served, adapter, shots, budget) if model else None
+    if asked and asked.name in folders:
+        raise typer.BadParameter(f"--maps {asked.name}: the model's row is called so; give it another --name")
+    for row in folders:
+        run.check_name(out, row, "maps")
+    if asked:
+        run.check_name(out, asked.name, "model")
     bench = _bench(
         settings, download, runs, out, run.select(download, wanted, limit, settings.masks.split), answer_tokens
     )
@@ -104,7 +111,7 @@ def benchmark(
             _say_cost(run.estimate(asked, prompts, bench, journal), asked)
             return
         _measure(settings, bench, asked, about, prompts, journal, adapter)
-    for label, folder in folders:
+    for label, folder in folders.items():
         run.measure_maps(bench, label, folder)
     run.measure_floors(bench)
     _write_tables(bench)
@@ -114,11 +121,26 @@ def _is_address(model: str) -> bool:
     return model.startswith(("http://", "https://"))
 
 
-def _named_folder(text: str) -> tuple[str, Path]:
-    label, equals, folder = text.partition("=")
-    if not (label and equals and folder):
-        raise typer.BadParameter(f"--maps {text}: expected NAME=FOLDER")
-    return label, Path(folder)
+def _named_folders(texts: Sequence[str]) -> dict[str, Path]:
+    """The folders of maps by the names of their rows, which may be those of models that were trained here."""
+    folders: dict[str, Path] = {}
+    for text in texts:
+        label, equals, folder = text.partition("=")
+        if not (label and equals and folder):
+            raise typer.BadParameter(f"--maps {text}: expected NAME=FOLDER")
+        _check_form("--maps", label)
+        if label in folders:
+            raise typer.BadParameter(f"--maps {text}: there is another folder of that name; call one of them otherwise")
+        folders[label] = Path(folder)
+    return folders
+
+
+def _check_form(option: str, name: str) -> None:
+    """A row is a file of its name, so that no two names may be one file."""
+    from saliency_r1.benchmark.rows import slug
+
+    if name != slug(name):
+        raise typer.BadParameter(f"{option} {name!r}: of letters, digits and . + - _ alone, such as {slug(name)}")
 
 
 def _asked(
@@ -139,8 +161,8 @@ def _asked(
 
     if name in TRAINED:
         raise typer.BadParameter(f"--name {name}: the pipeline trains a model of that name; call this one otherwise")
-    if name is not None and name != slug(name):
-        raise typer.BadParameter(f"--name {name!r}: of letters, digits and . + - _ alone, such as {slug(name)}")
+    if name is not None:
+        _check_form("--name", name)
     if budget["max_cost"] is not None and not (budget["max_cost"] > 0 and budget["prices"]):
         raise typer.BadParameter("--max-cost is a positive sum and needs --prices IN,OUT")
     endpoint = None
@@ -151,6 +173,10 @@ def _asked(
         endpoint = Endpoint(**pace | budget | {"url": model, "temperature": 0.0})
         model = served or only_model(connect(model, endpoint.timeout, _SECTION), model)
     own = slug(model.rstrip("/").rpartition("/")[2]) + (f"+{slug(adapter.name)}" if adapter else "")
+    if not name and own in TRAINED:
+        raise typer.BadParameter(
+            f"--model {model} would be called {own}, as the model that the pipeline trains; give it a --name"
+        )
     return Asked(name=name or own, model=model, shots=shots, endpoint=endpoint)
 
 
