@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from saliency_r1.evaluation.folders import Unreadable, find_maps, match, read_ids, read_map, read_truth, score_folders
+from saliency_r1.evaluation.outputs import check_outputs
 from saliency_r1.metrics import MeasureError, Pair, Truth
 
 RAMP = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
@@ -64,6 +65,11 @@ def test_unreadable(tmp_path, content):
             read(tmp_path / "x.png")
 
 
+def test_dark_colours_are_no_sixteen_bits(tmp_path):
+    dark = np.dstack([RAMP * 0, RAMP * 0, RAMP])
+    assert read_map(save(tmp_path / "x.png", dark), stretch=False).max() == 25
+
+
 def test_maps_stored_as_zero_and_one(tmp_path):
     """As a prediction stretching makes them what they mean; as a ground truth they would be silently empty."""
     mask = (RAMP > 100).astype(np.uint8)
@@ -100,6 +106,15 @@ def test_names(tmp_path):
     save(tmp_path / "sal" / "m_x_out.bmp", RAMP)
     with pytest.raises(MeasureError, match="two maps"):
         find_maps(tmp_path / "sal")
+
+
+def test_two_jpegs_of_a_name(tmp_path):
+    for name in ("a.jpeg", "a.jpg"):
+        save(tmp_path / name, RAMP)
+    with pytest.raises(MeasureError, match=r"two maps of the name a: .*a\.jpeg and .*a\.jpg"):
+        find_maps(tmp_path)
+    save(tmp_path / "a.png", RAMP)
+    assert find_maps(tmp_path)["a"].suffix == ".png"
 
 
 def test_ambiguous_case_does_not_match():
@@ -195,3 +210,21 @@ def test_a_folder_of_twenty_thousand_maps(tmp_path):
     few, many = (score_folders(tmp_path / kind / "pred", tmp_path / kind / "gt") for kind in ("few", "many"))
     assert len(many.evaluator.rows()) == 20_000
     assert many.evaluator.compute() == pytest.approx(few.evaluator.compute(), abs=1e-12)
+
+
+def test_one_replicate_that_is_empty_gives_no_interval(folders, tmp_path):
+    """Of the name `img2` the one replicate draws none."""
+    for folder in folders:
+        save(tmp_path / "one" / folder.name / "img2.png", np.asarray(Image.open(folder / "a.png")))
+    score = score_folders(tmp_path / "one/pred", tmp_path / "one/gt", bootstrap=1)
+    assert score.evaluator.intervals() == {}
+    assert score.evaluator.compare(score.evaluator) == {}
+
+
+def test_numbers_are_not_written_between_id_maps(folders, tmp_path):
+    """A folder with a JSON file in it is read as COCO results."""
+    pred, gt = folders
+    with pytest.raises(MeasureError, match="between the inputs"):
+        check_outputs([pred / "scores.json"], [pred, gt])
+    (pred / "deeper").mkdir()
+    check_outputs([pred / "deeper/scores.json", tmp_path / "scores.json"], [pred, gt])

@@ -89,6 +89,20 @@ def test_other_samples_are_no_comparison(before: np.ndarray) -> None:
         judge(answers(before), answers(before).head(399), RULES)
 
 
+@pytest.mark.parametrize("wrong", [None, float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_decides_nothing(before: np.ndarray, wrong: float | None) -> None:
+    good = answers(before)
+    bad = answers(before + 0.1).with_columns(
+        reward=pl.when(pl.col("sample_id") == "s0007").then(pl.lit(wrong, pl.Float64)).otherwise(pl.col("reward"))
+    )
+    with pytest.raises(EvaluationError, match="the challenger has no finite reward for s0007"):
+        judge(good, bad, RULES)
+    with pytest.raises(EvaluationError, match="the challenger"):
+        judge(None, bad, RULES)
+    with pytest.raises(EvaluationError, match="the champion has no finite reward for s0007"):
+        judge(bad, good, RULES)
+
+
 def test_a_person_can_read_it(before: np.ndarray) -> None:
     text = as_markdown(judge(answers(before), answers(before + 0.1), RULES), "v0.0.2", "v0.0.1")
     assert "**v0.0.2 takes the place of v0.0.1**" in text

@@ -126,3 +126,18 @@ def test_the_coco_file_has_truth_predictions_and_measures(folders: Path) -> None
     assert len(json.loads(Path("all.json").read_text())["annotations"]) == 15
     refused = CliRunner().invoke(app, [*call[:-3], "gt/p0.png", "--bootstrap", "0"])
     assert refused.exit_code == 1
+
+
+def test_what_is_scored_as_missing_is_shown_as_missing(folders: Path) -> None:
+    Path("first/p1.png").write_bytes(b"no image")
+    Image.fromarray(square(10)[:20]).save("first/p2.png")
+    call = ["evaluate", "--pred", "first", "--gt", "gt", "--missing", "zero", "--bootstrap", "0"]
+    done = CliRunner().invoke(app, [*call, "--html", "page.html", "--coco", "all.json"])
+    assert done.exit_code == 0, done.output
+    assert Path("page.html").is_file()
+    read = COCO("all.json")
+    assert [len(read.imgToAnns[image]) for image in (1, 2, 3)] == [2, 1, 1]
+    done = CliRunner().invoke(app, [*call, "--coco", "all.json", "--resize"])
+    assert done.exit_code == 0, done.output
+    read = COCO("all.json")
+    assert [len(read.imgToAnns[image]) for image in (1, 2, 3)] == [2, 1, 2]

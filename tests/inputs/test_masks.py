@@ -1,5 +1,7 @@
 """What is foreground, and what is an instance: one rule for every file that people keep masks in."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from saliency_r1.metrics import MeasureError, Protocol
 OBJECT = np.zeros((12, 16), bool)
 OBJECT[3:9, 4:11] = True
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+CREAM = (224, 224, 192)
+BORDERED = [0, 0, 0, 255, 255, 255, *[0] * (3 * 253), *CREAM]  # object 1 is white, 255 is VOC's border
 
 
 def save(path: Path, values: np.ndarray, **options: object) -> Path:
@@ -218,3 +222,130 @@ def test_ids_that_were_saved_with_losses(tmp_path: Path, suffix: str) -> None:
         read_ids(save(tmp_path / f"ids.{suffix}", ids, format=kind))
     exact = save(tmp_path / "exact.webp", np.dstack([ids] * 3), lossless=True)
     assert set(np.unique(read_ids(exact))) == {0, 1}
+
+
+def bordered() -> np.ndarray:
+    """Indices: 0, the object as 1, and 16 pixels of border as 255."""
+    indices = OBJECT.astype(np.uint8)
+    indices[0] = 255
+    return indices
+
+
+def test_void_is_a_colour_in_colours(tmp_path: Path) -> None:
+    colours = np.array(BORDERED, np.uint8).reshape(256, 3)[bordered()]
+    path = save(tmp_path / "colours.png", colours)
+    mask = read_mask(path, 128, str, void=0xE0E0C0)
+    assert mask.foreground.tolist() == OBJECT.tolist()
+    assert mask.void is not None
+    assert mask.void.sum() == 16
+    with pytest.raises(InputError, match=r"VOC's border.*--void 0xE0E0C0"):
+        foreground(path)
+    grey = save(tmp_path / "grey.png", np.dstack([np.where(bordered() == 255, 100, OBJECT * 255).astype(np.uint8)] * 3))
+    for void in (100, 0x646464):
+        found = read_mask(grey, 128, str, void=void).void
+        assert found is not None
+        assert found.sum() == 16
+
+
+@pytest.mark.parametrize("clear", [0, 255])
+@pytest.mark.parametrize("parts", ["all", "object", "border"])
+def test_a_transparent_colour_changes_no_index(tmp_path: Path, clear: int, parts: str) -> None:
+    indices = bordered()
+    if parts != "all":
+        indices[indices == (255 if parts == "object" else 1)] = 0
+    plain = indexed(tmp_path / "plain.png", indices, BORDERED)
+    Image.open(plain).save(tmp_path / "clear.png", transparency=clear)
+    if clear == 255 and parts != "object":
+        return  # a border that cannot be seen contradicts the colours, which is refused
+    for path in (plain, tmp_path / "clear.png"):
+        mask = read_mask(path, 128, str, void=255)
+        assert mask.void is not None
+        assert mask.void.tolist() == (indices == 255).tolist()
+        assert mask.foreground.tolist() == (indices == 1).tolist()
+        if parts != "object":
+            with pytest.raises(InputError, match="VOC's border"):
+                foreground(path)
+
+
+def png(path: Path, depth: int, kind: int, values: np.ndarray, clear: bytes = b"") -> Path:
+    """A PNG of values of 16 bits as Pillow does not write it; `clear` is its transparent value."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, kind, 0, 0, 0))]
+    chunks += [(b"tRNS", clear)] * bool(clear) + [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(b)) + t + b + struct.pack(">I", zlib.crc32(t + b)) for t, b in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    return path
+
+
+def test_sixteen_bits_with_a_transparent_value(tmp_path: Path) -> None:
+    values = np.where(OBJECT, 65535, 0).astype(np.uint16)
+    values[0] = 300  # 1 of 255; cut off at 255 it would be white
+    path = png(tmp_path / "clear.png", 16, 0, values, struct.pack(">H", 7))
+    assert read_levels(path).values.tolist() == np.where(OBJECT, 255, (values == 300) * 1).tolist()
+    ids = read_ids(png(tmp_path / "ids.png", 16, 0, values, struct.pack(">H", 300)))
+    assert set(np.unique(ids)) == {0, 65535}
+    assert read_id_map(path, void=300).void is not None
+
+
+def test_sixteen_bits_a_colour_are_refused(tmp_path: Path) -> None:
+    for value in (1, 255, 65535):
+        path = png(tmp_path / "wide.png", 16, 2, np.dstack([OBJECT * np.uint16(value)] * 3))
+        for read in (foreground, read_ids, read_levels):
+            with pytest.raises(InputError, match="16 bits in each of several channels"):
+                read(path)
+
+
+def test_colours_on_both_sides_of_the_threshold(tmp_path: Path) -> None:
+    colours = np.zeros((12, 16, 3), np.uint8)
+    colours[2:6, 2:8], colours[6:10, 6:14] = (255, 0, 0), (255, 255, 0)
+    for suffix in ("png", "bmp"):
+        with pytest.raises(InputError, match=r"luma of its colours 0, 76, 226, some of its colours above 128.*from 76"):
+            foreground(save(tmp_path / f"two.{suffix}", colours))
+    solid = np.dstack([colours, np.full((12, 16), 255, np.uint8)])
+    with pytest.raises(InputError, match="some of its colours above"):
+        foreground(save(tmp_path / "solid.png", solid))
+    hidden = np.dstack(
+        [np.where(OBJECT[..., None], np.uint8([255, 255, 0]), np.uint8([255, 0, 0])), OBJECT * np.uint8(255)]
+    )
+    hidden[0, 0] = (200, 200, 200, 255)
+    assert foreground(save(tmp_path / "hidden.png", hidden)).sum() == OBJECT.sum() + 1, "red that nobody sees"
+    assert foreground(tmp_path / "two.png", 75).sum() == (colours.max(2) > 0).sum()
+
+
+def test_soft_edges_and_noise_of_a_mask_in_colours_are_no_objects(tmp_path: Path) -> None:
+    soft = Image.fromarray(OBJECT * np.uint8(255)).resize((80, 60), Image.Resampling.BICUBIC)
+    levels = np.asarray(soft)
+    assert (foreground(save(tmp_path / "grey.png", np.dstack([levels] * 3))) == (levels > 128)).all()
+    yellow = np.dstack([levels, levels, levels * 0])
+    assert (
+        foreground(save(tmp_path / "yellow.png", yellow)) == (np.asarray(Image.fromarray(yellow).convert("L")) > 128)
+    ).all()
+    noisy = np.asarray(Image.open(save(tmp_path / "noisy.jpg", yellow, quality=60)).convert("RGB"))
+    for name in ("noisy.jpg", "again.png"):
+        path = tmp_path / name if name == "noisy.jpg" else save(tmp_path / name, noisy)
+        assert foreground(path).sum() == pytest.approx((levels > 128).sum(), rel=0.1)
+    faint = np.zeros((12, 16, 3), np.uint8)
+    faint[0, :, 2] = 1
+    assert not foreground(save(tmp_path / "faint.png", faint)).any(), "the noise of a black picture is black"
+
+
+def test_ids_are_not_cut_off(tmp_path: Path) -> None:
+    ids = np.where(OBJECT, 300, 0)
+    ids[0] = 400
+    for colours in (None, True, False):
+        with pytest.raises(InputError, match="float32"):
+            read_ids(save(tmp_path / "float.tif", ids.astype(np.float32)), colours=colours)
+    wide = save(tmp_path / "wide.png", ids.astype(np.uint16))
+    assert set(np.unique(read_ids(wide))) == {0, 300, 400}
+    assert set(np.unique(read_ids(wide, colours=True))) == {0, 1, 2}
+
+
+def test_what_is_transparent_is_no_instance(tmp_path: Path) -> None:
+    path = indexed(tmp_path / "ids.png", np.where(OBJECT, 1, 3), VOC)
+    Image.open(path).save(tmp_path / "clear.png", transparency=3)
+    assert set(np.unique(read_ids(path))) == {1, 3}
+    for colours in (None, True):
+        assert set(np.unique(read_ids(tmp_path / "clear.png", colours=colours))) == {0, 1}
+    void = read_id_map(tmp_path / "clear.png", void=3).void
+    assert void is not None
+    assert void.tolist() == (~OBJECT).tolist()

@@ -13,7 +13,7 @@ from saliency_r1.data.importers import LAYOUTS, Item
 from saliency_r1.data.samples import read_images
 from saliency_r1.data.store import Imported, import_item
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.pictures import MOST_ASPECT, read_picture, to_rgb
+from saliency_r1.inputs.pictures import FORMATS, MOST_ASPECT, read_picture, to_rgb
 from saliency_r1.inputs.text import read_json, read_text
 from saliency_r1.prediction import PredictError, read_image
 
@@ -138,3 +138,23 @@ def test_the_limit_is_that_of_the_policy() -> None:
     smart_resize(3, 3 * MOST_ASPECT)
     with pytest.raises(ValueError, match="aspect ratio"):
         smart_resize(3, 3 * MOST_ASPECT + 1)
+
+
+def test_a_picture_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow opens files by their content, and PostScript with ghostscript."""
+    from PIL import EpsImagePlugin
+
+    def started(*_: object) -> None:
+        raise AssertionError("ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "load", started)
+    (tmp_path / "cat.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match="cannot identify image file"):
+        read_picture(tmp_path / "cat.png")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_content_says_the_format(tmp_path: Path, format: str) -> None:
+    Image.new("RGB", (8, 6), "white").save(tmp_path / "cat.jpg", format)
+    assert read_picture(tmp_path / "cat.jpg").size == (8, 6)

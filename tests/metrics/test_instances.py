@@ -174,6 +174,12 @@ def test_intervals_hold_the_value():
     assert low < evaluate_instances(predictions, truths)["AP50"] < high
 
 
+def test_replicates_that_are_all_empty():
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:4] = 1
+    assert replicate_instances({"img2": [(truth > 0, 1.0)]}, {"img2": truth}, 1) == {}
+
+
 def test_by_hand():
     """One of two instances is found at IoU .6, beside a false detection with a higher score."""
     ids = np.zeros((10, 20), np.int32)

@@ -36,3 +36,20 @@ def test_types_and_shapes():
     for wrong in (torch.zeros(2, 3), torch.zeros(1, 12, 14), torch.full((1, 12, 15), 1.5)):
         with pytest.raises(MeasureError):
             tensors.scores(wrong, shared)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64])
+def test_a_perfect_map_is_perfect_in_every_type(dtype):
+    gt = torch.zeros(1, 8, 8, dtype=torch.bool)
+    gt[:, :4] = True
+    pred = (gt * (1 if dtype.is_floating_point else 255)).to(dtype)
+    scores = tensors.scores(pred, gt, stretch=False)
+    assert float(scores["MAE"]) == 0
+    assert float(scores["IoU"]) == 1
+
+
+@pytest.mark.parametrize("value", [-1, 256, 300])
+def test_whole_numbers_beyond_a_level_are_refused(value):
+    gt = torch.ones(2, 8, 8, dtype=torch.bool)
+    with pytest.raises(MeasureError, match="255"):
+        tensors.scores(torch.full((2, 8, 8), value), gt)

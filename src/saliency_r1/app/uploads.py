@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from saliency_r1.inputs.pictures import FORMATS
 from saliency_r1.prediction.predictor import PredictError, read_image, task_named
 
 MOST_BYTES = 20_000_000  # of one file
@@ -62,7 +63,7 @@ def _read(path: Path) -> Image.Image:
 def _pixels(path: Path) -> int:
     """The number of pixels that a file announces; 0 where it is no picture, which the reader will say."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.width * image.height
     except Exception:  # Pillow raises whatever it stumbles over
         return 0

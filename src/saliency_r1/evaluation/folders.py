@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from saliency_r1.inputs import masks
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import SUFFIXES, key, nfc, pictures_below, shown
-from saliency_r1.inputs.masks import read_levels, read_mask
+from saliency_r1.inputs.masks import GREYS, read_levels, read_mask
 from saliency_r1.metrics.evaluator import SaliencyEvaluator
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
 from saliency_r1.runtime.messages import about, printable
@@ -84,7 +84,7 @@ def read_map(path: Path, stretch: bool = True) -> NDArray[np.uint8]:
     whose values is above 255: it holds 8 bits, or next to nothing.
     """
     levels = readable(read_levels, path)
-    if not stretch and levels.stored.dtype.itemsize > 1 and 0 < levels.stored.max() <= 255:
+    if not stretch and levels.kind == GREYS and levels.stored.dtype.itemsize > 1 and 0 < levels.stored.max() <= 255:
         raise Unreadable(f"{path} has values up to {levels.stored.max()} in 16 bits: save it with 8 bits")
     return levels.values
 
@@ -141,27 +141,31 @@ def without_void(levels: NDArray[np.uint8], void: NDArray[np.bool_] | None, stre
 def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Path]:
     """Images below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
 
-    Of two files of one name a lossless one beats a JPEG (photo and mask side by side); otherwise, and where there is no
-    image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed.
+    Of the files of one name a lossless one beats JPEGs (photo and mask side by side); where that leaves two, and where
+    there is no image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed.
     """
     if not folder.is_dir():
         raise MeasureError(f"{folder} is not a folder")
     prefix, suffix = nfc(prefix), nfc(suffix)
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for path in pictures_below(folder):
         whole = nfc(shown(path.stem))
         stem = whole[len(prefix) : len(whole) - len(suffix)]
         if not stem or whole != prefix + stem + suffix:
             continue
         name = nfc(shown(path.parent.relative_to(folder) / stem))
-        rival = found.get(name)
-        if rival is None or (rival.suffix.lower() in _LOSSY and path.suffix.lower() not in _LOSSY):
-            found[name] = path
-        elif path.suffix.lower() not in _LOSSY:
-            raise MeasureError(f"two maps of the name {name}: {rival} and {path}")
+        found.setdefault(name, []).append(path)
     if not found:
         raise MeasureError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return {name: _one(name, paths) for name, paths in found.items()}
+
+
+def _one(name: str, paths: list[Path]) -> Path:
+    """The file that is meant by a name."""
+    rivals = [path for path in paths if path.suffix.lower() not in _LOSSY] or paths
+    if len(rivals) > 1:
+        raise MeasureError(f"two maps of the name {name}: {rivals[0]} and {rivals[1]}")
+    return rivals[0]
 
 
 def match(predictions: Mapping[str, Path], truths: Mapping[str, Path]) -> tuple[dict[str, Path], Problems]:

@@ -25,8 +25,11 @@ def judge(champion: pl.DataFrame | None, challenger: pl.DataFrame, rules: Judge)
 
     Promotion needs, in mean reward: a difference of `minimum_effect` or more over all samples, its interval above zero,
     and no data set on which the challenger may be worse by more than `margin` (the lower end of its interval).
-    Raises `EvaluationError` where the two did not answer the same samples.
+    Raises `EvaluationError` where the two did not answer the same samples, and for rewards that are no numbers.
     """
+    for who, answers in (("champion", champion), ("challenger", challenger)):
+        if answers is not None:
+            _check_rewards(who, answers)
     failures = _failures(challenger)
     decision: dict[str, Any] = {
         "verdict": "keep",
@@ -64,6 +67,14 @@ def _objections(overall: Scope, datasets: Mapping[str, Scope], rules: Judge) -> 
         if scope["low"] < -rules.margin
     ]
     return found
+
+
+def _check_rewards(who: str, answers: pl.DataFrame) -> None:
+    """Every comparison with NaN is false, so that one such reward would pass all the rules."""
+    number = answers["reward"].cast(pl.Float64).is_finite().fill_null(False)
+    if bad := answers.filter(~number)["sample_id"].to_list():
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise EvaluationError(f"the {who} has no finite reward for {', '.join(sorted(bad)[:10])}{more}; answer again")
 
 
 def _pairs(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame:

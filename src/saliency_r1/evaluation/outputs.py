@@ -20,7 +20,8 @@ def check_plot(path: Path) -> None:
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Refuse, before any work, outputs that would replace an input, become one, replace one another or have no folder.
 
-    `inputs` are the folders and files that are scored. Raises `MeasureError`.
+    `inputs` are the folders and files that are scored. A folder with a JSON file in it would be read as COCO results
+    from then on. Raises `MeasureError`.
     """
     seen: dict[Path, Path] = {}
     for output in outputs:
@@ -35,6 +36,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         for given in inputs:
             whole = given.resolve()
             inside = output.suffix.lower() in SUFFIXES and place.is_relative_to(whole)
+            inside |= output.suffix.lower() == ".json" and place.parent == whole
             if place == whole or inside or (output.exists() and given.exists() and output.samefile(given)):
                 raise MeasureError(
                     f"{output} would be written over or between the inputs in {given}; name another file"

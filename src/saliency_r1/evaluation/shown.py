@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1.evaluation.detections import read_predictions, read_truths
-from saliency_r1.evaluation.folders import find_maps, match, read_map, read_truth, resized
+from saliency_r1.evaluation.folders import Unreadable, find_maps, match, read_map, read_truth, resized
 from saliency_r1.evaluation.results import FolderResult, Settings
 from saliency_r1.inputs import regions
 from saliency_r1.inputs.codes import coded
@@ -70,9 +70,15 @@ def _maps(preds: Sequence[Path], gt: Path, settings: Settings) -> tuple[list[str
     def predicted(files: Mapping[str, Path], name: str) -> Scored | None:
         if name not in files:
             return None
-        levels = read_map(files[name], settings.protocol.stretch)
+        try:
+            levels = read_map(files[name], settings.protocol.stretch)
+        except Unreadable:  # the scores have taken it for missing, or there would be none
+            return None
         shape = truth(name).look.shape
-        levels = levels if levels.shape == shape else resized(levels, (shape[0], shape[1]))
+        if levels.shape != shape:
+            if not settings.resize:  # likewise
+                return None
+            levels = resized(levels, (shape[0], shape[1]))
         mask = levels >= 128
         score = float(levels[mask].mean()) / 255 if mask.any() else 0.0
         return Scored([(mask, score)], levels)

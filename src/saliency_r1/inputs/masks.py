@@ -3,7 +3,8 @@
 A map has levels, of which 255 is full: greys as they are, colours and palettes by their luma, 16 bits rounded to 8 (as
 they are where none is above 255), and the alpha channel of a file whose colours say nothing. Foreground is what lies
 above a threshold. Where nothing does, though the file is not black, the threshold is not the one that was meant, and
-the file is refused with its values and the remedy. A black file is an empty mask.
+the file is refused with its values and the remedy. A black file is an empty mask. Refused as well are colours on both
+sides of the threshold, and 16 bits a colour, of which Pillow keeps the upper 8.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from PIL import Image
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import shown
-from saliency_r1.inputs.pictures import open_whole
+from saliency_r1.inputs.pictures import open_whole, stored_modes
 
 MOST_ID = 65535
 _MOST_COLOURS = 255  # a picture with more is antialiased or was saved with losses
@@ -26,18 +27,26 @@ _VOC_VOID = 255
 _VOC_VOID_COLOUR = 0xE0E0C0
 _HALF = 127
 _SAID = 8  # values in a message
+_TINT = 32  # between the channels of a colour: less is a grey that was saved with losses
+GREYS = "values"
+_PALETTE = "the luma of its palette"
+_COLOURS = "the luma of its colours"
+_ALPHA = "its alpha channel"
 
 
 class Levels(NamedTuple):
     """A map as read: `values` (uint8 H x W, 255 is full), and what the file holds there (`stored`, `kind`).
 
-    `colours` is the palette (256 x 3, uint8) if `stored` are its indices.
+    `stored` are greys, palette indices, or colours as 0xRRGGBB; `colours` are the colours (so, H x W) that the values
+    were made of, of a palette or exact ones, 0 where they are invisible. `border` is how VOC's undecided pixels are
+    written, if there are any.
     """
 
     values: NDArray[np.uint8]
     stored: NDArray[Any]
     kind: str
-    colours: NDArray[np.uint8] | None = None
+    colours: NDArray[np.int32] | None = None
+    border: str = ""
 
 
 class IdMap(NamedTuple):
@@ -57,18 +66,17 @@ class Mask(NamedTuple):
 def read_levels(path: Path) -> Levels:
     """The levels of a map. Raises `InputError` for what is no map of 8 or 16 bits, and as `open_whole` does."""
     image = open_whole(path)
-    if image.has_transparency_data:
-        return _transparent(image, path)
+    _check_depth(image, path)
     if image.mode == "P":
-        return _indexed(image)
-    if image.mode.startswith("I"):
-        return _wide(np.asarray(image), path)
-    if image.mode == "F":
-        raise InputError(f"{shown(path)} has values of type float32, expected 8 or 16 bits: save it as 8-bit grey")
-    if image.mode not in ("L", "1", "RGB"):
-        image = image.convert("RGB")
-    values = np.asarray(image.convert("L"))
-    return Levels(values, values, "values" if image.mode in ("L", "1") else "the luma of its colours")
+        levels = _indexed(image)
+    elif image.mode.startswith("I"):
+        levels = _wide(np.asarray(image), path)
+    elif image.mode in ("L", "1", "LA"):
+        values = np.asarray(image.convert("L"))
+        levels = Levels(values, values, GREYS)
+    else:
+        levels = _coloured(image, path)
+    return _transparent(levels, _alpha(image), path) if image.has_transparency_data else levels
 
 
 def read_mask(
@@ -85,22 +93,22 @@ def read_mask(
         path: the file.
         above: the largest level that is background.
         remedy: how the caller's user says that levels from the given one on are foreground.
-        void: the stored value (grey, palette index) of pixels that are neither.
+        void: the stored value (grey, palette index, 0xRRGGBB in colours) of pixels that are neither.
         exact: whether the levels must be 0 and 255.
         may_be_empty: whether levels that all lie below the threshold mean that there is no foreground (sets of several
             levels, such as PASCAL-S, have such masks).
 
     Raises:
-        InputError: as `read_levels`; nothing is foreground though the file is not black, colours of a palette lie on
-            both sides of the threshold, or the levels are not exact.
+        InputError: as `read_levels`; nothing is foreground though the file is not black, colours lie on both sides
+            of the threshold, VOC's border is not declared, or the levels are not exact.
     """
     levels = read_levels(path)
-    if void is None and _has_voc_border(levels):
+    if void is None and levels.border:
         raise InputError(
-            f"{shown(path)}: some pixels are VOC's border (palette index 255, cream), which is neither foreground nor "
-            f"background: {_declare(str(_VOC_VOID))}"
+            f"{shown(path)}: some pixels are VOC's border (cream), which is neither foreground nor background: "
+            f"{_declare(levels.border)}"
         )
-    left_out = None if void is None else levels.stored == void
+    left_out = None if void is None else _is_void(levels, void)
     kept = None if left_out is None else ~left_out
     if (fault := _fault(levels, kept, above, exact)) and not (may_be_empty and levels.values.max() <= above):
         meant = _meant(levels, kept)
@@ -124,6 +132,7 @@ def read_id_map(path: Path, void: int | None = None, colours: bool | None = None
     """`read_ids`, and where the void pixels are."""
     image = open_whole(path)
     name = shown(path)
+    _check_depth(image, path)
     if _lossy(image, path):
         raise InputError(
             f"{name}: a map of instances saved with losses ({image.format}): every shade at an edge would be an "
@@ -132,12 +141,15 @@ def read_id_map(path: Path, void: int | None = None, colours: bool | None = None
     plain = image.mode in ("P", "L", "1", "I") or image.mode.startswith("I;16")
     if colours is False and not plain:
         raise InputError(f"{name}: mode {image.mode}, expected indexed colour or grey: use layout colour_map")
-    stored = np.asarray(image).astype(np.int64) if plain and not colours else _packed(image)
+    wide = image.mode.startswith("I")  # which as colours would be cut at 255
+    stored = np.asarray(image).astype(np.int64) if wide or (plain and not colours) else _packed(image)
     if plain and not colours and (stored.min(initial=0) < 0 or stored.max(initial=0) > MOST_ID):
         raise InputError(f"{name}: instance ids from {stored.min()} to {stored.max()}, expected 16 bits without a sign")
     left_out = None if void is None else stored == void
     if left_out is not None:
         stored = np.where(left_out, 0, stored)
+    if image.has_transparency_data:
+        stored = np.where(_alpha(image) > 0, stored, 0)
     present = np.unique(np.append(stored, 0))
     if void is None and (border := _voc_border(present, coloured=not plain or bool(colours))):
         raise InputError(
@@ -153,14 +165,42 @@ def read_id_map(path: Path, void: int | None = None, colours: bool | None = None
     return IdMap(np.searchsorted(present, stored).astype(np.int32), left_out)
 
 
-def _packed(image: Image.Image) -> NDArray[np.int64]:
-    """Colours as 0xRRGGBB; what is transparent is black."""
-    if image.has_transparency_data:
-        rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
-        rgb = np.where(rgba[..., 3:] > 0, rgba[..., :3], 0)
-    else:
-        rgb = np.asarray(image.convert("RGB")).astype(np.int64)
+def _check_depth(image: Image.Image, path: Path) -> None:
+    """Refuse values of which Pillow would keep a part: floats, and colours of 16 bits."""
+    if image.mode == "F":
+        raise InputError(f"{shown(path)} has values of type float32, expected grey of 8 or 16 bits: save it so")
+    single = image.mode in ("P", "L", "1") or image.mode.startswith("I")
+    if not single and image.format in ("PNG", "TIFF") and any(";16" in mode for mode in stored_modes(path)):
+        raise InputError(
+            f"{shown(path)} has 16 bits in each of several channels, expected 8 or one channel: save it as grey, or "
+            "with 8 bits a channel"
+        )
+
+
+def _packed(image: Image.Image) -> NDArray[np.int32]:
+    """Colours as 0xRRGGBB."""
+    rgb = np.asarray(_opaque(image)).astype(np.int32)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The colours of a file, also where they are transparent."""
+    return (image.convert("RGBA") if image.has_transparency_data else image).convert("RGB")
+
+
+def _alpha(image: Image.Image) -> NDArray[np.uint8]:
+    """The transparency of a file that has one: 0 is invisible."""
+    if image.mode.startswith("I"):  # Pillow cuts 16 bits at 255 on the way to an alpha channel
+        return np.where(np.asarray(image) == image.info["transparency"], 0, 255).astype(np.uint8)
+    return np.asarray(image.convert("RGBA").getchannel("A"))
+
+
+def _is_void(levels: Levels, void: int) -> NDArray[np.bool_]:
+    """The pixels of the value `void`; that of a grey may be written as a colour (0x808080)."""
+    grey = void & 255
+    if levels.kind != _PALETTE and levels.stored.dtype == np.uint8 and void == grey * 0x010101:
+        void = grey
+    return np.asarray(levels.stored == void)
 
 
 def _voc_border(present: NDArray[np.int64], coloured: bool) -> str:
@@ -176,14 +216,6 @@ def _declare(void: str) -> str:
     return f"declare it (mask: {{void: {void}}} in the catalogue, --void {void} of evaluate)"
 
 
-def _has_voc_border(levels: Levels) -> bool:
-    """Whether a palette's last colour is that of VOC's undecided pixels, and some are."""
-    if levels.colours is None or not (levels.stored == _VOC_VOID).any():
-        return False
-    red, green, blue = levels.colours[_VOC_VOID].tolist()
-    return bool(red << 16 | green << 8 | blue == _VOC_VOID_COLOUR)
-
-
 def _lossy(image: Image.Image, path: Path) -> bool:
     """Whether a file was saved so that its values are nearly what they were."""
     if image.format == "WEBP":
@@ -192,20 +224,19 @@ def _lossy(image: Image.Image, path: Path) -> bool:
     return image.format in ("JPEG", "MPO", "AVIF")
 
 
-def _transparent(image: Image.Image, path: Path) -> Levels:
+def _transparent(levels: Levels, alpha: NDArray[np.uint8], path: Path) -> Levels:
     """Levels of a file with an alpha channel: the colours if alpha says nothing, alpha if the colours say nothing."""
-    rgba = image.convert("RGBA")
-    alpha = np.asarray(rgba.getchannel("A"))
-    luma = np.asarray(rgba.convert("RGB").convert("L"))
+    luma = levels.values
     visible = luma[alpha > 0]
     if alpha.min() == alpha.max() > 0:
-        return Levels(luma, luma, "the luma of its colours")
+        return levels
     if visible.size == 0 and luma.min() != luma.max():
         raise InputError(f"{shown(path)} is transparent everywhere over colours that differ: save it without alpha")
     if visible.size == 0 or visible.min() == visible.max():
-        return Levels(alpha, alpha, "its alpha channel")
+        stored = alpha if levels.colours is None else levels.stored
+        return Levels(alpha, stored, _ALPHA, border=levels.border)
     if np.array_equal(luma > _HALF, alpha > _HALF):
-        return Levels(luma, luma, "the luma of its colours")
+        return levels if levels.colours is None else levels._replace(colours=np.where(alpha > 0, levels.colours, 0))
     raise InputError(
         f"{shown(path)} has one mask in its colours and another one in its alpha channel: save the one that is meant "
         "as a grey PNG (a cut-out has it in its alpha channel)"
@@ -213,11 +244,20 @@ def _transparent(image: Image.Image, path: Path) -> Levels:
 
 
 def _indexed(image: Image.Image) -> Levels:
-    indices = np.asarray(image)
-    palette = image.getpalette("RGB") or []
-    colours = np.zeros((256, 3), np.uint8)
-    colours.reshape(-1)[: len(palette)] = palette
-    return Levels(np.asarray(image.convert("RGB").convert("L")), indices, "the luma of its palette", colours)
+    indices, colours = np.asarray(image), _packed(image)
+    values = np.asarray(_opaque(image).convert("L"))
+    border = (indices == _VOC_VOID) & (colours == _VOC_VOID_COLOUR)
+    return Levels(values, indices, _PALETTE, colours, str(_VOC_VOID) if border.any() else "")
+
+
+def _coloured(image: Image.Image, path: Path) -> Levels:
+    """Levels of colours; where all are greys, those are what the file holds."""
+    values, packed = np.asarray(_opaque(image).convert("L")), _packed(image)
+    if np.array_equal(packed, values * np.int32(0x010101)):
+        return Levels(values, values, _COLOURS)
+    if _lossy(image, path):
+        return Levels(values, packed, _COLOURS)
+    return Levels(values, packed, _COLOURS, packed, "0xE0E0C0" if (packed == _VOC_VOID_COLOUR).any() else "")
 
 
 def _wide(stored: NDArray[Any], path: Path) -> Levels:
@@ -227,26 +267,47 @@ def _wide(stored: NDArray[Any], path: Path) -> Levels:
     values = stored.astype(np.uint32)
     if values.max() > 255:
         return Levels(((values + 128) // 257).astype(np.uint8), stored, "values of 16 bits")
-    return Levels(values.astype(np.uint8), stored, "values")
+    return Levels(values.astype(np.uint8), stored, GREYS)
 
 
 def _fault(levels: Levels, kept: NDArray[np.bool_] | None, above: int, exact: bool) -> str:
     """Why levels are not what the threshold `above` was made for; empty if they are. `kept` leaves void pixels out."""
     values = levels.values if kept is None else levels.values[kept]
     stored = levels.stored if kept is None else levels.stored[kept]
-    if values.size == 0 or not (values.any() or stored.min() != stored.max()):
+    if values.size == 0 or not (values.any() or (levels.kind != _COLOURS and stored.min() != stored.max())):
         return ""  # black, or void, everywhere
     if values.max() <= above:
-        return f"{levels.kind} {_values(values, stored)}, none of them above {above}"
-    present = np.flatnonzero(np.bincount(values.ravel())) if exact or levels.colours is not None else values[:0]
-    if exact and (odd := present[(present > 0) & (present < 255)]).size:
+        return f"{levels.kind} {_values(levels.kind, values, stored)}, none of them above {above}"
+    if exact and (odd := np.unique(values[(values > 0) & (values < 255)])).size:
         return f"{levels.kind} {_listed(odd)} beside 0 and 255"
-    if levels.colours is not None:
-        used = levels.colours[np.unique(stored)]
-        lost = present[(present > 0) & (present <= above)]
-        if lost.size and (used.min(1) != used.max(1)).any():
-            return f"{levels.kind} {_listed(present)}, some of its colours above {above} and some not"
+    if levels.colours is not None and _divided(levels, levels.colours, kept, above):
+        return f"{levels.kind} {_listed(np.unique(values))}, some of its colours above {above} and some not"
     return ""
+
+
+def _divided(levels: Levels, colours: NDArray[np.int32], kept: NDArray[np.bool_] | None, above: int) -> bool:
+    """Whether the threshold parts colours that are equally meant.
+
+    A palette holds what was meant, so that any colour in it speaks. Elsewhere only a colour below the threshold that
+    fills a square of 3 x 3 pixels does: what is narrower may be the soft edge of an object.
+    """
+    lost = (levels.values > 0) & (levels.values <= above) & (colours > 0)
+    if kept is not None:
+        lost &= kept
+    if not lost.any():
+        return False
+    channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255])
+    tint = channels.max(0) - channels.min(0)
+    if levels.kind == _PALETTE:
+        return bool((tint > 0).any() if kept is None else (tint > 0)[kept].any())
+    lost &= tint > _TINT
+    return bool(lost.any() and (lost & _flat(colours)).any())
+
+
+def _flat(colours: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """The pixels whose eight neighbours have the same colour."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(colours, 1, constant_values=-1), (3, 3))
+    return np.asarray((around == colours[..., None, None]).all((-2, -1)))
 
 
 def _meant(levels: Levels, kept: NDArray[np.bool_] | None) -> int:
@@ -257,9 +318,9 @@ def _meant(levels: Levels, kept: NDArray[np.bool_] | None) -> int:
     return int(values[values > 0].min(initial=255)) if values.any() else 0
 
 
-def _values(values: NDArray[np.uint8], stored: NDArray[Any]) -> str:
+def _values(kind: str, values: NDArray[np.uint8], stored: NDArray[Any]) -> str:
     """The values of a map as a person finds them: what the file holds, and its level where that is another."""
-    if stored.dtype == np.uint8 and np.array_equal(values, stored):
+    if kind in (_COLOURS, _ALPHA) or (stored.dtype == np.uint8 and np.array_equal(values, stored)):
         return _listed(np.unique(values))
     return f"{_listed(np.unique(values))} of 255 (stored as {_listed(np.unique(stored))})"
 

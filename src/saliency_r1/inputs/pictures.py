@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import require_file, shown
@@ -29,11 +29,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HAS_AVIF = "avif" in features.modules and bool(features.check("avif"))  # a Pillow before 11.3 does not know it
+# What is opened, by content: the formats of the names in `find.SUFFIXES`, and AVIF, which the web serves under them.
+# Pillow knows more, and some of these start other programs (ghostscript for EPS).
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", *["AVIF"] * _HAS_AVIF)
 _DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners keep in files of 16
 
 
 def open_whole(path: Path) -> Image.Image:
-    """Any file that Pillow reads, decoded completely and as it is stored; of several frames the first.
+    """A file of one of the `FORMATS`, decoded completely and as it is stored; of several frames the first.
 
     Raises `InputError` for a file that is missing, no picture, half of one, or larger than `MOST_PIXELS`; `OSError` as
     the system gives it.
@@ -42,7 +46,7 @@ def open_whole(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on damaged EXIF data, and on sizes that are checked here
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
             if image.width * image.height > MOST_PIXELS:
                 image.close()
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,}")
@@ -54,6 +58,14 @@ def open_whole(path: Path) -> Image.Image:
         if isinstance(error, Image.DecompressionBombError):
             raise InputError(f"{shown(path)} is too large to be opened ({error}): scale it down") from None
         raise InputError(f"{shown(path)} is not a readable image ({error or type(error).__name__})") from error
+
+
+def stored_modes(path: Path) -> list[str]:
+    """How Pillow names what a readable file holds before it is decoded, such as `RGB;16B`; one name a part."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            return [part.args if isinstance(part.args, str) else str((part.args or ("",))[0]) for part in image.tile]
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -145,7 +145,10 @@ class SaliencyEvaluator:
         }
 
     def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
-        """Bootstrap interval of every measure, over images or, where there are groups, over groups."""
+        """Bootstrap interval of every measure, over images or, where there are groups, over groups.
+
+        There is none where all replicates of a few images came out empty.
+        """
         return intervals(self._replicated(), level)
 
     def compare(self, other: SaliencyEvaluator) -> dict[str, Difference]:
@@ -220,4 +223,6 @@ class SaliencyEvaluator:
             raise MeasureError("no image was scored")
         self._flush()
         drawn = self._weights > 0  # a replicate of very few images can come out empty
+        if not drawn.any():
+            return {}
         return self._measures(self._replicates[drawn] / self._weights[drawn, None])

@@ -185,8 +185,8 @@ def replicate_instances(
 ) -> dict[str, Floats]:
     """AP, AP50, AP70 and AP75 of bootstrap replicates over images, for `intervals` and `differences`.
 
-    Matching is COCO's; what is drawn is how often an image counts. Every array has one value a replicate; there is none
-    where no image has an instance.
+    Matching is COCO's; what is drawn is how often an image counts. Every array has one value a replicate that has
+    an instance; there is none where no image has one, or no replicate.
     """
     regions = [as_regions(truth) for truth in truths.values()]
     instances = np.array([len(one.instances) for one in regions])
@@ -204,6 +204,8 @@ def replicate_instances(
             if weight @ instances
         ]
     )
+    if not len(precision):
+        return {}
     at = {f"AP{round(100 * t)}": precision[:, k] for k, t in enumerate(_THRESHOLDS)}
     return {"AP": precision.mean(1), **{key: at[key] for key in KEYS[1:]}}
 

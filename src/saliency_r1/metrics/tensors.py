@@ -18,7 +18,7 @@ def scores(pred: Tensor, gt: Tensor, stretch: bool = True, beta2: float = 0.3) -
 
     `pred`: N x H x W, bool, uint8 in [0, 255] or floating in [0, 1] (rounded as by `to_levels`); `gt`: N x H x
     W or H x W for all, bool. Equal to `Pair` to 1e-6. Raises MeasureError for shapes that differ and for values
-    outside of [0, 1].
+    outside of these.
     """
     counts, values, corners = _tables(pred, gt, stretch)
     by_class = counts.sum(1)  # N x 2 x 256
@@ -68,9 +68,14 @@ def _tables(pred: Tensor, gt: Tensor, stretch: bool) -> tuple[Tensor, Tensor, Te
     if pred.is_floating_point():
         if not bool(((pred >= 0) & (pred <= 1)).all()):
             raise MeasureError("a float saliency map lies in [0, 1]")
+        if pred.dtype == torch.bfloat16:  # its 8 bits do not hold 254.5
+            pred = pred.float()
         levels = (pred * 255 - 0.5).ceil().long()
     else:
         levels = pred.long() * (255 if pred.dtype == torch.bool else 1)
+        # A level beyond would be counted for the next image.
+        if pred.dtype not in (torch.bool, torch.uint8) and not bool(((levels >= 0) & (levels <= 255)).all()):
+            raise MeasureError("a saliency map of whole numbers lies in [0, 255]")
     images, height, width = levels.shape
     gt = gt.expand(images, height, width)
 
