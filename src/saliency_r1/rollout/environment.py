@@ -22,7 +22,7 @@ from saliency_r1.segmenter import Segmenter
 from saliency_r1.segmenter import load as load_segmenter
 
 Row = Mapping[str, Any]
-PROMPT_CACHE = 1 << 29  # bytes of encoded prompts kept in memory: the last ones used; others are encoded again
+PROMPT_CACHE = 1 << 28  # bytes of encoded prompts kept in memory: the last ones used; others are encoded again
 
 
 @dataclass(frozen=True)
