@@ -142,7 +142,7 @@ def read_id_map(path: Path, void: int | None = None, colours: bool | None = None
     if colours is False and not plain:
         raise InputError(f"{name}: mode {image.mode}, expected indexed colour or grey: use layout colour_map")
     wide = image.mode.startswith("I")  # which as colours would be cut at 255
-    stored = np.asarray(image).astype(np.int64) if wide or (plain and not colours) else _packed(image)
+    stored = np.asarray(image).astype(np.int64) if wide or (plain and not colours) else _packed(_opaque(image))
     if plain and not colours and (stored.min(initial=0) < 0 or stored.max(initial=0) > MOST_ID):
         raise InputError(f"{name}: instance ids from {stored.min()} to {stored.max()}, expected 16 bits without a sign")
     left_out = None if void is None else stored == void
@@ -177,9 +177,9 @@ def _check_depth(image: Image.Image, path: Path) -> None:
         )
 
 
-def _packed(image: Image.Image) -> NDArray[np.int32]:
-    """Colours as 0xRRGGBB."""
-    rgb = np.asarray(_opaque(image)).astype(np.int32)
+def _packed(opaque: Image.Image) -> NDArray[np.int32]:
+    """The colours of an RGB image as 0xRRGGBB."""
+    rgb = np.asarray(opaque).astype(np.int32)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
@@ -203,7 +203,7 @@ def _is_void(levels: Levels, void: int) -> NDArray[np.bool_]:
     return np.asarray(levels.stored == void)
 
 
-def _voc_border(present: NDArray[np.int64], coloured: bool) -> str:
+def _voc_border(present: NDArray[Any], coloured: bool) -> str:
     """How VOC's value of undecided pixels is written, if it stands among the values of a map as there; else nothing."""
     if coloured:
         return "0xE0E0C0" if _VOC_VOID_COLOUR in present else ""
@@ -244,20 +244,21 @@ def _transparent(levels: Levels, alpha: NDArray[np.uint8], path: Path) -> Levels
 
 
 def _indexed(image: Image.Image) -> Levels:
-    indices, colours = np.asarray(image), _packed(image)
-    values = np.asarray(_opaque(image).convert("L"))
+    opaque = _opaque(image)
+    indices, colours, values = np.asarray(image), _packed(opaque), np.asarray(opaque.convert("L"))
     border = (indices == _VOC_VOID) & (colours == _VOC_VOID_COLOUR)
     return Levels(values, indices, _PALETTE, colours, str(_VOC_VOID) if border.any() else "")
 
 
 def _coloured(image: Image.Image, path: Path) -> Levels:
     """Levels of colours; where all are greys, those are what the file holds."""
-    values, packed = np.asarray(_opaque(image).convert("L")), _packed(image)
+    opaque = _opaque(image)
+    values, packed = np.asarray(opaque.convert("L")), _packed(opaque)
     if np.array_equal(packed, values * np.int32(0x010101)):
         return Levels(values, values, _COLOURS)
     if _lossy(image, path):
         return Levels(values, packed, _COLOURS)
-    return Levels(values, packed, _COLOURS, packed, "0xE0E0C0" if (packed == _VOC_VOID_COLOUR).any() else "")
+    return Levels(values, packed, _COLOURS, packed, _voc_border(packed, coloured=True))
 
 
 def _wide(stored: NDArray[Any], path: Path) -> Levels:
