@@ -20,8 +20,17 @@ export DO_NOT_TRACK := 1
 
 setup: $(VENV)/.ready
 
+# The commands of an environment name the place where it was made: in a project that was moved it is made anew. One that
+# is a link was made by somebody else, and stays.
+HERE := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)
+MOVED := $(shell test -L $(VENV) || grep -sLF '$(HERE)' $(VENV)/bin/activate)
+ifneq ($(MOVED),)
+.PHONY: $(VENV)/.ready
+endif
+
 # One lock file for every machine; the package itself is installed in place, so an edited file needs no new setup.
 $(VENV)/.ready: requirements.lock pyproject.toml
+	test -z "$(MOVED)" || rm -r $(VENV)
 	test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -19,6 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.locks import only_run
 from flows.pipeline import ROOT, Stage, name_of, publish_outcomes, read_graph, run_stage
+from flows.schedule import need_server
 from flows.tree import IDENTITY, RECORDS, dvc, prepare
 from saliency_r1.registry.git import git
 
@@ -101,4 +102,6 @@ def _commit(tree: Path, stage: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", default="HEAD", help="what to run")
-    machines(commit=parser.parse_args().commit)
+    options = parser.parse_args()
+    need_server()
+    machines(commit=options.commit)

@@ -27,6 +27,7 @@ from flows.alive import alive
 from flows.locks import only_run
 from flows.pictures import show_decision, show_drift
 from flows.pipeline import ROOT, notice, publish_outcomes, run, run_stages
+from flows.schedule import need_server
 from flows.tree import begin, prepare, record, refresh
 from saliency_r1.registry.champion import champion, resolve
 from saliency_r1.registry.nights import DECISION, LOGS
@@ -106,4 +107,5 @@ if __name__ == "__main__":
     parser.add_argument("--branch", help="a branch or commit; by default the one that is checked out")
     parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
     options = parser.parse_args()
+    need_server()
     night(branch=options.branch, force=options.force)

@@ -24,6 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.locks import forget_dead_owners, only_run
 from flows.pictures import show_overview
+from flows.schedule import need_server
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("records/sources.json")
@@ -228,4 +229,6 @@ def _needed(graph: list[Stage], target: str | None) -> list[Stage]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
-    pipeline(force=parser.parse_args().force)
+    options = parser.parse_args()
+    need_server()
+    pipeline(force=options.force)

@@ -124,6 +124,19 @@ def wait_for_server() -> None:
         say(herald, Finding(f"the Prefect server at {url} is up"))
 
 
+def need_server() -> None:
+    """Exit where a server is named and does not answer; where none is named, Prefect starts one for the run."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            sys.exit(
+                f"no Prefect server answers at PREFECT_API_URL = {url}: {error}. Start it with `prefect server start`, "
+                "or unset PREFECT_API_URL (`prefect config unset` where a profile says it): the run then brings its own"
+            )
+
+
 def watch(name: str) -> None:
     """Say for ever what the server has in store for `flow/deployment`: the next run, or what is wrong."""
     herald = Herald()

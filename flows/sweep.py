@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from flows.alive import alive
 from flows.locks import forget_dead_owners, only_run
 from flows.pipeline import ROOT, dvc_as_child, run
+from flows.schedule import need_server
 from flows.tree import prepare
 
 METRICS = Path("artifacts/metrics/metrics.json")
@@ -100,4 +101,5 @@ if __name__ == "__main__":
     parser.add_argument("--branch", help="a branch or commit; by default the one that is checked out")
     options = parser.parse_args()
     keys = [word.partition("=") for word in options.grid]
+    need_server()
     sweep({key: values.split(",") for key, _, values in keys}, options.measures, options.branch)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from saliency_r1 import tasks
 from saliency_r1.annotation import prompting
-from saliency_r1.annotation.interface import Subject, Try
+from saliency_r1.annotation.interface import AnnotationError, Subject, Try
 from saliency_r1.annotation.local import LocalAnnotator
 
 IDS = np.zeros((40, 60), np.uint16)
@@ -74,6 +74,13 @@ def test_good_answers() -> None:
     assert [(e.kind, e.image) for e in group.expressions] == [("rg", 0), ("rg", 1), ("rg", 2)]
 
 
+def test_a_draft_within_the_thinking_is_no_answer() -> None:
+    """A template may open the thinking, and then the answer holds nothing of it but the end."""
+    draft, last = answer(expressions=["the draft"]), answer(expressions=["the ring"])
+    said = prompting.read(f"Perhaps {draft}? No.\n</think>\n\n{last}", subject("sod"))
+    assert [e.text for e in said.expressions] == ["the ring"]
+
+
 def lacking(task: str, *empty: int) -> Subject:
     """The subject with nothing salient in some of its images."""
     whole = subject(task)
@@ -103,6 +110,22 @@ def test_an_image_without_the_shared_thing_has_an_empty_expression() -> None:
         assert f"Expression {number} was" in prompting.read(answer(expressions=expressions, shared="cup"), group).fault
     assert "Expression 3 was ''" in prompting.read(answer(expressions=["a cup", "a cup", ""], shared="cup"),
                                                    subject("cosod")).fault  # fmt: skip
+
+
+def test_a_local_model_that_cannot_be_asked_is_named(tmp_path) -> None:
+    import shutil
+
+    import torch
+    from rendered import EMBEDDED
+
+    text_only = tmp_path / "text-only"
+    text_only.mkdir()
+    (text_only / "config.json").write_text('{"model_type": "gpt2"}')
+    mute = tmp_path / "mute"
+    shutil.copytree(EMBEDDED / "models/policy", mute, ignore=shutil.ignore_patterns("*.jinja"))
+    for folder, why in ((text_only, "cannot be read, expected a vision-language"), (mute, "has no chat template")):
+        with pytest.raises(AnnotationError, match=rf"annotate\.model = '{folder}' {why}"):
+            LocalAnnotator(str(folder), 12, torch.device("cpu"), torch.float32)
 
 
 def test_a_local_model_is_asked_and_its_answer_read() -> None:

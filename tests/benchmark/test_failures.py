@@ -58,6 +58,7 @@ def test_reasoning_that_a_server_takes_out_is_part_of_the_answer():
     answer = "<answer><rg>the dog</rg></answer>"
     assert said(Reply(answer, reasoning="It runs.")).text == f"<think>It runs.</think>{answer}"
     assert said(Reply(FORM, reasoning="Of its own.")).text == FORM
+    assert said(Reply(f"It runs.</think>{answer}")).text == f"<think>It runs.</think>{answer}", "the template opened it"
     assert said(Reply("", "empty", reasoning="It runs, and")).text == "", "no answer is made of thoughts alone"
 
 
@@ -114,19 +115,22 @@ def test_money_is_a_budget(server, client, prompts, rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("headers", "content", "message"),
+    ("status", "headers", "content", "message"),
     [
-        ({}, b"[" * 200_000, "here lists no model"),
-        ({"Content-Encoding": "gzip"}, b"plain", "no server answers at here"),
+        (200, {}, b"[" * 200_000, "http://here/v1 lists no model"),
+        (200, {"Content-Encoding": "gzip"}, b"plain", "no server answers at http://here/v1"),
+        (404, {}, b"", r"lists no model .status 404.; does it end as the server's own address, in /v1"),
+        (401, {}, b"", "wants a key; set OPENAI_API_KEY: status 401"),
     ],
 )
-def test_a_list_of_models_that_cannot_be_read_is_named(headers, content, message):
-    replies = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, content=content))
+def test_a_list_of_models_that_cannot_be_read_is_named(status, headers, content, message, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    replies = httpx.MockTransport(lambda _: httpx.Response(status, headers=headers, content=content))
     with (
         httpx.Client(transport=replies, base_url="http://here/v1") as client,
         pytest.raises(BenchmarkError, match=message),
     ):
-        only_model(client, "here")
+        only_model(client, "http://here/v1")
 
 
 KILLED = """

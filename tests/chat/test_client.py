@@ -117,7 +117,7 @@ def test_of_usage_whole_numbers_are_kept(server, tmp_path, odd):
     client = make(server.url, tmp_path, prices=(1.0, 2.0))
     assert client.ask(question()).usage == {"completion_tokens": 3}
     assert client.ask(question()).usage == {"completion_tokens": 3}, "from the cache"
-    assert (client.tokens, client.cost) == (0, 6e-6)
+    assert (client.tokens, client.cost) == (3, 6e-6)
 
 
 def test_half_a_pair_of_surrogates_is_no_text(client, server):

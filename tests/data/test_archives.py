@@ -95,6 +95,25 @@ def test_an_encrypted_zip(tmp_path: Path) -> None:
         extract(archive, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "stored"), [("utf-8", "images/花朵.txt"), ("cp437", "images/café.txt"), ("gbk", "images/╗¿╢Σ.txt")]
+)
+def test_names_that_a_zip_does_not_call_utf8(
+    tmp_path: Path, encoding: str, stored: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """macOS packs UTF-8 and does not say so; of any other encoding nobody knows which it is."""
+    name = "images/café.txt" if encoding == "cp437" else "images/花朵.txt"
+    raw = name.encode(encoding)
+    archive = tmp_path / "some.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x" * len(raw), "hello")
+    archive.write_bytes(archive.read_bytes().replace(b"x" * len(raw), raw))
+    extract(archive, tmp_path / "out")
+    assert (tmp_path / "out" / stored).read_text() == "hello"
+    said = f"some.zip: 1 names are not in UTF-8 and are read in code page 437, such as {stored}"
+    assert (said in capsys.readouterr().out) == (encoding != "utf-8")
+
+
 @pytest.mark.parametrize("method", [9, 98], ids=["Deflate64", "PPMd"])
 def test_a_method_that_python_does_not_know_is_no_damage(tmp_path: Path, method: int) -> None:
     archive = tmp_path / "some.zip"

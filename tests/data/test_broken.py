@@ -227,6 +227,22 @@ def test_attributes_with_ids_that_are_no_numbers(
     finished()
 
 
+def test_attributes_with_half_a_character(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad", 1)
+    (source / "attributes.json").write_text('{"0000": [{"id": 1, "name": "cat \\ud83d"}]}')
+    project.add("bad", source)
+    refused(project, "bad/test: attributes.json", "'0000' has half a character")
+    finished()
+
+
+def test_attributes_that_name_an_image_twice(project: Project, finished: Intact, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "bad", 1)
+    (source / "attributes.json").write_text('{"0000": [], "0000.jpg": []}')
+    project.add("bad", source)
+    refused(project, "bad/test: attributes.json", "'0000' has two entries")
+    finished()
+
+
 def test_attributes_that_disagree_with_the_map(project: Project, finished: Intact, tmp_path: Path) -> None:
     source = pairs(tmp_path / "bad", 1)
     Image.open(source / "masks/0000.png").point(lambda value: value // 85).save(source / "masks/0000.png")
@@ -242,6 +258,8 @@ def test_an_archive_of_the_wrong_kind(project: Project, finished: Intact, tmp_pa
     for content, words in (
         (b"7z\xbc\xaf\x27\x1c rest", "7z archives are not read"),
         (b"Rar!\x1a\x07 rest", "rar archives are not read"),
+        (b"\x28\xb5\x2f\xfd rest", "zstd archives are not read"),
+        (b"PK\x07\x08PK\x03\x04 rest", "split zip archives are not read"),
         (b"<!DOCTYPE html><title>Quota exceeded", "HTML page"),
         (b"whatever", "expected a zip or tar archive"),
     ):

@@ -45,6 +45,17 @@ def test_pairs_become_samples(project: Project, tmp_path: Path) -> None:
     assert not [path for path in project.out.rglob("*") if path.name.startswith(".")]
 
 
+def test_attributes_by_the_names_of_files(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = pairs(tmp_path / "source", 2)
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        (source / folder / f"0001.{suffix}").rename(source / folder / f"Kite.{suffix}")
+    (source / "attributes.json").write_text(json.dumps({"kite.JPG": [{"id": 1, "name": "kite"}], "other": []}))
+    project.add("toy", source)
+    meta = dict(project.run().select("sample_id", "meta").rows())
+    assert json.loads(meta["toy/test/Kite"]) == {"objects": [[{"id": 1, "name": "kite"}]]}
+    assert "toy/test: 1 of 2 images are not in attributes.json" in capsys.readouterr().out
+
+
 def test_groups_are_cut_into_even_chunks(project: Project, tmp_path: Path) -> None:
     for group, count in (("cat", 4), ("dog", 2)):
         for number in range(count):
@@ -311,6 +322,7 @@ def test_changed_images_under_an_identical_table_are_another_training(project: P
     source = pairs(tmp_path / "one", 2)
     for name in ("0000", "0001", "0001"):
         replace(source / "images/0000.jpg", (source / f"images/{name}.jpg").read_bytes())
+        os.utime(source / "images/0000.jpg", (1e9, 1e9))  # which the archive holds, and its hash with it
         project.add("one", source)
         table = project.run()
         keys.append((run_key({}, inputs(project.out, annotations)), table.rows()))

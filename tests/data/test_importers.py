@@ -74,6 +74,34 @@ def test_a_list_chooses_a_part(tmp_path: Path) -> None:
     assert kept.unlisted == 2
 
 
+def test_a_list_may_say_the_folder(tmp_path: Path) -> None:
+    found = LAYOUTS["pairs"].find(pairs(tmp_path, 4), split())
+    kept = keep_listed(found, ["images/0001.jpg", ".\\masks\\0002.png", "/elsewhere/images/0003.jpg", "other/0000.jpg"])
+    assert [item.name for item in kept.items] == ["0001", "0002", "0003"]
+    assert [problem.name for problem in kept.problems] == ["other/0000"]
+
+
+def test_pairs_in_folders_in_folders_are_not_left_out(tmp_path: Path) -> None:
+    pairs(tmp_path, 1)
+    (tmp_path / "images/thumbnails").mkdir()
+    picture(1).save(tmp_path / "images/thumbnails/0000.jpg")
+    assert len(LAYOUTS["pairs"].find(tmp_path, split()).items) == 1
+    (tmp_path / "masks/thumbnails").mkdir()
+    mask().save(tmp_path / "masks/thumbnails/0000.png")
+    with pytest.raises(DataError, match=r"images/thumbnails and masks/thumbnails hold pictures, where this layout"):
+        LAYOUTS["pairs"].find(tmp_path, split())
+
+
+@pytest.mark.parametrize("inner", ["", "cats/more"])
+def test_pairs_beside_groups_are_not_left_out(tmp_path: Path, inner: str) -> None:
+    for place in ("cats", inner):
+        for folder, made, suffix in (("image", picture(1), "jpg"), ("gt", mask(), "png")):
+            (tmp_path / folder / place).mkdir(parents=True, exist_ok=True)
+            made.save(tmp_path / folder / place / f"a.{suffix}")
+    with pytest.raises(DataError, match="hold pictures, where this layout does not look"):
+        LAYOUTS["groups"].find(tmp_path, split(images="image", masks="gt"))
+
+
 def test_indexed_colours_are_ids(tmp_path: Path) -> None:
     source = pairs(tmp_path, 1)
     ids = np.zeros((30, 40), np.uint8)
@@ -169,6 +197,19 @@ def test_coco_takes_the_exact_name_before_one_in_another_case(tmp_path: Path) ->
         picture(2).save(tmp_path / name)  # beside a.jpg
     for listed, taken in (("A.jpg", "A.jpg"), ("a.jpg", "a.jpg"), ("b.jpg", "B.jpg"), ("%61.jpg", "a.jpg")):
         assert [item.image.name for item in coco(tmp_path, [], file_name=listed).items] == [taken]
+
+
+def test_coco_takes_no_picture_twice_and_none_of_two(tmp_path: Path) -> None:
+    picture(2).save(tmp_path / "a b.jpg")
+    sides = {"height": 30, "width": 40}
+    images = [{"id": number, "file_name": name} | sides for number, name in enumerate(["a b.jpg", "a%20b.jpg"], 1)]
+    (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": []}))
+    found = LAYOUTS["coco"].find(tmp_path, split(images=".", annotations="train.json"))
+    assert len(found.items) == 1
+    assert "both listed and mean a b.jpg" in found.problems[0].reason
+    for name in ("C.jpg", "c.jpg"):
+        picture(2).save(tmp_path / name)
+    assert not coco(tmp_path, [], file_name="C.JPG").items
 
 
 def test_coco_images_that_are_not_there(tmp_path: Path) -> None:

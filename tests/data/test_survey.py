@@ -185,3 +185,14 @@ def test_json_of_a_set_in_place_is_looked_at(project: Project, tmp_path: Path) -
         "splits": {"test": {"folder": str(folder), "annotations": "train.json"}},
     }
     assert states(project)["c/test"] == "unfit"
+
+
+def test_why_there_is_no_pair_is_said(project: Project) -> None:
+    folder = project.root / "own"
+    put(folder, "images", "masks", 1)
+    (folder / "masks/000.png").rename(folder / "masks/000_mask.png")
+    project.datasets["own"] = {"splits": {"test": {"folder": str(folder)}}}
+    project.write()
+    (finding,) = survey(settings(project, None), project.root, ("own",))
+    assert "000: 000.jpg has no mask" in finding.text
+    assert "000_mask: 000_mask.png is a mask without an image" in finding.text

@@ -6,12 +6,14 @@ import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import until
 
 from flows.locks import only_run
 from flows.pipeline import ROOT
-from flows.schedule import Herald, Outlook, judge
+from flows.schedule import Herald, Outlook, judge, need_server
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -26,6 +28,14 @@ def lines(*turns: tuple[float, Outlook]) -> list[tuple[float, str]]:
         if line := herald.hear(judge("f/nightly", outlook, now), now):
             said.append((minute, line))
     return said
+
+
+def test_a_run_by_hand_ends_in_one_line_where_the_named_server_is_down() -> None:
+    words = r"^no Prefect server answers at PREFECT_API_URL = http://127\.0\.0\.1:9/api: .*prefect server start"
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), pytest.raises(SystemExit, match=words):
+        need_server()
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        need_server()  # Prefect starts one
 
 
 def test_the_next_run_is_named_once_and_the_one_after_it_again() -> None:

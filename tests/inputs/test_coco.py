@@ -111,6 +111,25 @@ def test_ambiguous_files_are_refused(tmp_path: Path, value: Any, reason: str) ->
         read_truth(written(tmp_path, value))
 
 
+def test_shares_of_the_picture_are_no_pixels(tmp_path: Path) -> None:
+    shares = [[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]
+    value = content([image(1, "a.png")], [annotation(1, 1, segmentation=shares)])
+    with pytest.raises(InputError, match=r"gt\.json.*\n.*coordinates from 0 to 1, expected pixels"):
+        read_truth(written(tmp_path, value))
+    rows = [{"image_id": 1, "score": 0.5, "segmentation": shares}]
+    with pytest.raises(InputError, match=r"results\.json.*coordinates from 0 to 1"):
+        read_results(written(tmp_path, rows, "results.json"), SIZES, NAMES)
+    value["annotations"].append(annotation(2, 1))
+    read_truth(written(tmp_path, value))  # a speck in the corner, beside what is in pixels
+
+
+@pytest.mark.parametrize("name", [{}, {"name": None}, {"name": " "}])
+def test_a_category_without_a_name_names_nothing(tmp_path: Path, name: dict[str, Any]) -> None:
+    kinds = [{"id": 1} | name, {"id": 2, "name": "dog"}]
+    truth = read_truth(written(tmp_path, TWO | {"categories": kinds}))
+    assert [one.category for one in truth.images[0].annotations] == [None]
+
+
 def test_every_fault_is_said_at_once(tmp_path: Path) -> None:
     value = content([image(1, "a.png"), image(1, "b.png")], [annotation(1, 5), annotation(2, 1, iscrowd=3)])
     with pytest.raises(InputError) as error:

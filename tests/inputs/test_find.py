@@ -13,7 +13,7 @@ from saliency_r1.data.importers import LAYOUTS, Item, Problem
 from saliency_r1.data.store import import_item
 from saliency_r1.evaluation.folders import find_maps, score_folders
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import pictures_below, pictures_in, require_file
+from saliency_r1.inputs.find import pictures_among, pictures_below, pictures_in, require_file
 from saliency_r1.inputs.masks import read_levels
 from saliency_r1.inputs.pictures import read_picture
 from saliency_r1.metrics import MeasureError
@@ -43,6 +43,13 @@ def test_hidden_things_are_passed_over(tmp_path: Path) -> None:
     assert pictures_below(tmp_path) == [tmp_path / "x/a.png"]
     assert list(find_maps(tmp_path)) == ["x/a"]
     assert pictures_in(tmp_path) == []
+
+
+def test_a_picture_that_cannot_be_read_is_found_where_it_stands_alone(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.HEIC", "b.heic", "c.jfif", "d.txt", ".e.heic"):
+        save(tmp_path / "x.png").rename(tmp_path / name)
+    found = [tmp_path / name for name in ("a.jpg", "b.heic", "c.jfif")]
+    assert pictures_in(tmp_path) == pictures_below(tmp_path) == pictures_among(tmp_path.iterdir()) == found
 
 
 def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:

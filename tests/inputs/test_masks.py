@@ -349,3 +349,32 @@ def test_what_is_transparent_is_no_instance(tmp_path: Path) -> None:
     void = read_id_map(tmp_path / "clear.png", void=3).void
     assert void is not None
     assert void.tolist() == (~OBJECT).tolist()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png", "a.webp"])
+def test_a_mask_of_several_frames_is_not_taken_for_its_first(tmp_path: Path, name: str) -> None:
+    first, second = Image.fromarray(OBJECT * np.uint8(255)), Image.fromarray(~OBJECT * np.uint8(255))
+    options: dict[str, object] = {"lossless": True} if name.endswith("webp") else {}
+    first.save(tmp_path / name, save_all=True, append_images=[second], **options)
+    for read in (read_levels, read_ids):
+        with pytest.raises(InputError, match=rf"{name} has several frames or pages, expected one"):
+            read(tmp_path / name)
+    first.save(tmp_path / name, **options)
+    assert np.array_equal(read_levels(tmp_path / name).values > 0, OBJECT)
+
+
+def test_an_overview_beside_a_mask_is_no_other_mask(tmp_path: Path) -> None:
+    mask = Image.fromarray(OBJECT * np.uint8(255))
+    mask.save(tmp_path / "a.tif", save_all=True, append_images=[mask.resize((8, 6))])
+    assert np.array_equal(read_levels(tmp_path / "a.tif").values > 0, OBJECT)
+
+
+def test_a_mask_that_is_to_be_shown_turned_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for orientation in (1, 3):
+        exif[0x0112] = orientation
+        save(tmp_path / f"{orientation}.png", OBJECT * np.uint8(255), exif=exif)
+    assert np.array_equal(read_levels(tmp_path / "1.png").values > 0, OBJECT)
+    for read in (read_levels, read_ids):
+        with pytest.raises(InputError, match=r"3\.png is a mask with an EXIF orientation of its own \(3\)"):
+            read(tmp_path / "3.png")

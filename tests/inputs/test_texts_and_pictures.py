@@ -133,6 +133,22 @@ def test_what_a_later_stage_cannot_take_is_refused_by_name(tmp_path: Path) -> No
                 read(tmp_path / f"{name}.png")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC or another format"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><title>Quota exceeded</title>", "an HTML page"),
+        (b"whatever", "cannot identify image file"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_picture_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "cat.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=rf"cat\.jpg is not a readable image \(.*{says}"):
+        read_picture(tmp_path / "cat.jpg")
+
+
 def test_the_limit_is_that_of_the_policy() -> None:
     smart_resize = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl").smart_resize
     smart_resize(3, 3 * MOST_ASPECT)

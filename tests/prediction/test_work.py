@@ -31,6 +31,12 @@ def test_a_folder_is_its_pictures_and_sub_folders_are_mirrored(photos: Path) -> 
     assert names("photos/a.jpg", "photos/cats") == [["a"], ["b"]]
 
 
+def test_what_cannot_be_read_is_asked_for_and_not_left_out(photos: Path) -> None:
+    for name in ("e.heic", "a.HEIC", "f.jfif"):
+        (photos / "photos" / name).write_bytes(b"")
+    assert names("photos") == names("photos/*.*") == [["a"], ["e"], ["f"]]
+
+
 def test_patterns_keep_what_follows_their_fixed_part(photos: Path) -> None:
     assert names("photos/*.jpg") == [["a"]]
     assert names("photos/**/*.png") == [["cats/b"], ["cats/old/c"], ["dogs/b"]]

@@ -8,17 +8,38 @@ from typing import Any
 import torch
 
 from saliency_r1.annotation import prompting
-from saliency_r1.annotation.interface import Proposal, Try
+from saliency_r1.annotation.interface import AnnotationError, Proposal, Try
 
 
 class LocalAnnotator:
-    """Asks a model with a chat template, one sample at a time, greedily at first and sampling at further attempts."""
+    """Asks a model with a chat template, one sample at a time, greedily at first and sampling at further attempts.
+
+    Raises `AnnotationError` for a model that is not there, sees no images or has no such template.
+    """
 
     def __init__(self, model: str, answer_tokens: int, device: torch.device, dtype: torch.dtype) -> None:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        self.processor = AutoProcessor.from_pretrained(model)
-        network: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        try:
+            self.processor = AutoProcessor.from_pretrained(model)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise AnnotationError(
+                f"annotate.model = {model!r} cannot be read, expected a vision-language model, its folder or name "
+                f"on the hub: {why}"
+            ) from None
+        network, about = loaded
+        if missing := about["missing_keys"]:  # transformers has drawn them at random
+            raise AnnotationError(
+                f"annotate.model = {model!r} lacks {len(missing)} of its weights, such as {min(missing)}"
+            )
+        if not getattr(self.processor, "chat_template", None):
+            raise AnnotationError(
+                f"annotate.model = {model!r} has no chat template (chat_template.jinja), and nobody knows how to ask "
+                "it; name an instruction-tuned one"
+            )
         self.model = network.to(device).eval()
         self.answer_tokens = answer_tokens
 

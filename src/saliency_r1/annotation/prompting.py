@@ -102,7 +102,8 @@ def read(text: str, subject: Subject) -> Proposal:
 def _answered(text: str, form: type[Form]) -> Form | str:
     """The first JSON object in a text that has the form, whatever stands around it; else what was wrong with one."""
     wrong = ""
-    for candidate in (text, *_objects(text)):
+    said = text.rpartition("</think>")[2]  # a template may have opened the thinking, so that only its end is seen
+    for candidate in (text, *_objects(said), *_objects(text)):
         try:
             return form.model_validate_json(candidate)
         except ValidationError as error:

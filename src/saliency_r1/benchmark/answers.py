@@ -134,9 +134,12 @@ class Served:
 def said(reply: Reply) -> Said:
     """A server's reply as an answer; an empty one is an answer that does not parse.
 
-    Servers take the reasoning out of an answer and tell it beside it. It is put back where the model wrote it.
+    Servers take the reasoning out of an answer and tell it beside it. It is put back where the model wrote it; so is
+    the tag that a template has opened the reasoning with.
     """
     text = reply.text
+    if "</think>" in text and "<think" not in text:
+        text = f"<think>{text}"
     if text and reply.reasoning and "<think" not in text:
         text = f"<think>{reply.reasoning}</think>{text}"
     return _judged(text, _FAULTS.get(reply.fault, ""), reply.model, reply.usage)

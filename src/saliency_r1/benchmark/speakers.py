@@ -12,6 +12,7 @@ from saliency_r1.benchmark.answers import InProcess, Said, Served, Speaker
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.prompts import Prompts, Row
 from saliency_r1.chat import ChatClient
+from saliency_r1.chat.connection import KEY, read_key, where
 from saliency_r1.params import Asked
 from saliency_r1.policy import Policy, Response
 from saliency_r1.prediction.split import ScoredAnswer
@@ -63,12 +64,21 @@ def scored(speaker: Speaker, environment: Environment, rows: Sequence[Row]) -> l
 def only_model(client: httpx.Client, url: str) -> str:
     """The one model that a server lists. Raises `BenchmarkError` where it is not one, or no server answers."""
     try:
-        listed = [str(entry["id"]) for entry in client.get("models").json()["data"]]
+        response = client.get("models")
     except httpx.HTTPError as error:
-        raise BenchmarkError(f"no server answers at {url}: {error or type(error).__name__}") from None
+        raise BenchmarkError(f"no server answers at {where(url)}: {error or type(error).__name__}") from None
+    if response.status_code in (401, 403) and not read_key():
+        raise BenchmarkError(f"{where(url)} wants a key; set {KEY}: status {response.status_code}")
+    try:
+        listed = [str(entry["id"]) for entry in response.json()["data"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         listed = []
     if len(listed) == 1:
         return listed[0]
-    has = f"lists {len(listed)} models ({', '.join(listed[:10])})" if listed else "lists no model"
-    raise BenchmarkError(f"{url} {has}; say which one to ask: --served NAME")
+    if listed:
+        has = f"lists {len(listed)} models ({', '.join(listed[:10])})"
+    else:
+        has = (
+            f"lists no model (status {response.status_code}); does it end as the server's own address, in /v1 with most"
+        )
+    raise BenchmarkError(f"{where(url)} {has}; say which one to ask: --served NAME")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ _MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirect
 _LONGEST_WAIT = 60.0  # seconds
 _LONGEST_LOOK = 15.0  # seconds until a server must have said that it is there
 _ASLEEP = frozenset({502, 503, 504})  # of a proxy or a server whose model is not there yet
+_NOT_THERE = ". Does the address end as the server's own does, in /v1 with most, and has the server this model?"
+_HELP = {
+    404: _NOT_THERE,
+    405: _NOT_THERE,
+    413: ". Its images are more than the server takes: raise the server's limit, or make the images smaller",
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,9 @@ class ChatClient:
         self.dialect = dialect.Dialect()
         self._lock = threading.Lock()
         self._free_at = 0.0  # when the next request may start, in seconds of the monotonic clock
+        self._counted = True  # whether the server has said what every answer took
         self._client = connection.connect(options.url, options.timeout, section)
+        self._where = connection.where(options.url)
 
     def check(self) -> None:
         """Raise `ChatError` unless the server answers and takes the key: one small request, which costs nothing.
@@ -94,16 +103,20 @@ class ChatClient:
         Asked is the list of models. A server without one is there all the same, and many serve names that they do not
         list, so what the list holds is not judged.
         """
-        where = f"{self.options.url} ({self.section}.url)"
+        where = f"{self._where} ({self.section}.url)"
         try:
             response = self._client.get("models", timeout=min(_LONGEST_LOOK, self.options.timeout))
         except httpx.HTTPError as error:
-            raise ChatError(
-                f"no server answers at {where}: {error or type(error).__name__}. Start it, or name another"
-            ) from None
-        if response.status_code in (401, 403):
-            has = "does not take the key in" if connection.read_key() else "wants a key; set"
-            raise ChatError(f"{where} {has} {connection.KEY}: status {response.status_code}")
+            unknown = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            advice = "SSL_CERT_FILE names certificates to believe" if unknown else "Start it, or name another"
+            raise ChatError(f"no server answers at {where}: {error or type(error).__name__}. {advice}") from None
+        key = connection.read_key()
+        # With 403 a key may be one that answers questions and is not shown the list.
+        if response.status_code == httpx.codes.UNAUTHORIZED or (
+            response.status_code == httpx.codes.FORBIDDEN and not key
+        ):
+            has = "does not take the key in" if key else "wants a key; set"
+            raise ChatError(f"{where} {has} {connection.KEY}: {_status(response)}")
         if response.status_code in _ASLEEP:
             raise ChatError(f"{where} is not ready: status {response.status_code}. Run again when the server is well")
 
@@ -135,7 +148,8 @@ class ChatClient:
         return _kept(self._place(self._body(question)))
 
     def _place(self, body: dict[str, Any]) -> Path:
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        asked = [str(self._client.base_url), body]  # many servers call whatever they serve by one name
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return self.cache / digest[:2] / f"{digest}.json"
 
     def _body(self, question: Question) -> dict[str, Any]:
@@ -172,19 +186,23 @@ class ChatClient:
                     if not self._may_differ(unusable.fault):
                         return unusable
                     fault = f"an answer that is {unusable.fault}"
-                elif response.status_code in _MOVED:
+                elif response.has_redirect_location:
                     address = self._moved(response)
                     fault = f"redirected to {address}"
+                elif dialect.filtered(response.status_code, response.text):
+                    return Reply("", "refused")
                 elif self.dialect.learn(response.status_code, response.text, sent):
                     continue  # asked again without what the server does not know; that is no failure of its own
                 elif response.status_code not in _PASSING:
                     raise ChatError(
-                        f"{self.options.url} refused {question.name}: status {response.status_code}: "
-                        f"{connection.excerpt(response.text)}"
+                        f"{self._where} refused {question.name}: {_status(response)}"
+                        f"{_HELP.get(response.status_code, '')}"
                     )
                 else:
-                    unusable, fault, wait = None, f"status {response.status_code}", _retry_after(response)
-            except (httpx.HTTPError, _Unreadable) as error:
+                    unusable, fault, wait = None, _status(response), _retry_after(response)
+            except _Unreadable as error:
+                unusable, fault = None, str(error)
+            except httpx.HTTPError as error:
                 unusable, fault = None, f"{type(error).__name__}: {error}"
             if attempt < self.options.retries and not fault.startswith("redirected"):
                 time.sleep(min(_LONGEST_WAIT, self.options.backoff * 2**attempt if wait is None else wait))
@@ -192,7 +210,7 @@ class ChatClient:
         if unusable is not None:
             return unusable
         raise ChatError(
-            f"{self.options.url} gave no answer for {question.name} in {self.options.retries + 1} requests; the last "
+            f"{self._where} gave no answer for {question.name} in {self.options.retries + 1} requests; the last "
             f"one: {fault}. Answers so far are kept; run again when the server is well"
         )
 
@@ -201,19 +219,26 @@ class ChatClient:
         return fault == "empty" or (fault == "cut off" and self.options.temperature > 0)
 
     def _moved(self, response: httpx.Response) -> str:
-        """Where the same request is wanted; `ChatError` where that is another server, which nobody has named."""
+        """Where the same request is wanted; `ChatError` where that is another server, or is no place for a request."""
         target = response.next_request.url if response.next_request else None
         here = response.request.url
-        if target is None or (target.scheme, target.host, target.port) != (here.scheme, here.host, here.port):
+        same = target and (target.scheme, target.host, target.port) == (here.scheme, here.host, here.port)
+        if not same or response.status_code not in _MOVED:
+            place = connection.shown(str(target)).removesuffix("/chat/completions") if target else "nowhere"
             raise ChatError(
-                f"{self.options.url} redirects to {target or 'nowhere'}; set {self.section}.url to the address that "
-                "is meant to see your pictures"
+                f"{self._where} redirects to {place} (status {response.status_code}); set {self.section}.url to the "
+                "address that is meant to see your pictures"
             )
         return str(target)
 
     def _spend(self) -> None:
         """Count a request, or stop when the budget is spent."""
         with self._lock:
+            if not self._counted:
+                raise BudgetError(
+                    f"{self.section}.max_tokens and max_cost cannot be kept: {self._where} does not say how many "
+                    "tokens an answer took. Answers so far are kept; leave both out, and set max_requests instead"
+                )
             for name, spent, limit in (
                 ("max_requests", self.requests, self.options.max_requests),
                 ("max_tokens", self.tokens, self.options.max_tokens),
@@ -241,12 +266,26 @@ class ChatClient:
             content = response.json()
             usage = dialect.counted(content.get("usage"))
             reply = dialect.read(content, thinking)
-            with self._lock:
-                self.tokens += usage.get("total_tokens", 0)
-                self.cost += cost(usage, self.options.prices)
+            self._count(usage)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise _Unreadable(f"not a chat completion ({connection.excerpt(response.text)})") from error
         return Reply(*reply, usage=usage)
+
+    def _count(self, usage: dict[str, int]) -> None:
+        """Add what an answer took to what is spent; without its tokens no budget of them can be kept."""
+        parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        tokens = usage.get("total_tokens") or parts
+        with self._lock:
+            self.tokens += tokens
+            self.cost += cost(usage, self.options.prices)
+            if (self.options.max_tokens and not tokens) or (self.options.max_cost and not parts):
+                self._counted = False
+
+
+def _status(response: httpx.Response) -> str:
+    """What a server answered instead of an answer, with the beginning of its reasons."""
+    reasons = connection.excerpt(response.text)
+    return f"status {response.status_code}" + (f": {reasons}" if reasons else "")
 
 
 def cost(usage: dict[str, Any], prices: tuple[float, ...] | None) -> float:
@@ -275,8 +314,13 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """The seconds that a server asks to wait for, if it does so in seconds."""
+    """The seconds that a server asks to wait for, said as such or as a date."""
+    said = response.headers.get("Retry-After", "")
     try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None

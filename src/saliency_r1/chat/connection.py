@@ -7,7 +7,7 @@ import os
 import httpx
 
 from saliency_r1.chat.errors import ChatError
-from saliency_r1.runtime.proxies import ProxyError, proxy_for
+from saliency_r1.runtime.proxies import ProxyError, certificates, proxy_for
 
 KEY = "OPENAI_API_KEY"
 
@@ -18,27 +18,42 @@ def connect(url: str, timeout: float, section: str) -> httpx.Client:
     key = read_key()
     try:
         return httpx.Client(
-            base_url=url.rstrip("/") + "/",
+            base_url=url.partition("?")[0].rstrip("/") + "/",
+            params=address.params,  # such as Azure's api-version, which belongs behind the whole path
             timeout=timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             proxy=proxy_for(address),
-            trust_env=False,  # its proxies are read here: httpx stumbles over [::1] in NO_PROXY
+            verify=certificates() if address.scheme == "https" else True,  # a broken file is of no matter to http
+            trust_env=False,
         )
     except ProxyError as error:
         raise ChatError(str(error)) from None
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        raise ChatError(f"{section}.url = {url!r} cannot be reached this way: {error}") from None
+        raise ChatError(f"{section}.url = {shown(url)!r} cannot be reached this way: {error}") from None
+
+
+def shown(url: str) -> str:
+    """An address as it may be shown: without the user, the password and the query that it may hold."""
+    scheme, slashes, rest = url.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return scheme + slashes + host.rpartition("@")[2] + slash + path
+
+
+def where(url: str) -> str:
+    """An address as messages name it, with the proxy that stands before it, if any."""
+    proxy = proxy_for(httpx.URL(url))
+    return shown(url) + (f" (through the proxy {shown(proxy)})" if proxy else "")
 
 
 def read_key() -> str | None:
     """The key, without the white space that files and shells leave around it; `ChatError` for what is no key."""
     key = os.environ.get(KEY, "").strip()
-    strange = [(place, char) for place, char in enumerate(key, 1) if not "!" <= char <= "~"]
+    strange = [(place, char) for place, char in enumerate(key, 1) if not "!" <= char <= "~" or char in "\"'"]
     if strange:
         place, char = strange[0]
         raise ChatError(
             f"{KEY} holds a character that no key has (U+{ord(char):04X} at place {place} of {len(key)}); "
-            "was it copied with quotation marks or a line break? The key itself is not shown"
+            "was it copied with quotation marks, a line break or the word Bearer? The key itself is not shown"
         )
     return key or None
 
@@ -54,7 +69,7 @@ def _address(url: str, section: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
-        raise ChatError(f"{section}.url = {url!r} is no address: {error}") from None
+        raise ChatError(f"{section}.url = {shown(url)!r} is no address: {error}") from None
     if address.scheme not in ("http", "https") or not address.host or url.split() != [url]:
-        raise ChatError(f"{section}.url = {url!r}, expected http:// or https:// and a host")
+        raise ChatError(f"{section}.url = {shown(url)!r}, expected http:// or https:// and a host")
     return address

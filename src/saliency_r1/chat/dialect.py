@@ -14,6 +14,8 @@ from typing import Any
 _REFUSING = frozenset({400, 422, 501})
 # Of one question that is too long, not of a field: what it names are the numbers that do not fit.
 _OF_SIZE = ("too large", "too long", "maximum context", "context length", "context window", "input tokens")
+# Of one question, by what is in it: Azure's and OpenAI's words, and Alibaba's.
+_OF_CONTENT = ("content_filter", "content_policy", "responsibleaipolicy", "data_inspection", "datainspection")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MOST = 2**53  # whole numbers beyond are none in JSON, and no count of tokens
 
@@ -79,6 +81,11 @@ class Dialect:
             return ""
         self._dropped.add(name)
         return f"{name}: left out"
+
+
+def filtered(status: int, text: str) -> bool:
+    """Whether a refusal is about what is in the question: another question may be answered."""
+    return status in _REFUSING and any(words in text.lower() for words in _OF_CONTENT)
 
 
 def without_thinking(text: str) -> str:

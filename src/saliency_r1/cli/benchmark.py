@@ -74,6 +74,7 @@ def benchmark(
     require("jinja2", "polars", *["httpx"] * bool(model and _is_address(model)))
     from saliency_r1.benchmark import run
     from saliency_r1.benchmark.prompts import prompts_for
+    from saliency_r1.chat.connection import shown
     from saliency_r1.params import load_params
 
     settings = load_params(params)
@@ -101,7 +102,7 @@ def benchmark(
         about: dict[str, Any] = {
             "model": asked.model,
             "adapter": str(adapter) if adapter else None,
-            "endpoint": asked.endpoint.url if asked.endpoint else None,
+            "endpoint": shown(asked.endpoint.url) if asked.endpoint else None,
             "plain": plain,
             "shots": prompts.fingerprints(),
             "answer_tokens": bench.environment.max_new_tokens,

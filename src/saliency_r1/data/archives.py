@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from saliency_r1.data.errors import DataError
+from saliency_r1.runtime.messages import printable
 
 _CHUNK = 1 << 20
 # Images hardly compress, so an archive of them expands little; uncompressed bitmaps reach about 20. A bomb has 1,000.
@@ -28,7 +29,8 @@ _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
     *(struct.error, ValueError, OverflowError),
 )
-_UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
+_UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x07\x08": "split zip"}
+_UTF8_FLAG = 0x800  # of a zip's member: its name is UTF-8
 
 
 class DamagedArchive(DataError):
@@ -123,19 +125,39 @@ def _members(archive: Path) -> Generator[Member, None, None]:
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
+        named = [(*_name(info), info) for info in file.infolist()]
+        if guessed := [name for name, sure, _ in named if not sure]:
+            print(
+                f"{archive.name}: {len(guessed)} names are not in UTF-8 and are read in code page 437, such as "
+                f"{printable(guessed[0])}; if that is not its name, pack it again with names in UTF-8",
+                flush=True,
+            )
+        for name, _, info in named:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(
-                    f"{archive}: member {info.filename!r} is a link or a device; repack it with plain files"
-                )
+                raise DataError(f"{archive}: member {name!r} is a link or a device; repack it with plain files")
             if info.flag_bits & 1:
-                raise DataError(f"{archive}: member {info.filename!r} is encrypted; repack it without a password")
+                raise DataError(f"{archive}: member {name!r} is encrypted; repack it without a password")
             if info.is_dir():
-                _checked(archive, info.filename)
+                _checked(archive, name)
                 continue
             with file.open(info) as content:
-                yield info.filename, info.file_size, content
+                yield name, info.file_size, content
+
+
+def _name(info: zipfile.ZipInfo) -> tuple[str, bool]:
+    """A member's name, and whether that is sure: macOS and others write UTF-8 and do not say so.
+
+    Python reads what is not said to be UTF-8 in code page 437.
+    """
+    if info.flag_bits & _UTF8_FLAG or info.filename.isascii():
+        return info.filename, True
+    try:
+        return info.filename.encode("cp437").decode("utf-8"), True
+    except UnicodeEncodeError:  # a newer Python has found the name in an extra field
+        return info.filename, True
+    except UnicodeDecodeError:
+        return info.filename, False
 
 
 def _tar_members(archive: Path) -> Generator[Member, None, None]:

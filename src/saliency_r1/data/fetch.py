@@ -18,7 +18,7 @@ from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.runtime.files import link, sha256, write_json
-from saliency_r1.runtime.proxies import proxy_for
+from saliency_r1.runtime.proxies import certificates, proxy_for
 from saliency_r1.runtime.stage import progress
 
 _CHUNK = 1 << 20
@@ -240,8 +240,13 @@ class _Download:
 
     def _client(self) -> httpx.Client:
         try:
-            proxy = proxy_for(httpx.URL(self.url))
-            return httpx.Client(timeout=self.patience.timeout, proxy=proxy, trust_env=False, follow_redirects=True)
+            return httpx.Client(
+                timeout=self.patience.timeout,
+                proxy=proxy_for(httpx.URL(self.url)),
+                verify=certificates(),
+                trust_env=False,
+                follow_redirects=True,
+            )
         except (ValueError, httpx.InvalidURL) as error:
             raise FetchError(str(error)) from None
 

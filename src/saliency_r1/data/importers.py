@@ -4,7 +4,7 @@
 checking and storing a pair is the same for all of them: `store.import_item`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,8 @@ from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import SUFFIXES, folders_in, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.find import folders_in, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.image_names import stem
 from saliency_r1.inputs.masks import read_ids, read_mask
 from saliency_r1.inputs.regions import area, decode
 
@@ -75,6 +76,7 @@ class Pairs:
     def find(self, folder: Path, split: Split) -> Found:
         """Pair by the name without its extension."""
         found = Found()
+        _check_elsewhere(_holder(folder, split.images), _holder(folder, split.masks))
         images = _by_name(found, image_files(folder, split.images))
         masks = _by_name(found, image_files(folder, split.masks))
         _pair(found, images, masks)
@@ -100,6 +102,7 @@ class Groups(Pairs):
         """Pair by group and name; the name of an item is `<group>/<name>`."""
         found = Found()
         images, masks = locate(folder, split.images), locate(folder, split.masks)
+        _check_elsewhere(images, masks, depth=1)
         folders = [{_spelt(path.name): path for path in folders_in(root)} for root in (images, masks)]
         for group in sorted(folders[0].keys() | folders[1].keys()):
             ours, theirs = (
@@ -140,12 +143,17 @@ class Coco:
             raise DataError(str(error)) from None
         found = Found(problems=[Problem(*problem) for problem in truth.problems], crowds=truth.crowds)
         files = image_files(folder, split.images)
-        exact, by_key = {path.name: path for path in files}, {key(path.name): path for path in files}
+        exact, alike = {path.name: path for path in files}, Counter(key(path.name) for path in files)
+        by_key = {key(path.name): path for path in files if alike[key(path.name)] == 1}
+        taken: dict[Path, str] = {}
         for image in sorted(truth.images, key=lambda image: image.path):
             file_name = PurePosixPath(image.path).name
             ways = (file_name, unquote(file_name))
             path = next((one for way in ways if (one := exact.get(way) or by_key.get(key(way)))), None)
-            if fault := self._fault(image, path, str(split.annotations)):
+            fault = self._fault(image, path, str(split.annotations))
+            if path is not None and taken.setdefault(path, image.path) != image.path:
+                fault = f"{image.path} and {taken[path]} are both listed and mean {path.name}; leave one out"
+            if fault:
                 found.problems.append(Problem(image.name, fault))
                 continue
             assert path is not None
@@ -211,11 +219,33 @@ def locate(folder: Path, wanted: str) -> Path:
 
 def image_files(folder: Path, wanted: str) -> list[Path]:
     """The pictures of a folder, sorted; `wanted` may end in a pattern (`photos/*.jpg`)."""
-    if "*" in Path(wanted).name:
-        parent = locate(folder, str(Path(wanted).parent)) if len(Path(wanted).parts) > 1 else folder
-        pattern = key(Path(wanted).name)
-        return [path for path in pictures_in(parent) if Path(key(path.name)).match(pattern)]
-    return pictures_in(locate(folder, wanted))
+    found = pictures_in(_holder(folder, wanted))
+    if "*" in (pattern := key(Path(wanted).name)):
+        return [path for path in found if Path(key(path.name)).match(pattern)]
+    return found
+
+
+def _holder(folder: Path, wanted: str) -> Path:
+    """The folder that the pictures of `wanted` lie in."""
+    path = Path(wanted)
+    if "*" not in path.name:
+        return locate(folder, wanted)
+    return locate(folder, str(path.parent)) if len(path.parts) > 1 else folder
+
+
+def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:
+    """Refuse pairs that lie deeper, or less deep, than a layout looks: they would be left out without a word."""
+    if images.samefile(masks):
+        return
+    ours, theirs = (
+        {Path(), *(path.relative_to(root) for path, is_folder in walk(root) if is_folder)} for root in (images, masks)
+    )
+    for inner in sorted(ours & theirs):
+        if len(inner.parts) != depth and pictures_in(images / inner) and pictures_in(masks / inner):
+            raise DataError(
+                f"{shown(images.name / inner)} and {shown(masks.name / inner)} hold pictures, where this layout does "
+                "not look: move them to the others, under names of their own, or make them a split"
+            )
 
 
 def _spelt(name: str) -> str:
@@ -251,16 +281,21 @@ def _pair(found: Found, images: dict[str, Path], masks: dict[str, Path], group: 
             found.problems.append(Problem(prefix + _spelt(present.stem), f"{shown(present.name)} {missing}"))
 
 
+def _files(item: Item) -> list[Path]:
+    return [item.image, item.truth] if isinstance(item.truth, Path) else [item.image]
+
+
 def keep_listed(found: Found, names: Iterable[str]) -> Found:
     """Only the items whose names are listed; a listed name that was not found is a problem."""
-    wanted = {name.strip() for name in names if name.strip()}
-    stems = {name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name for name in wanted}
-    folded = {key(name) for name in stems}
+    stems = {stem(name.strip().replace("\\", "/").removeprefix("./")) for name in names if name.strip()}
+    # `images/0001.jpg` means the item 0001 whose image, or mask, lies in a folder of that name.
+    ways = {key(f"{path.parent.name}/{path.stem}"): key(item.name) for item in found.items for path in _files(item)}
+    meant = {name: ways.get(key("/".join(name.split("/")[-2:])), key(name)) for name in stems}
+    folded = set(meant.values())
     items = [item for item in found.items if key(item.name) in folded]
-    known = {key(item.name) for item in items}
     problems = [problem for problem in found.problems if key(problem.name) in folded]
-    reported = {key(problem.name) for problem in problems}
+    known = {key(item.name) for item in items} | {key(problem.name) for problem in problems}
     problems += [
-        Problem(name, "listed, and not among the images") for name in sorted(stems) if key(name) not in known | reported
+        Problem(name, "listed, and not among the images") for name in sorted(stems) if meant[name] not in known
     ]
     return Found(items, problems, found.unlisted + len(found.items) - len(items), found.crowds, found.objects)

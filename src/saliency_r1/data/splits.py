@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import deque
@@ -26,12 +27,14 @@ from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import nfc, shown, walk
+from saliency_r1.inputs.find import key, nfc, shown, walk
+from saliency_r1.inputs.image_names import stem
 from saliency_r1.inputs.text import read_json, read_text
 from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
+_HALVES = re.compile("[\ud800-\udfff]")  # of a pair: no text in UTF-8 has one
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
 
@@ -159,7 +162,7 @@ class Importer:
         earlier = self.memories[0].recall(str(part))
         if earlier is not None and earlier.reading == _reading(part):
             work = partial(_taken_or_imported, earlier, target, work)
-        objects = _attributes(part, source) or found.objects or None
+        objects = _attributes(part, source, [item.name for item in found.items]) or found.objects or None
         rows, problems, dropped = [], list(found.problems), []
         for result in progress(_in_order(work, found.items), len(found.items), str(part)):
             if isinstance(result, Imported) and (fault := _disagreement(part, result, objects)):
@@ -272,14 +275,17 @@ def _find(part: DatasetSplit, source: Path) -> Found:
                 print(f"{part}: {key} are read from {found_as} (there is no {stated})", flush=True)
         found = LAYOUTS[part.dataset.layout].find(source, split)
         if part.split.names is not None:
-            found = keep_listed(found, read_text(locate(source, part.split.names)).splitlines())
+            names = read_text(locate(source, part.split.names)).splitlines()
+            if not any(name.strip() for name in names):
+                raise DataError(f"{part.split.names} lists no name, expected one a line")
+            found = keep_listed(found, names)
         return found
     except (DataError, InputError) as error:
         raise DataError(f"{part}: {error}") from None
 
 
-def _attributes(part: DatasetSplit, source: Path) -> dict[str, list[dict[str, Any]]] | None:
-    """The scene objects of each image, by name, if the data set has them."""
+def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict[str, list[dict[str, Any]]] | None:
+    """The scene objects of each image, by name, if the data set has them; says how many images it does not name."""
     path = source / part.split.attributes
     if not path.exists():
         return None
@@ -290,13 +296,22 @@ def _attributes(part: DatasetSplit, source: Path) -> dict[str, list[dict[str, An
         raise DataError(f"{problem} ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{problem}, found {type(content).__name__}")
+    known = {key(image): image for image in images}
+    found: dict[str, list[dict[str, Any]]] = {}
     for name, objects in content.items():
         if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
             raise DataError(f"{problem}; {name!r} has {objects!r}")
         for one in objects if part.dataset.task == "sis" else ():  # elsewhere nothing is compared with the ids
             if not isinstance(one.get("id", 0), (int, float)):
                 raise DataError(f"{problem}; {name!r} has the id {one['id']!r}, expected a number as in the map")
-    return {nfc(name): objects for name, objects in content.items()}
+        if _HALVES.search(json.dumps(objects, ensure_ascii=False)):
+            raise DataError(f"{problem}; {name!r} has half a character (a surrogate alone); write it whole")
+        image = known.get(key(name)) or known.get(key(stem(name)))
+        if image is not None and found.setdefault(image, objects) is not objects:
+            raise DataError(f"{problem}; {image!r} has two entries, such as {name!r}; keep one")
+    if absent := len(images) - len(found):
+        print(f"{part}: {absent} of {len(images)} images are not in {part.split.attributes}", flush=True)
+    return found
 
 
 def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:

@@ -24,6 +24,7 @@ from saliency_r1.data.places import settle, unpacked
 from saliency_r1.params import Download
 
 State = Literal["there", "to fetch", "tight", "missing", "unfit"]
+_REASONS = 3  # of files that have no other half, in a finding
 GOOD: frozenset[State] = frozenset({"there", "to fetch", "tight"})
 
 
@@ -97,7 +98,8 @@ def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path) -> Fi
         expected = " or ".join(map(str, split.count))
         return Finding(what, "unfit", f"{folder}: {count} pairs, the catalogue expects {expected}")
     if not count:
-        return Finding(what, "unfit", f"{folder}: no pair of an image and a mask of the same name")
+        reasons = "".join(f"\n    {problem.name}: {problem.reason}" for problem in found.problems[:_REASONS])
+        return Finding(what, "unfit", f"{folder}: no pair of an image and a mask of the same name{reasons}")
     alone = f", {len(found.problems)} files without their other half" if found.problems else ""
     there = [item.image for item in found.items if item.image.is_file()]
     # Said here and judged by the import, as broken pictures are: download.allow_missing may excuse them.

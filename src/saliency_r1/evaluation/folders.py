@@ -23,7 +23,7 @@ from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
 from saliency_r1.runtime.messages import about, printable
 
 Missing = Literal["error", "zero"]
-_LOSSY = (".jpg", ".jpeg")
+_LOSSY = (".jpg", ".jpeg", ".jfif")
 # Images between two reports of progress; a process takes as many at a time.
 _CHUNK = 64
 _REASONS = 5  # of unreadable files, in a message

@@ -23,7 +23,7 @@ from typing import Any
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import key, shown
 from saliency_r1.inputs.image_names import ImageNames, stem, tidy
-from saliency_r1.inputs.regions import MOST_PIXELS, Code, encode, listed
+from saliency_r1.inputs.regions import MOST_PIXELS, SHARES, Code, are_shares, encode, listed
 from saliency_r1.inputs.text import read_json
 from saliency_r1.runtime.messages import printable
 
@@ -110,11 +110,13 @@ def read_truth(path: Path) -> CocoTruth:
     entries = _Entries(shown(path), content)
     images = entries.by_id("images")
     annotations = entries.by_id("annotations")
-    categories = {one: printable(str(entry.get("name"))) for one, entry in entries.by_id("categories").items()}
+    categories = {one: _said(entry.get("name")) for one, entry in entries.by_id("categories").items()}
     names = _names(entries, images)
     of_image = _by_image(entries, images, annotations, categories)
     if not images:
         entries.faults.append("it lists no image")
+    if are_shares(entry.get("segmentation") for entry in annotations.values()):
+        entries.faults.append(SHARES)
     entries.finish()
     every = [annotation for found in of_image.values() for annotation in found]
     crowds = sum(annotation.crowd for annotation in every)
@@ -152,6 +154,8 @@ def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageN
     if not isinstance(content, list):
         raise InputError(f"{shown(path)} holds no COCO results, expected a list of rows")
     faults = [f"row {place} {fault}" for place, row in enumerate(content, 1) if (fault := _row_fault(row))]
+    if not faults and are_shares(row["segmentation"] for row in content):
+        raise InputError(f"{shown(path)}: {SHARES}")
     found: Found = {name: [] for name in sizes}
     if not faults:
         try:
@@ -293,13 +297,18 @@ def _by_image(
                 entry["id"],
                 numbers[id(entry)],
                 bool(entry.get("iscrowd")),
-                categories.get(str(_id(entry.get("category_id")))),
+                categories.get(str(_id(entry.get("category_id")))) or None,
                 entry.get("segmentation"),
             )
             for entry in sorted(mine, key=_category)
             if entry.get("salient", True)
         ]
     return found
+
+
+def _said(name: Any) -> str:
+    """The name of a category, empty where there is none."""
+    return "" if name is None else printable(str(name)).strip()
 
 
 def _id(value: Any) -> int | str | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from saliency_r1.inputs.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"})
+# Pictures as well, which nothing here opens: they are found, so that they are refused by name, and not left out.
+UNREAD = frozenset({".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"})
 
 # What macOS, Synology and Windows leave in folders beside what begins with a point.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
@@ -53,9 +55,24 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden(path.name)
 
 
+def pictures_among(paths: Iterable[Path]) -> list[Path]:
+    """The pictures among some files, sorted; those in a format that is `UNREAD` where none that is read has the name.
+
+    Phones leave `a.heic` beside `a.jpg`; one that stands alone is meant, and its reader says that it cannot be read.
+    """
+    found, others = [], []
+    for path in paths:
+        if is_picture(path):
+            found.append(path)
+        elif path.suffix.lower() in UNREAD and not hidden(path.name):
+            others.append(path)
+    names = {path.with_suffix("") for path in found} if others else set()
+    return sorted(found + [path for path in others if path.with_suffix("") not in names])
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures that lie in a folder itself, sorted by name. Raises `OSError` as the system gives it."""
-    return sorted(path for path in folder.iterdir() if is_picture(path))
+    return pictures_among(folder.iterdir())
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -65,7 +82,7 @@ def folders_in(folder: Path) -> list[Path]:
 
 def pictures_below(folder: Path) -> list[Path]:
     """The pictures in a folder and all folders below, sorted by path."""
-    return sorted(path for path, is_folder in walk(folder) if not is_folder and is_picture(path))
+    return pictures_among(path for path, is_folder in walk(folder) if not is_folder)
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, bool]]:

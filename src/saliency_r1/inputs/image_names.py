@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import SUFFIXES, key
+from saliency_r1.inputs.find import SUFFIXES, UNREAD, key
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def tidy(file_name: Any) -> str:
 def stem(path: str) -> str:
     """A path without the extension of a picture."""
     suffix = PurePosixPath(path).suffix
-    return path[: -len(suffix)] if suffix.lower() in SUFFIXES else path
+    return path[: -len(suffix)] if suffix.lower() in SUFFIXES | UNREAD else path
 
 
 def spellings(path: str) -> list[str]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import shown
-from saliency_r1.inputs.pictures import open_whole, stored_modes
+from saliency_r1.inputs.pictures import has_more_frames, open_whole, orientation, stored_modes
 
 MOST_ID = 65535
 _MOST_COLOURS = 255  # a picture with more is antialiased or was saved with losses
@@ -65,8 +65,7 @@ class Mask(NamedTuple):
 
 def read_levels(path: Path) -> Levels:
     """The levels of a map. Raises `InputError` for what is no map of 8 or 16 bits, and as `open_whole` does."""
-    image = open_whole(path)
-    _check_depth(image, path)
+    image = _opened(path)
     if image.mode == "P":
         levels = _indexed(image)
     elif image.mode.startswith("I"):
@@ -130,9 +129,8 @@ def read_ids(path: Path, void: int | None = None, colours: bool | None = None) -
 
 def read_id_map(path: Path, void: int | None = None, colours: bool | None = None) -> IdMap:
     """`read_ids`, and where the void pixels are."""
-    image = open_whole(path)
+    image = _opened(path)
     name = shown(path)
-    _check_depth(image, path)
     if _lossy(image, path):
         raise InputError(
             f"{name}: a map of instances saved with losses ({image.format}): every shade at an edge would be an "
@@ -163,6 +161,20 @@ def read_id_map(path: Path, void: int | None = None, colours: bool | None = None
             f"{name}: {len(present) - 1} colours, expected one an instance: antialiased, or saved with losses"
         )
     return IdMap(np.searchsorted(present, stored).astype(np.int32), left_out)
+
+
+def _opened(path: Path) -> Image.Image:
+    """A file of one mask, as it is stored. Raises `InputError` as `open_whole` does, and where it holds other ones."""
+    image = open_whole(path)
+    if has_more_frames(image, path):
+        raise InputError(f"{shown(path)} has several frames or pages, expected one: save the mask that is meant alone")
+    if (turn := orientation(image)) != 1:
+        raise InputError(
+            f"{shown(path)} is a mask with an EXIF orientation of its own ({turn}), which readers apply or ignore: "
+            "save it without, its pixels as they are meant"
+        )
+    _check_depth(image, path)
+    return image
 
 
 def _check_depth(image: Image.Image, path: Path) -> None:

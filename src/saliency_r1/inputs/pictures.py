@@ -5,6 +5,7 @@ The importer stores what this gives, so that training and `predict` see the same
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import require_file, shown
+from saliency_r1.inputs.find import UNREAD, require_file, shown
 
 # What the policy takes: Qwen2.5-VL's processor refuses a picture that is longer than this times its width.
 MOST_ASPECT = 200
@@ -57,7 +58,24 @@ def open_whole(path: Path) -> Image.Image:
             raise
         if isinstance(error, Image.DecompressionBombError):
             raise InputError(f"{shown(path)} is too large to be opened ({error}): scale it down") from None
-        raise InputError(f"{shown(path)} is not a readable image ({error or type(error).__name__})") from error
+        found = _looks(path) or error or type(error).__name__
+        raise InputError(f"{shown(path)} is not a readable image ({found})") from error
+
+
+def _looks(path: Path) -> str:
+    """What people find in place of a picture, and what to do about it; empty for anything else."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "the file is empty: fetch or save it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS in its place: run `git lfs pull` where it came from"
+    if start.lstrip().lower().startswith((b"<!doc", b"<html")):
+        return "an HTML page in its place: fetch it again"
+    avif = _HAS_AVIF and start[8:11] == b"avi"
+    if (start[4:8] == b"ftyp" and not avif) or path.suffix.lower() in UNREAD:
+        return "HEIC or another format that is not read here: convert it, to PNG or JPEG"
+    return ""
 
 
 def stored_modes(path: Path) -> list[str]:
@@ -66,6 +84,21 @@ def stored_modes(path: Path) -> list[str]:
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
             return [part.args if isinstance(part.args, str) else str((part.args or ("",))[0]) for part in image.tile]
+
+
+def has_more_frames(image: Image.Image, path: Path) -> bool:
+    """Whether a file that was opened holds further frames or pages of the size of the first; overviews are smaller.
+
+    Not those of an MPO: what cameras add to a JPEG. What cannot be read of a further frame is none.
+    """
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return False
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # Pillow raises whatever it stumbles over
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as again:
+            again.seek(1)
+            return again.size == image.size
+    return False
 
 
 def read_picture(path: Path) -> Image.Image:

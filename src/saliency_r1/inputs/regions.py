@@ -7,7 +7,7 @@ Making one takes memory for an outline, never for a picture.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ Code = Mapping[str, Any]
 MOST_PIXELS = 2**31 - 1
 # Pixels along a polygon; pycocotools takes about a hundred bytes for each.
 _LONGEST = 2_000_000
+SHARES = "all its polygons have coordinates from 0 to 1, expected pixels: multiply them by width and height"
 _MOST_DIGITS = 7  # of a compressed run: 5 bits each, more than 32 in all
 
 
@@ -37,6 +38,17 @@ def encode(segmentation: Any, height: int, width: int) -> Code:
     if segmentation is None:
         raise InputError("has no segmentation; a box does not say which pixels: export polygons or masks")
     raise InputError(f"has {reprlib.repr(segmentation)} for a segmentation, expected polygons or a run-length code")
+
+
+def are_shares(segmentations: Iterable[Any]) -> bool:
+    """Whether all polygons, of a whole file, lie in the first pixel: then their coordinates are from 0 to 1."""
+    some = False
+    for segmentation in segmentations:
+        for part in segmentation if isinstance(segmentation, list) else ():
+            if not isinstance(part, list) or not all(isinstance(v, int | float) and 0 <= v <= 1 for v in part):
+                return False
+            some = some or len(part) > 4
+    return some
 
 
 def decode(code: Code) -> NDArray[np.bool_]:
@@ -61,6 +73,8 @@ def _from_polygons(polygons: list[Any], height: int, width: int) -> Code:
     if all(isinstance(value, int | float) for value in polygons):
         raise InputError("has a flat list of numbers for a segmentation, expected polygons [[x, y, ...], ...]")
     outlines = [outline for outline in (_outline(part, height, width) for part in polygons) if outline is not None]
+    if not outlines and len(polygons) > 2 and all(len(part) == 2 for part in polygons):
+        raise InputError("has a list of points for a segmentation, expected polygons [[x, y, x, y, ...], ...]")
     if not outlines:
         raise InputError("has a polygon of fewer than three points, which encloses nothing; remove it")
     code: Code = coco.merge(coco.frPyObjects(outlines, height, width))
@@ -115,6 +129,8 @@ def _runs(counts: Any) -> NDArray[np.int64]:
         if not all(isinstance(run, int) and not isinstance(run, bool) and 0 <= run <= MOST_PIXELS for run in counts):
             raise InputError("has a run-length code whose counts are not whole numbers from 0 on")
         return np.array(counts, np.int64)
+    if isinstance(counts, str) and counts.startswith(("b'", 'b"')):
+        raise InputError("has a run-length code that begins with b': bytes of Python as text; write counts.decode()")
     if isinstance(counts, str | bytes):
         return _decompressed(counts)
     raise InputError(f"has {reprlib.repr(counts)} for the counts of a run-length code, expected a list or a text")

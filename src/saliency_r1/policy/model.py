@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForImageTextToText,
     AutoProcessor,
     LogitsProcessor,
     LogitsProcessorList,
@@ -28,7 +27,7 @@ from transformers import (
 from saliency_r1.policy.errors import PolicyError
 from saliency_r1.policy.exported import parts
 from saliency_r1.policy.families import family_of
-from saliency_r1.policy.network import checkpoint_layers, freeze_vision, put_on, spare_inputs
+from saliency_r1.policy.network import checkpoint_layers, freeze_vision, put_on, read_network, spare_inputs
 from saliency_r1.policy.scores import token_scores
 
 OF_TOKENS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}  # what `collate` makes anew
@@ -91,7 +90,8 @@ class Sampler(LogitsProcessor):
 class Policy:
     """A model of one of the families with its processor. `model` is the plain or the PEFT-wrapped network.
 
-    Raises `PolicyError` for a model of another type, or a tokenizer that lacks a token of the family.
+    Raises `PolicyError` for a model of another type, a tokenizer that lacks a token of the family or cannot write the
+    tags, or a processor without a chat template.
     """
 
     def __init__(self, model: Any, processor: Any, device: str | torch.device = "cpu", autocast: bool = False) -> None:
@@ -105,6 +105,13 @@ class Policy:
         known = self.tokenizer.get_vocab()
         if lacking := [token for token in (self.family.end, self.family.pad) if token not in known]:
             raise PolicyError(f"{config.name_or_path}: the tokenizer has no {lacking[0]}, which {self.family.name} has")
+        if "<rg>" not in self.tokenizer.decode(self.tokenizer("<rg>", add_special_tokens=False).input_ids):
+            raise PolicyError(f"{config.name_or_path}: the tokenizer cannot write <rg>; is its tokenizer.json there?")
+        if not getattr(processor, "chat_template", None):
+            raise PolicyError(
+                f"{config.name_or_path} has no chat template (chat_template.jinja), and nobody knows how to ask it; "
+                "take the instruction-tuned model, or put the template of its family there"
+            )
         self.end_id: int = known[self.family.end]
         self.pad_id: int = known[self.family.pad]
         self.image_id: int = config.image_token_id
@@ -142,7 +149,7 @@ class Policy:
             family.limit(processor.image_processor, min_pixels, max_pixels)
         lora = adapter if adapter is not None and (Path(adapter) / "adapter_config.json").exists() else None
         weights = base if adapter is None or lora else adapter
-        model: Any = AutoModelForImageTextToText.from_pretrained(weights, dtype=dtype, attn_implementation=attention)
+        model = read_network(weights, dtype, attention)
         if gradient_checkpointing:
             checkpoint_layers(model)
         if lora:

@@ -6,11 +6,36 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from saliency_r1.policy.errors import PolicyError
+
+_POINTER = "; a file of some hundred bytes is a note of Git LFS, for which `git lfs pull` brings the weights"
+
+
+def read_network(folder: str | Path, dtype: torch.dtype, attention: str | None = None) -> Any:
+    """The network of a folder with all of its weights: transformers would draw at random what the files lack.
+
+    Raises `PolicyError` for weights that cannot be read, are not those of the configuration, or not all of them.
+    """
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        hint = _POINTER if isinstance(error, SafetensorError) else ""
+        why = " ".join(str(error).split())[:300]
+        raise PolicyError(f"{folder}: config.json and weights make no model ({why}){hint}") from error
+    network, about = loaded
+    if missing := about["missing_keys"]:
+        raise PolicyError(
+            f"{folder}: {len(missing)} of the weights that config.json asks for are in none of its files, such as "
+            f"{min(missing)}; is the download complete, and are the weights those of this model?"
+        )
+    return network
 
 
 def language_weights(model: Any) -> set[int]:
@@ -52,11 +77,16 @@ def put_on(model: Any, lora: Path, trainable: bool, folder: Path) -> Any:
     """The model of `folder` with a stored adapter on it; PEFT alone would pass over what fits nowhere."""
     from peft import PeftModel, get_peft_model_state_dict
 
+    weights = lora / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise PolicyError(f"{lora}: an adapter's weights are read from {weights.name}, which is not there")
     try:
         model = PeftModel.from_pretrained(model, lora, is_trainable=trainable)
-    except (RuntimeError, ValueError) as error:
+    except SafetensorError as error:
+        raise PolicyError(f"{weights} cannot be read: {error}{_POINTER}") from error
+    except (RuntimeError, ValueError, KeyError) as error:
         raise PolicyError(f"{lora} is not an adapter of {folder}: {str(error).strip().splitlines()[-1]}") from error
-    with safe_open(lora / "adapter_model.safetensors", "pt") as file:
+    with safe_open(weights, "pt") as file:
         stored = set(file.keys())
     # Said, since PEFT would ask the hub whether the base's vocabulary has grown.
     embeddings = any(".lora_embedding_" in name for name in stored)

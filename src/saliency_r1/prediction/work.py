@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.samples import chunks
-from saliency_r1.inputs.find import SUFFIXES, folders_in, key, nfc, pictures_below, pictures_in, shown
+from saliency_r1.inputs.find import SUFFIXES, folders_in, key, nfc, pictures_among, pictures_below, pictures_in, shown
 from saliency_r1.prediction.predictor import PredictError
 
 
@@ -78,7 +78,7 @@ def _matching(
     for place, group in enumerate(groups):
         groups[place] = [one for one in group if one.path not in taken]
         taken.update(one.path for one in group)
-    files = [path for path in found if path.suffix.lower() in SUFFIXES and path not in taken and not path.is_dir()]
+    files = [path for path in pictures_among(found) if path not in taken and not path.is_dir()]
     loose = [Picture(path, _name(path, start)) for path in files if not _within(path, written)]
     if not loose and not groups:
         raise PredictError(f"{pattern}: no picture fits this pattern {_expected(recursive or not folders)}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -140,12 +142,19 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The state dict of a folder: safetensors if there, else the official pickle, read without running code in it.
 
     Raises:
-        WeightsError: neither file is there.
+        WeightsError: neither file is there, or it is cut off or a note of Git LFS in the place of the weights.
     """
-    if (folder / SAFETENSORS).is_file():
-        return load_file(folder / SAFETENSORS)
-    if (folder / PICKLE).is_file():
-        return torch.load(folder / PICKLE, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        if (folder / SAFETENSORS).is_file():
+            return load_file(folder / SAFETENSORS)
+        if (folder / PICKLE).is_file():
+            return torch.load(folder / PICKLE, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, UnpicklingError, RuntimeError) as error:
+        why = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{folder}: its weights cannot be read ({why}); is the download complete, and not a note of Git LFS, for "
+            "which `git lfs pull` brings the weights?"
+        ) from error
     raise WeightsError(f"{folder} holds neither {SAFETENSORS} nor {PICKLE}")
 
 
