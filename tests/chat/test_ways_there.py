@@ -1,8 +1,7 @@
 """The way to a server: its address, the key, proxies, certificates."""
 
-from pathlib import Path
+import ssl
 
-import certifi
 import httpx
 import pytest
 from chat_server import completion
@@ -85,9 +84,9 @@ def test_no_proxy_is_read_as_others_read_it(monkeypatch, url, exempt, through):
 
 
 def test_certificates_come_from_the_file_that_the_environment_names(monkeypatch, tmp_path):
-    first, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
+    first = httpx.create_ssl_context().get_ca_certs(binary_form=True)[0]
     own = tmp_path / "own.pem"
-    own.write_text(first + end, encoding="utf-8")
+    own.write_text(ssl.DER_cert_to_PEM_cert(first), encoding="utf-8")
     monkeypatch.setenv("SSL_CERT_FILE", str(own))
     believed = certificates()
     assert len(believed.get_ca_certs()) == 1
