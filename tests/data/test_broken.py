@@ -227,19 +227,20 @@ def test_attributes_with_ids_that_are_no_numbers(
     finished()
 
 
-def test_attributes_with_half_a_character(project: Project, finished: Intact, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"0000": [{"id": 1, "name": "cat \\ud83d"}]}', "'0000' has half a character"),
+        ('{"0000": [], "0000.jpg": []}', "'0000' has two entries"),
+    ],
+)
+def test_attributes_that_cannot_be_meant(
+    project: Project, finished: Intact, tmp_path: Path, content: str, said: str
+) -> None:
     source = pairs(tmp_path / "bad", 1)
-    (source / "attributes.json").write_text('{"0000": [{"id": 1, "name": "cat \\ud83d"}]}')
+    (source / "attributes.json").write_text(content)
     project.add("bad", source)
-    refused(project, "bad/test: attributes.json", "'0000' has half a character")
-    finished()
-
-
-def test_attributes_that_name_an_image_twice(project: Project, finished: Intact, tmp_path: Path) -> None:
-    source = pairs(tmp_path / "bad", 1)
-    (source / "attributes.json").write_text('{"0000": [], "0000.jpg": []}')
-    project.add("bad", source)
-    refused(project, "bad/test: attributes.json", "'0000' has two entries")
+    refused(project, "bad/test: attributes.json", said)
     finished()
 
 
