@@ -12,7 +12,7 @@ from saliency_r1.benchmark.answers import InProcess, Said, Served, Speaker
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.prompts import Prompts, Row
 from saliency_r1.chat import ChatClient
-from saliency_r1.chat.connection import KEY, read_key, where
+from saliency_r1.chat.connection import key_trouble, where
 from saliency_r1.params import Asked
 from saliency_r1.policy import Policy, Response
 from saliency_r1.prediction.split import ScoredAnswer
@@ -67,8 +67,8 @@ def only_model(client: httpx.Client, url: str) -> str:
         response = client.get("models")
     except httpx.HTTPError as error:
         raise BenchmarkError(f"no server answers at {where(url)}: {error or type(error).__name__}") from None
-    if response.status_code in (401, 403) and not read_key():
-        raise BenchmarkError(f"{where(url)} wants a key; set {KEY}: status {response.status_code}")
+    if trouble := key_trouble(response):
+        raise BenchmarkError(f"{where(url)} {trouble}")
     try:
         listed = [str(entry["id"]) for entry in response.json()["data"]]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -20,7 +20,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from saliency_r1.chat import connection, dialect
 from saliency_r1.chat.errors import BudgetError, ChatError
 from saliency_r1.params import Endpoint
 from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.replies import retry_after
 
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # what may go away by itself
 _MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirects would drop its content
@@ -110,13 +110,8 @@ class ChatClient:
             unknown = "CERTIFICATE_VERIFY_FAILED" in str(error)
             advice = "SSL_CERT_FILE names certificates to believe" if unknown else "Start it, or name another"
             raise ChatError(f"no server answers at {where}: {error or type(error).__name__}. {advice}") from None
-        key = connection.read_key()
-        # With 403 a key may be one that answers questions and is not shown the list.
-        if response.status_code == httpx.codes.UNAUTHORIZED or (
-            response.status_code == httpx.codes.FORBIDDEN and not key
-        ):
-            has = "does not take the key in" if key else "wants a key; set"
-            raise ChatError(f"{where} {has} {connection.KEY}: {_status(response)}")
+        if trouble := connection.key_trouble(response):
+            raise ChatError(f"{where} {trouble}")
         if response.status_code in _ASLEEP:
             raise ChatError(f"{where} is not ready: status {response.status_code}. Run again when the server is well")
 
@@ -195,11 +190,11 @@ class ChatClient:
                     continue  # asked again without what the server does not know; that is no failure of its own
                 elif response.status_code not in _PASSING:
                     raise ChatError(
-                        f"{self._where} refused {question.name}: {_status(response)}"
+                        f"{self._where} refused {question.name}: {connection.status(response)}"
                         f"{_HELP.get(response.status_code, '')}"
                     )
                 else:
-                    unusable, fault, wait = None, _status(response), _retry_after(response)
+                    unusable, fault, wait = None, connection.status(response), retry_after(response)
             except _Unreadable as error:
                 unusable, fault = None, str(error)
             except httpx.HTTPError as error:
@@ -282,12 +277,6 @@ class ChatClient:
                 self._counted = False
 
 
-def _status(response: httpx.Response) -> str:
-    """What a server answered instead of an answer, with the beginning of its reasons."""
-    reasons = connection.excerpt(response.text)
-    return f"status {response.status_code}" + (f": {reasons}" if reasons else "")
-
-
 def cost(usage: dict[str, Any], prices: tuple[float, ...] | None) -> float:
     """What a request cost, in the currency of `prices`: of a million tokens of the prompt, and of the answer."""
     if not prices:
@@ -311,16 +300,3 @@ def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """The seconds that a server asks to wait for, said as such or as a date."""
-    said = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None

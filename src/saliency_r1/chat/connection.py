@@ -65,6 +65,24 @@ def excerpt(text: str) -> str:
     return (line.replace(key, "***") if key else line)[:200]
 
 
+def status(response: httpx.Response) -> str:
+    """What a server answered instead of an answer, with the beginning of its reasons."""
+    reasons = excerpt(response.text)
+    return f"status {response.status_code}" + (f": {reasons}" if reasons else "")
+
+
+def key_trouble(response: httpx.Response) -> str | None:
+    """What is wrong with the key, as the reply to a question for the list of models tells it; None where nothing is.
+
+    With 403 a key may be one that answers questions and is not shown the list.
+    """
+    if not read_key() and response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return f"wants a key; set {KEY}: {status(response)}"
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        return f"does not take the key in {KEY}: {status(response)}"
+    return None
+
+
 def _address(url: str, section: str) -> httpx.URL:
     try:
         address = httpx.URL(url)

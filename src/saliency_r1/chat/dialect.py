@@ -6,17 +6,17 @@ prompt and the images, is never changed.
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from typing import Any
+
+from saliency_r1.inputs.text import LONE_SURROGATE
 
 _REFUSING = frozenset({400, 422, 501})
 # Of one question that is too long, not of a field: what it names are the numbers that do not fit.
 _OF_SIZE = ("too large", "too long", "maximum context", "context length", "context window", "input tokens")
 # Of one question, by what is in it: Azure's and OpenAI's words, and Alibaba's.
 _OF_CONTENT = ("content_filter", "content_policy", "responsibleaipolicy", "data_inspection", "datainspection")
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _MOST = 2**53  # whole numbers beyond are none in JSON, and no count of tokens
 
 
@@ -127,4 +127,4 @@ def counted(usage: Any) -> dict[str, int]:
 
 def _writable(text: Any) -> str:
     """What a server says as text that files can hold: without half pairs of surrogates, where an answer was cut off."""
-    return _SURROGATES.sub("\ufffd", str(text or ""))
+    return LONE_SURROGATE.sub("\ufffd", str(text or ""))

@@ -19,6 +19,7 @@ from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.runtime.files import link, sha256, write_json
 from saliency_r1.runtime.proxies import certificates, proxy_for
+from saliency_r1.runtime.replies import retry_after
 from saliency_r1.runtime.stage import progress
 
 _CHUNK = 1 << 20
@@ -257,8 +258,7 @@ class _Download:
             self._forget()
             raise _Interrupted("the server has no such part of the file")
         if status in _RETRIED:
-            after = response.headers.get("Retry-After", "")
-            raise _Interrupted(f"HTTP status {status}", float(after) if after.isdigit() else 0.0)
+            raise _Interrupted(f"HTTP status {status}", retry_after(response) or 0.0)
         if status not in (200, 206):
             raise FetchError(f"HTTP status {status} {response.reason_phrase}")
         if response.headers.get("Content-Type", "").startswith("text/html"):

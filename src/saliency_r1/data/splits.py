@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections import deque
@@ -29,12 +28,11 @@ from saliency_r1.data.table import INDEX
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import key, nfc, shown, walk
 from saliency_r1.inputs.image_names import stem
-from saliency_r1.inputs.text import read_json, read_text
+from saliency_r1.inputs.text import LONE_SURROGATE, read_json, read_text
 from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
-_HALVES = re.compile("[\ud800-\udfff]")  # of a pair: no text in UTF-8 has one
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
 
@@ -270,9 +268,9 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
 def _find(part: DatasetSplit, source: Path) -> Found:
     try:
         split = settle(source, part.split, part.split_name)
-        for key in ("images", "masks"):
-            if (found_as := getattr(split, key)) != (stated := getattr(part.split, key)):
-                print(f"{part}: {key} are read from {found_as} (there is no {stated})", flush=True)
+        for what in ("images", "masks"):
+            if (found_as := getattr(split, what)) != (stated := getattr(part.split, what)):
+                print(f"{part}: {what} are read from {found_as} (there is no {stated})", flush=True)
         found = LAYOUTS[part.dataset.layout].find(source, split)
         if part.split.names is not None:
             names = read_text(locate(source, part.split.names)).splitlines()
@@ -304,7 +302,7 @@ def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict
         for one in objects if part.dataset.task == "sis" else ():  # elsewhere nothing is compared with the ids
             if not isinstance(one.get("id", 0), (int, float)):
                 raise DataError(f"{problem}; {name!r} has the id {one['id']!r}, expected a number as in the map")
-        if _HALVES.search(json.dumps(objects, ensure_ascii=False)):
+        if LONE_SURROGATE.search(json.dumps(objects, ensure_ascii=False)):
             raise DataError(f"{problem}; {name!r} has half a character (a surrogate alone); write it whole")
         image = known.get(key(name)) or known.get(key(stem(name)))
         if image is not None and found.setdefault(image, objects) is not objects:

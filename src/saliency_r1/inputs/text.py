@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import require_file, shown
 
+# Half of a pair: no text in UTF-8 has one, and JSON can say one.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # UTF-32 before UTF-16, whose mark is the beginning of its own.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
