@@ -22,7 +22,7 @@ import language
 import numpy as np
 import torch
 import yaml
-from ahead import Ahead
+from ahead import Ahead, half_on_cpu
 from material import Batch, Material, attributes
 from torch import Tensor, nn
 from tower import EqualPictures, layout, patches, token_labels, visual_loss
@@ -178,7 +178,7 @@ class Training:
         shown = features = torch.zeros((), device=self.policy.device)
         if "images" in batch:
             sizes = layout(self.visual, *batch["images"].shape[:3], self.policy.device)
-            with self.equal_pictures.installed(), torch.autocast("cpu", torch.bfloat16):
+            with self.equal_pictures.installed(), half_on_cpu():
                 features = self.visual(patches(batch["images"], self.mean, self.std), **sizes).pooler_output.float()
             shown = visual_loss(self.heads, features, token_labels(batch["ids"], batch["values"]))
         if "labels" not in batch:

@@ -25,7 +25,7 @@ import numpy as np
 import referring
 import torch
 import yaml
-from ahead import Ahead
+from ahead import Ahead, half_on_cpu
 from torch import nn
 from torch.nn import functional as F
 from world.cutouts import Cutouts, fetch
@@ -237,7 +237,7 @@ def warm_up(world: World, model: EvfSam, pool: Pool, work: Path, steps: int, ima
 
     def loss(step: int) -> torch.Tensor:
         views, names, colours = (part.to(device) for part in batches(step))
-        with torch.autocast("cpu", torch.bfloat16, enabled=device.type == "cpu"):
+        with half_on_cpu():
             return labeller(model.embed_images(views), names, colours)
 
     phase.run(loss)

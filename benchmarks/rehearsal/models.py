@@ -53,8 +53,8 @@ def shape(layers: int) -> dict[str, Any]:
     return {**config, "text_config": text, "vision_config": vision}
 
 
-def untaught(tokenizer: Qwen2Tokenizer, config: Mapping[str, Any], seed: int) -> Policy:
-    """A policy of random weights, bfloat16, with the published image settings."""
+def untaught(tokenizer: Qwen2Tokenizer, config: Mapping[str, Any], seed: int, dtype: torch.dtype) -> Policy:
+    """A policy of random weights with the published image settings."""
     size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
     vision: dict[str, Any] = {
         "patch_size": config["vision_config"]["patch_size"], "temporal_patch_size": 2, "merge_size": 2, "size": size,
@@ -77,7 +77,7 @@ def untaught(tokenizer: Qwen2Tokenizer, config: Mapping[str, Any], seed: int) ->
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
     )
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(dtype)
     try:
         model = Qwen2_5_VLForConditionalGeneration(made)
     finally:
@@ -150,8 +150,8 @@ def teach(
 
 
 def save(policy: Policy, folder: Path) -> None:
-    """As a folder of the hub has it."""
-    policy.model.save_pretrained(folder)
+    """As a folder of the hub has it, in bfloat16."""
+    policy.model.to(torch.bfloat16).save_pretrained(folder)
     policy.processor.save_pretrained(folder)
 
 

@@ -30,11 +30,14 @@ import yaml
 
 from benchmarks.rehearsal import models, photographs, tokenizer
 from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.stage import imitates_bfloat16
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 7
 MINUTES, GIGABYTES = 20, 12  # that a rehearsal may take on two cores
+# The profile's own type, but on a CPU that would need hours with it; what was computed in is among the facts.
+TYPE = "float32" if imitates_bfloat16() else "bfloat16"
 # What a rehearsal changes of the profile. Sizes of images, answers, adapters and networks stay.
 CHANGES: dict[str, Any] = {
     "runtime": {"device": "cpu", "threads": os.cpu_count()},
@@ -77,7 +80,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if not policy_of.is_dir():
         pictures = sorted(arguments.photographs.glob("voc_coseg_32/img/*/*"))
         vocabulary = tokenizer.build(tokenizer.read_ranks(arguments.ranks))
-        policy = models.untaught(vocabulary, models.shape(arguments.layers), SEED)
+        policy = models.untaught(vocabulary, models.shape(arguments.layers), SEED, getattr(torch, arguments.dtype))
         for step, loss in models.teach(policy, pictures, arguments.steps, 4, arguments.lr, SEED):
             if step % 20 == 0 or step == arguments.steps:
                 print(f"lesson {step}/{arguments.steps}, loss {loss:.3f}", flush=True)
@@ -101,7 +104,7 @@ def _settings(arguments: argparse.Namespace) -> str:
     return hashlib.sha256(lessons).hexdigest()[:8]
 
 
-def clone(folder: Path, download: dict[str, Any]) -> None:
+def clone(folder: Path, changes: dict[str, Any]) -> None:
     """What is committed, with the profile's parameters and the changes to them; results of an earlier run stay."""
     if not (folder / ".git").is_dir():
         shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +112,7 @@ def clone(folder: Path, download: dict[str, Any]) -> None:
     for command in (["fetch", "--quiet", "origin", "HEAD"], ["reset", "--quiet", "--hard", "FETCH_HEAD"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
     profile = load_yaml(ROOT / "profiles/paper-3b.yaml")
-    content = merged(profile, CHANGES | {"download": download})
+    content = merged(merged(profile, CHANGES), changes)
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
@@ -159,6 +162,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="of text, of vision, of BEiT-3 and of SAM")
     parser.add_argument("--steps", type=int, default=200, help="of teaching the form")
     parser.add_argument("--lr", type=float, default=1e-3, help="of teaching the form")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=TYPE, help="to compute in")
     arguments = parser.parse_args()
     for what, path in (("photographs", arguments.photographs), ("ranks", arguments.ranks)):
         if path is None or not path.exists():
@@ -166,10 +170,10 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"computed in": arguments.dtype}
     with timed(facts, "seconds of preparation"):
         download = prepare(arguments, folder)
-    clone(folder / "clone", download)
+    clone(folder / "clone", {"download": download, "runtime": {"dtype": arguments.dtype}})
     with timed(facts, "seconds of the pipeline"):
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])

@@ -32,6 +32,7 @@ PLUMBING = {
         "runtime/parts",
         "runtime/processes",
         "runtime/proxies",
+        "runtime/replies",
         "training/live",
     )
 }

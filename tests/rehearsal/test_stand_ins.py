@@ -67,7 +67,7 @@ def narrow() -> dict:
 def test_a_taught_policy_is_one_that_the_pipeline_loads(tmp_path: Path) -> None:
     for number in range(5):
         Image.new("RGB", (60, 60), (50 * number, 90, 10)).save(tmp_path / f"{number}.png")
-    policy = models.untaught(tokenizer.build(RANKS), narrow(), 0)
+    policy = models.untaught(tokenizer.build(RANKS), narrow(), 0, models.torch.bfloat16)
     losses = [loss for _, loss in models.teach(policy, sorted(tmp_path.glob("*.png")), 100, 2, 3e-3, 0)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5  # that it learns; the form takes another size
     models.save(policy, tmp_path / "policy")

@@ -176,6 +176,26 @@ def test_equal_seeds_give_equal_numbers() -> None:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize(
+    ("has", "told"),
+    [
+        ({"architecture": "x86_64", "avx2": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_a_cpu_that_imitates_bfloat16_is_told_of(
+    has: dict[str, object], told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    runtime = load_params(ROOT / "params.yaml").runtime.model_copy(update={"device": "cpu", "dtype": "bfloat16"})
+    assert prepare_torch(runtime, 1)[1] == torch.bfloat16
+    torch.use_deterministic_algorithms(False)
+    assert ("float32 is faster" in capsys.readouterr().err) is told
+
+
 @pytest.mark.parametrize("launch", [[], ["-m", "saliency_r1.runtime.launch", "--nproc-per-node", "2"]])
 def test_ctrl_c_is_one_line_however_many_processes_there_are(launch: list[str], tmp_path: Path) -> None:
     python, *path = script(tmp_path, "os.write(1, b'on\\n'); time.sleep(60)")
