@@ -156,6 +156,7 @@ def test_a_rehearsal_that_shows_nothing_says_so() -> None:
         "answers that parse": {"cgpo": 0.9},
         "tasks with a reward above what the form earns": ["sod"], "seconds of preparation": 500.0,
         "seconds of the pipeline": 600.0, "most memory of a process, GB": 6.0,
+        "computed in": "bfloat16",
     }  # fmt: skip
     assert run.complaints(good) == []
     for key, value, words in (
@@ -168,4 +169,5 @@ def test_a_rehearsal_that_shows_nothing_says_so() -> None:
     ):
         (complaint,) = run.complaints(good | {key: value})
         assert words in complaint
+    assert run.complaints(good | {"seconds of the pipeline": 900.0, "computed in": "float32"}) == []
     assert run.complaints({"seconds of preparation": 500.0}) == ["the pipeline was stopped before its report"]
