@@ -100,8 +100,8 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _settings(arguments: argparse.Namespace) -> str:
     """What decides a taught policy, as a name."""
-    lessons = Path(models.__file__).read_bytes() + repr((arguments.layers, arguments.steps, arguments.lr)).encode()
-    return hashlib.sha256(lessons).hexdigest()[:8]
+    chosen = (arguments.layers, arguments.steps, arguments.lr, arguments.dtype)
+    return hashlib.sha256(Path(models.__file__).read_bytes() + repr(chosen).encode()).hexdigest()[:8]
 
 
 def clone(folder: Path, changes: dict[str, Any]) -> None:
