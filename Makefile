@@ -10,6 +10,8 @@ VENV := .venv
 SMOKE := runs/smoke
 REHEARSAL := runs/rehearsal
 PHOTOGRAPHS ?= photographs
+# Two processes, as most tests keep one core busy; those of one file share what they make, so they stay together.
+PYTEST := pytest -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
@@ -42,10 +44,10 @@ repro: setup
 	@echo "report: $(CURDIR)/artifacts/report/index.html"
 
 test: lint fast
-	pytest -m slow
+	$(PYTEST) -m slow
 
 fast: setup
-	pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup
 	ruff check .

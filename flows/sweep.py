@@ -90,6 +90,18 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield f"{prefix}{key}", value
 
 
+def split(values: str) -> list[str]:
+    """Values of a command line, one after each comma that stands in no brackets: "a,[b,c]" are "a" and "[b,c]"."""
+    parts, depth = [""], 0
+    for letter in values:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -102,4 +114,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     keys = [word.partition("=") for word in options.grid]
     need_server()
-    sweep({key: values.split(",") for key, _, values in keys}, options.measures, options.branch)
+    sweep({key: split(values) for key, _, values in keys}, options.measures, options.branch)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.sweep import chosen, points, sweep
+from flows.sweep import chosen, points, split, sweep
 from saliency_r1.registry.git import git
 
 METRICS = {"cgpo": {"a": {"reward": 0.5, "Sm": 0.1}, "b": {"reward": 0.7}}, "sft": {"a": {"reward": 0.2}}}
@@ -19,6 +19,11 @@ def test_a_grid_is_all_its_combinations() -> None:
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"no value for cgpo\.lr"):
         points({"cgpo.lr": [], "seed": [1]})
+
+
+def test_a_comma_within_brackets_separates_no_points() -> None:
+    assert split("3e-5,1e-4") == ["3e-5", "1e-4"]
+    assert split("[sft,cgpo],[[base],{a: 1, b: 2}]") == ["[sft,cgpo]", "[[base],{a: 1, b: 2}]"]
 
 
 def test_what_is_shown_is_what_fits() -> None:
