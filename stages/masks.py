@@ -29,7 +29,7 @@ from saliency_r1.rollout.environment import Environment, Row
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
 from saliency_r1.runtime.keys import run_key
-from saliency_r1.runtime.parts import Parts, keep_only
+from saliency_r1.runtime.parts import Parts, keep_only, share
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
 
@@ -55,10 +55,10 @@ def main(params: Params) -> None:
             print(f"masks of {model}: as they were, nothing that decides them has changed")
             continue
         with answering(entry, names, policies, environment) as answer:
-            for number in progress(missing, label=f"masks of {model}, parts"):
+            for number in progress(share(missing), label=f"masks of {model}, parts"):
                 with parts.writing(number) as folder:
                     write_part(folder, model, answer(parts.of(samples, number)), options.score)
-        processes.wait()
+        processes.wait()  # those without a share too
     if not processes.is_main():
         return
     with atomic_folder("artifacts/masks") as folder:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app.stand_in import EVIL, models
+from app.stand_in import EVIL, Segmenter, models
 from PIL import Image
 
 from saliency_r1.app import uploads as limits
 from saliency_r1.app.archive import write_archive
+from saliency_r1.app.page import Page
 from saliency_r1.app.uploads import Upload, read_uploads
 from saliency_r1.app.view import COLOURS, complain, show, style
 from saliency_r1.prediction.predictor import PredictError
+from saliency_r1.segmenter import Segment
 
 SIZE = (32, 24)  # width, height
 
@@ -171,3 +173,18 @@ def test_what_is_no_picture_is_refused_by_the_name_that_was_dropped(tmp_path: Pa
         read_uploads([tmp_path / "notes.jpg"], "sod", 1)
     assert str(error.value).startswith("notes.jpg is not a readable image")
     assert str(tmp_path) not in str(error.value)
+
+
+def test_what_is_no_number_is_said_of_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    nan = Segment(np.full(SIZE[::-1], np.nan, np.float32), 0.5)
+    monkeypatch.setattr(Segmenter, "_draw", lambda *_: nan)
+    with pytest.raises(PredictError, match="cat: the segmenter gives NaN or infinity"):
+        models().ask("plain", [upload()], "sod")
+
+
+def test_the_archive_of_a_picture_with_a_long_name_is_a_file(tmp_path: Path) -> None:
+    uploaded = stored(tmp_path, f"{'ä' * 120}.png")
+    asked = models()
+    asked.speakers["m" * 200] = asked.speakers["plain"]
+    shown = Page(asked, 3, tmp_path).ask(uploaded, "sod", "m" * 200, "nobody")
+    assert Path(shown[5]["value"]).is_file()

@@ -63,3 +63,9 @@ def test_a_slug_is_a_name_that_a_model_may_have():
     assert [slug(name) for name in ("a b", "+model", ".x", "../", "DUT+", "\u6a21")] == [
         "a-b", "model", "x", "model", "DUT+", "\u6a21",
     ]  # fmt: skip
+
+
+def test_hidden_files_are_no_rows(tmp_path):
+    row("mine", "model", "set").write(tmp_path)
+    (tmp_path / "rows/._mine.json").write_bytes(b"what macOS leaves")
+    assert [entry.name for entry in read_all(tmp_path)] == ["mine"]

@@ -1,13 +1,15 @@
 """What servers and what stands before them answer instead of an answer: what is said, kept, and asked again."""
 
+import contextlib
 import json
+import threading
 import time
 from email.utils import formatdate
 
 import pytest
 from chat_server import completion
 
-from saliency_r1.chat import BudgetError, ChatClient, ChatError, Question
+from saliency_r1.chat import BudgetError, ChatClient, ChatError, Question, connection
 from saliency_r1.params import Endpoint
 
 
@@ -42,7 +44,32 @@ def test_a_server_may_say_as_a_date_when_it_is_to_be_asked_again(server, ask):
     server.replies.append(lambda _: completion("a dog"))
     assert ask(retries=3, backoff=7.0).text == "a dog"
     assert 25 < ask.waits[0] <= 30
-    assert ask.waits[1:] == [0.0, 28.0]
+    assert ask.waits[1:] == [14.0, 28.0], "a time that is past does not switch the pauses off"
+
+
+def test_at_once_is_no_reason_to_spend_all_requests_at_once(server, ask):
+    server.replies = [lambda _: (429, b"busy")]  # with Retry-After: 0
+    with pytest.raises(ChatError, match="no answer for s0 in 4 requests"):
+        ask(retries=3, backoff=20.0)
+    assert ask.waits == [20.0, 40.0, 60.0]
+
+
+def test_a_server_that_drips_is_not_waited_for_for_ever(server, ask, monkeypatch):
+    sleep = threading.Event().wait  # the fixture has replaced the other
+
+    def drip(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(b" ")
+                sleep(0.05)
+
+    monkeypatch.setattr(connection, "LONGEST", 1)
+    server.replies = [drip, lambda _: completion("a dog")]
+    start = time.monotonic()
+    assert ask(timeout=0.4).text == "a dog"
+    assert time.monotonic() - start < 4, "the server goes on for five seconds"
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -175,3 +175,15 @@ main()
         # Python ends by the signal itself where it came in the middle of an `exec`; a shell calls that 130 as well.
         assert process.returncode in (130, -signal.SIGINT), (moment, out, err)
         assert err == "interrupted\n", moment
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_streams_may_be_closed(named: Path, closed: str) -> None:
+    call = [sys.executable, "-m", "saliency_r1.cli", "evaluate", "--gt", "gt", "--pred", RED, "--bootstrap", "0"]
+    line = f'"$@" --json {closed[0]}.json {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", *call], cwd=named, env=environment(), capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert b"NoneType" not in done.stderr + done.stdout
+    assert (named / f"{closed[0]}.json").is_file()

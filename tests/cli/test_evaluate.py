@@ -160,3 +160,55 @@ def test_no_output_stands_over_or_between_the_inputs(folders):
     assert result.exit_code == 0, result.output
     assert not (folders / "same.json").is_symlink(), "the link is replaced, not what it leads to"
     assert {path: path.read_bytes() for path in folders.rglob("*.png")} == before
+
+
+@pytest.fixture
+def instances(tmp_path):
+    """Two id maps, found as they are; the names of the predictions end in _ids."""
+    for name in ("a", "b"):
+        for folder, end in (("gt", ""), ("pred", "_ids")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            ids = np.zeros((20, 30), np.uint8)
+            ids[4:12, 2:9], ids[4:12, 15:20] = 1, 2
+            Image.fromarray(ids).save(tmp_path / folder / f"{name}{end}.png")
+    return tmp_path
+
+
+def test_names_of_id_maps_have_affixes_too(instances):
+    (instances / "gt/._a.json").write_bytes(b"what macOS leaves")
+    (instances / "pred/._a.json").write_bytes(b"what macOS leaves")
+    arguments = ("--pred", instances / "pred", "--gt", instances / "gt", "--task", "sis", "--bootstrap", 0)
+    result = run(*arguments, "--suffix", "_ids", "--json", instances / "n.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((instances / "n.json").read_text())["results"][0]["measures"]["AP"] == 1
+    assert run(*arguments).exit_code == 1
+
+
+@pytest.mark.parametrize("spoilt", ["unreadable", "size"])
+def test_an_id_map_that_cannot_be_used_is_one_without_an_instance(instances, spoilt):
+    if spoilt == "size":
+        Image.fromarray(np.ones((20, 31), np.uint8)).save(instances / "pred/a_ids.png")
+    else:
+        (instances / "pred/a_ids.png").write_bytes(b"no image")
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(instances / "pred/surplus_ids.png")
+    arguments = ("--pred", instances / "pred", "--gt", instances / "gt", "--task", "sis", "--suffix", "_ids")
+    assert run(*arguments).exit_code == 1
+    result = run(*arguments, "--missing", "zero", "--html", instances / "page.html", "--json", instances / "n.json")
+    assert result.exit_code == 0, result.output
+    assert "1 predictions scored as empty maps" in result.output
+    (found,) = json.loads((instances / "n.json").read_text())["results"]
+    assert found["counts"] == {"instances": 4, "detections": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "sis", "--resize"), "--resize is for maps"),
+        (("--task", "sis", "--plot", "nowhere/curves.png"), "--plot is for maps"),
+        (("--compare", "bad", "--bootstrap", 0), "--compare takes its differences from replicates"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(folders, options, said):
+    result = run("--pred", folders / "good/set", "--gt", folders / "gt/set", *options)
+    assert result.exit_code == 2
+    assert said in result.output

@@ -75,6 +75,35 @@ def test_a_file_that_comes_twice(tmp_path: Path) -> None:
         extract(tmp_path / "some.zip", tmp_path / "out")
 
 
+def packed(archive: Path, members: dict[str, str]) -> Path:
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return archive
+
+
+def test_archives_that_are_unpacked_over_each_other_may_share_files(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        extract(packed(tmp_path / "some.zip", {"README": "read me", f"{folder}/a": folder}), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README", "images", "masks"}
+    for other in ("read it", "read me not", "read"):
+        with pytest.raises(DataError, match=r"other\.zip: member 'README' is not the file of this name") as no:
+            extract(packed(tmp_path / "other.zip", {"README": other}), tmp_path / "out")
+        assert str(tmp_path / "out") not in str(no.value), "a scratch folder, gone when the message is read"
+    with pytest.raises(DataError, match=r"other\.zip: member 'README/a' is both a file and a folder") as no:
+        extract(packed(tmp_path / "other.zip", {"README/a": "1"}), tmp_path / "out")
+    assert str(tmp_path / "out") not in str(no.value)
+    assert (tmp_path / "out/README").read_text() == "read me"
+
+
+def test_what_is_hidden_is_not_unpacked(tmp_path: Path) -> None:
+    for number, name in enumerate((".DS_Store", "images/._a.jpg", "__MACOSX/images/a.jpg")):
+        extract(packed(tmp_path / "some.zip", {name: str(number), "./images/a.jpg": "1"}), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["a.jpg"]
+    with pytest.raises(DataError, match="climbs out"):
+        extract(packed(tmp_path / "some.zip", {"../.DS_Store": "x"}), tmp_path / "out")
+
+
 def test_a_file_where_a_folder_is(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
         file.writestr("a", "1")

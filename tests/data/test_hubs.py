@@ -1,17 +1,22 @@
 """Locations beyond plain HTTP: the Hugging Face hub, Google Drive, archives of record."""
 
+import errno
+import ftplib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import requests
 
 from saliency_r1.data.catalogue import Archive
-from saliency_r1.data.errors import DataError
+from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.data.fetch import ArchiveCache
 
 from . import hub
@@ -64,12 +69,17 @@ def drive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     errors = ModuleType("gdown.exceptions")
     errors.DownloadError = type("DownloadError", (Exception,), {})  # type: ignore[attr-defined]
+    errors.FileURLRetrievalError = type("X", (errors.DownloadError,), {})  # type: ignore[attr-defined]
+    asked["errors"] = errors
 
     def download(**arguments: Any) -> str:
         asked.update(arguments)
         if arguments["id"] == "quota":
-            raise errors.DownloadError("Too many users have viewed or downloaded this file recently.")
-        Path(arguments["output"]).write_bytes(b"content")
+            raise errors.FileURLRetrievalError("Too many users have viewed or downloaded this file recently.")
+        if "error" in asked:
+            raise asked["error"]
+        if not Path(arguments["output"]).exists():  # what is there already is not fetched again
+            Path(arguments["output"]).write_bytes(b"content")
         return str(arguments["output"])
 
     gdown = ModuleType("gdown")
@@ -87,6 +97,93 @@ def test_google_drive(drive: dict[str, Any], tmp_path: Path) -> None:
     assert drive["resume"]
     with pytest.raises(DataError, match="Google Drive: Too many users"):
         ArchiveCache(tmp_path, None, QUICK).obtain(Archive(path="x", locations=("gdrive:quota",)), tmp_path / "nowhere")
+
+
+def test_google_drive_goes_on_from_nothing_of_another_location(drive: dict[str, Any], tmp_path: Path) -> None:
+    store, outputs = ArchiveCache(tmp_path, None, QUICK), []
+    (tmp_path / "x.zip.part").write_bytes(b"half of what another location has")
+    for file_id in ("1hy5", "1/..hy6"):
+        path = store.obtain(Archive(path="x.zip", locations=(f"gdrive:{file_id}",)), tmp_path / "nowhere")
+        assert path.read_bytes() == b"content"
+        path.unlink()
+        outputs.append(Path(drive["output"]))
+    assert [output.parent for output in outputs] == [tmp_path, tmp_path]
+    assert outputs[0] != outputs[1]
+
+
+def status(code: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = code
+    return requests.HTTPError(f"status {code}", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "later"),
+    [
+        (requests.ConnectionError("Network is unreachable"), True),
+        (requests.Timeout("timed out"), True),
+        (status(503), True),
+        (status(404), False),
+        ("DownloadError: Download failed after 2 retries", True),
+        ("FileURLRetrievalError: Too many users have viewed or downloaded this file recently", True),
+        ("FileURLRetrievalError: Cannot retrieve the public link of the file", False),
+    ],
+)
+def test_what_google_drive_may_give_later(drive: dict[str, Any], tmp_path: Path, error: Any, later: bool) -> None:
+    if isinstance(error, str):
+        kind, _, text = error.partition(": ")
+        error = getattr(drive["errors"], kind)(text)
+    drive["error"] = error
+    assert_later(tmp_path, "gdrive:1hy5", later)
+
+
+@pytest.mark.parametrize(
+    ("error", "later"),
+    [
+        (requests.ConnectionError("Network is unreachable"), True),
+        (socket.gaierror(-2, "Name or service not known"), True),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), True),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), True),
+        (ftplib.error_temp("421 too many connections"), True),
+        (ftplib.error_perm("550 no such file"), False),
+        (status(404), False),
+        (status(429), True),
+        (ValueError("Invalid URL"), False),
+    ],
+)
+def test_what_an_archive_of_record_may_give_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, later: bool
+) -> None:
+    monkeypatch.setattr("pooch.retrieve", Mock(side_effect=error))
+    assert_later(tmp_path, "ftp://nowhere/x", later)
+
+
+def test_a_hub_that_hangs_up_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    for error, later in ((HTTPError("Server disconnected"), True), (LocalEntryNotFoundError("no network"), True),
+                         (HFValidationError("no name"), False)):  # fmt: skip
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", Mock(side_effect=error))
+        assert_later(tmp_path, "hf:owner/name/x", later)
+
+
+@pytest.mark.parametrize("location", ["gdrive:1hy5", "hf:owner/name/x", "ftp://nowhere/x"])
+def test_a_full_disk_is_no_fault_of_the_location(
+    drive: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, location: str
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    drive["error"] = full
+    for client in ("pooch.retrieve", "huggingface_hub.hf_hub_download"):
+        monkeypatch.setattr(client, Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        ArchiveCache(tmp_path, None, QUICK).obtain(Archive(path="x", locations=(location,)), tmp_path / "nowhere")
+
+
+def assert_later(folder: Path, location: str, later: bool) -> None:
+    """The next location is tried; where there is none, a schedule is told whether it may go better later."""
+    with pytest.raises(DataError, match="expected https:") as caught:
+        ArchiveCache(folder, None, QUICK).obtain(Archive(path="x", locations=(location, "ftq:")), folder / "nowhere")
+    assert isinstance(caught.value, Unreachable) == later, caught.value
 
 
 def test_google_drive_without_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -60,6 +60,25 @@ def test_everything_is_said_at_once_before_any_import(project: Project, tmp_path
     assert not project.out.exists()
 
 
+def test_a_number_that_the_import_accepts_is_accepted(project: Project, tmp_path: Path) -> None:
+    project.datasets["few"] = {"splits": {"test": {"folder": str(pairs(tmp_path / "few", 3)), "count": 5}}}
+    assert states(project)["few/test"] == "unfit"
+    with pytest.raises(DataError, match=r"3 pairs, the catalogue expects 5; .* put 'few/test/\*' into"):
+        project.run()
+    assert len(project.run(allow_missing=("few/test/*",))) == 3
+
+
+@pytest.mark.parametrize(("count", "state"), [(3, "there"), (4, "there"), (5, "unfit")])
+def test_a_number_without_the_empty_ones_is_accepted(project: Project, tmp_path: Path, count: int, state: str) -> None:
+    folder = pairs(tmp_path / "set", 4)
+    mask(value=0).save(folder / "masks/0003.png")
+    rule = {"rule": "threshold", "threshold": 128, "empty": "drop"}
+    project.datasets["some"] = {"mask": rule, "splits": {"test": {"folder": str(folder), "count": count}}}
+    assert states(project)["some/test"] == state
+    if state == "there":
+        assert len(project.run()) == 3
+
+
 def test_links_that_lead_nowhere_are_counted(project: Project, tmp_path: Path) -> None:
     folder = pairs(tmp_path / "linked", 2)
     size = (folder / "images/0000.jpg").stat().st_size

@@ -111,7 +111,7 @@ def test_the_coco_file_has_truth_predictions_and_measures(folders: Path) -> None
         "--coco",
         "all.json",
         "--bootstrap",
-        "0",
+        "10",
     ]
     done = CliRunner().invoke(app, [*call, "--images", "photos"])
     assert done.exit_code == 0, done.output
@@ -124,7 +124,7 @@ def test_the_coco_file_has_truth_predictions_and_measures(folders: Path) -> None
     assert (first == (square(12) > 0)).all()
     assert (second == (square(12) > 0)).all()
     assert len(json.loads(Path("all.json").read_text())["annotations"]) == 15
-    refused = CliRunner().invoke(app, [*call[:-3], "gt/p0.png", "--bootstrap", "0"])
+    refused = CliRunner().invoke(app, [*call[:-3], "gt/p0.png", "--bootstrap", "10"])
     assert refused.exit_code == 1
 
 
@@ -141,3 +141,35 @@ def test_what_is_scored_as_missing_is_shown_as_missing(folders: Path) -> None:
     assert done.exit_code == 0, done.output
     read = COCO("all.json")
     assert [len(read.imgToAnns[image]) for image in (1, 2, 3)] == [2, 1, 2]
+
+
+def test_a_mask_beside_its_photo_is_not_shown_as_the_picture(folders: Path) -> None:
+    for name in NAMES:
+        Path(f"photos/{name}.jpg").rename(f"gt/{name}.jpg")
+    shown = material([folders / "first"], folders / "gt", Settings("sod"), folders / "gt")
+    assert {path.suffix for path in shown.images.values()} == {".jpg"}
+    assert len(shown.images) == len(NAMES)
+
+
+def test_pictures_cost_no_evaluation(folders: Path) -> None:
+    """A wrong folder is told before anything is scored, a broken picture is left out, and numbers come before files."""
+    call = ["evaluate", "--pred", "first", "--gt", "gt", "--bootstrap", "0", "--html", "page.html", "--images"]
+    Path("first/p0.png").write_bytes(b"no image")
+    wrong = CliRunner().invoke(app, [*call, "nowhere"])
+    assert "nowhere is not a folder" in wrong.output, "and not that a map cannot be read"
+    Image.fromarray(square(10)).save("first/p0.png")
+    Path("photos/p1.jpg").write_bytes(b"no image")
+    done = CliRunner().invoke(app, [*call, "photos"])
+    assert done.exit_code == 0, done.output
+    assert "not shown: photos/p1.jpg is not a readable image" in done.stderr
+    assert Path("page.html").read_text().count("data:image/jpeg") == len(NAMES) - 1
+
+
+def test_the_numbers_are_printed_before_files_are_written(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("saliency_r1.evaluation.results.write_json", full)
+    done = CliRunner().invoke(app, ["evaluate", "--pred", "first", "--gt", "gt", "--json", "n.json"])
+    assert done.exit_code == 1
+    assert "maxFm" in done.stdout

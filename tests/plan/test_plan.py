@@ -182,6 +182,10 @@ def test_work_follows_the_catalogue_and_the_parameters(tmp_path: Path) -> None:
     assert asked["cgpo"].generated == 2000 * 64 * 100
     assert asked["cgpo"].trained == (2000 * 64 + 250 * 16) * 500
     assert asked["cgpo"].read == (2000 * 64 + 200 * 64) * 500, "64 responses pass micro-batches of 4 twice"
+    annotate = params.annotate.model_copy(update={"splits": ("train", "test"), "limit": 60})
+    limited = params.model_copy(update={"annotate": annotate})
+    samples = work.count_samples(limited, Catalogue.load(tmp_path / "catalogue.yaml"))
+    assert work.stages(limited, samples, 400, 100, 1)[0].prompts == 60 + 60 + 21, "of each data set and split"
     assert work.hours(asked["masks"], work.Speed(100, 1000), 2) == 3 * 221 * 100 / 100 / 3600 / 2
     assert work.hours(asked["cgpo"], work.Speed(100), 2) is None
 

@@ -75,6 +75,8 @@ class Hub:
                 entry = json.loads(line)
                 if entry["key"] == "file":
                     own["files"][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+                elif entry["key"] == "deletedFile":
+                    del own["files"][entry["value"]["path"]]
             commit = self.commit(name)
             return said({"commitUrl": f"{self.address}/{name}/commit/{commit}", "commitOid": commit, "success": True})
         if "tree" in parts:

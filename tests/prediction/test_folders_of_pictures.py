@@ -190,3 +190,16 @@ def test_many_prompts_at_once_and_the_one_that_fails(monkeypatch: pytest.MonkeyP
     assert str(outcomes[1].error) == "out of memory"
     with pytest.raises(PredictError, match="unknown task"):
         asked.predict_many(prompts, "depth")
+
+
+@pytest.mark.parametrize("folder", ["artifacts/cgpo/adapter", "artifacts/download/models/segmenter"])
+@pytest.mark.parametrize("size", [100, 40_000_000])
+def test_other_weights_in_the_same_folder_are_another_model(command: Any, folder: str, size: int) -> None:
+    weights = Path(folder, "model.safetensors")
+    weights.write_bytes(bytes(size))
+    assert command("a.png", "--out", "out").exit_code == 0
+    assert "1 of 1 are there" in command("a.png", "--out", "out", "--skip-existing").output
+    weights.write_bytes(bytes(size // 2) + b"trained" * 3000 + bytes(size // 2 - 21000 if size > 100 else 9))
+    done = command("a.png", "b.png", "--out", "out", "--skip-existing")
+    assert done.exit_code == 1
+    assert "holds answers of artifacts/download/models/policy + artifacts/cgpo/adapter (" in done.output

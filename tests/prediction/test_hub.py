@@ -14,12 +14,16 @@ ROOT = Path(__file__).parents[2]
 POLICY, SEGMENTER = EMBEDDED / "models/policy", EMBEDDED / "models/segmenter"
 
 
+def environment(hub: Hub, home: Path) -> dict[str, str]:
+    own = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    return own | {"HF_TOKEN": "hf_of_nobody", "HF_HUB_OFFLINE": "0"}
+
+
 def saliency_r1(hub: Hub, home: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: the hub's client reads its address when it is imported."""
-    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_TOKEN": "hf_of_nobody", "HF_HUB_OFFLINE": "0"}
     call = [sys.executable, "-m", "saliency_r1.cli", *map(str, words)]
-    return subprocess.run(call, env=environment, capture_output=True, text=True, check=False, cwd=home, timeout=300)
+    own = environment(hub, home)
+    return subprocess.run(call, env=own, capture_output=True, text=True, check=False, cwd=home, timeout=300)
 
 
 @pytest.fixture
@@ -84,3 +88,21 @@ def test_a_pushed_model_is_private_and_comes_back(hub: Hub, tmp_path: Path) -> N
     refused = saliency_r1(hub, tmp_path, "export", tmp_path / "model", *models, "--push", "me/model")
     assert refused.returncode == 1
     assert "me/model is there already, and public" in refused.stderr
+
+
+def test_what_an_earlier_export_has_left_goes(hub: Hub, tmp_path: Path) -> None:
+    """An adapter beside a merged model would be put on top of it; what a person has written there stays."""
+    left = ("adapter_config.json", "adapter_model.safetensors", "base/config.json", "model.safetensors")
+    files = dict.fromkeys((*left, "notes.md", "config.json"), b"old")
+    hub.repositories["me/model"] = {"private": True, "files": files}
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / "model" / name).write_bytes(b"new")
+    code = "import sys; from pathlib import Path; from saliency_r1.prediction.export import push;"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} push(Path('model'), 'me/model')"],
+        env=environment(hub, tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    there = {name: data for name, data in hub.repositories["me/model"]["files"].items() if name[:4] != ".git"}
+    assert there == {"config.json": b"new", "model.safetensors": b"new", "README.md": b"new", "notes.md": b"old"}

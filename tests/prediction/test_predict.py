@@ -262,3 +262,63 @@ def test_a_large_group_is_divided_as_in_the_training(tmp_path: Path) -> None:
     parts = prompts(collect(paths, "cosod"), "cosod", 4)
     assert [[picture.path for picture in part] for part in parts] == chunks(paths, 4)
     assert [len(part) for part in prompts(collect(paths, "sod"), "sod", 4)] == [1] * 5
+
+
+def test_a_file_that_no_run_has_written_stays(command: Any, tmp_path: Path) -> None:
+    """Ground truth lies in `masks/` as well; what an earlier run has written, killed or not, is written again."""
+    for name in ("set/images/a.png", "set/masks/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        picture().save(name)
+    truth = Path("set/masks/a.png").read_bytes()
+    call = ("set/images", "--out", "set", "--format")
+    for before in ((), ("map",)):  # also where a run has written another format there
+        for one in before:
+            assert command(*call, one).exit_code == 0
+        done = command(*call, "map,mask")
+        assert done.exit_code == 1
+        assert "set/masks/a.png is there, and no earlier run has written it" in " ".join(done.output.split())
+        assert Path("set/masks/a.png").read_bytes() == truth
+    Path("set/masks/a.png").unlink()
+    for written in ("map,mask", "map", "map,mask"):
+        assert command(*call, written).exit_code == 0
+    Path("set/coco.json").write_text("{}")
+    assert command(*call, "coco").exit_code == 1
+    Path("new").mkdir()
+    Path("new/response.json").write_text("{}")
+    assert command("a.png", "--out", "new").exit_code == 1
+
+
+def test_what_a_killed_run_has_written_is_written_again(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr("saliency_r1.prediction.record.Record.add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command("a.png", "--out", "out").exit_code == 130
+    assert Path("out/maps/a.png").is_file()
+    for options in ((), ("--skip-existing",)):
+        assert command("a.png", "--out", "out", *options).exit_code == 0
+
+
+@pytest.mark.parametrize("task", ["sod", "sis"])
+def test_what_is_no_number_is_said_of_its_picture_and_written_nowhere(
+    command: Any, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    broken = Segment(np.full(SIZE, np.nan, np.float32), float("nan"))
+    monkeypatch.setattr(Segmenter, "_draw", lambda *_: broken)
+    done = command("a.png", "b.png", "--out", "out", "--task", task, said=task)
+    assert done.exit_code == 1
+    said = " ".join(done.output.split())
+    assert "the segmenter gives NaN or infinity: damaged weights" in said
+    assert "(a.png)" in said
+    assert "(b.png)" in said
+    assert not Path("out/response.json").exists()
+
+
+def test_odd_words_of_a_command_line(command: Any) -> None:
+    assert "an empty name is no picture" in command("").output
+    long = "x" * 300 + ".png"
+    done = command(long, "a.png", "--out", "out")
+    assert done.exit_code == 1
+    assert "2 of 2" not in done.output
+    assert Path("out/maps/a.png").is_file(), "the others have their results"
+    done = command("a.png", "--base", "--adapter", "mine")
+    assert done.exit_code == 2
+    assert "--base is the policy without an adapter" in done.output

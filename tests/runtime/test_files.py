@@ -126,3 +126,21 @@ def test_a_pipe_is_written_into_and_never_replaced(tmp_path: Path) -> None:
         assert reader.communicate(timeout=10)[0] == "said"
     assert pipe.is_fifo()
     assert listing(tmp_path) == ["pipe"]
+
+
+def test_a_link_to_a_folder_leads_to_the_new_one_each_time(tmp_path: Path) -> None:
+    """`ln -s /bigdisk/out out`: the link stays, and so does a run after the next; what broke once is mended."""
+    (tmp_path / "big/out").mkdir(parents=True)
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "big/out")
+    for content in ("one", "two"):
+        with atomic_folder(out) as folder:
+            (folder / "content").write_text(content)
+        assert out.is_symlink()
+        assert (tmp_path / "big/out/content").read_text() == content
+    (tmp_path / ".plain.old").symlink_to(tmp_path / "big/out")
+    (tmp_path / "plain").mkdir()
+    with atomic_folder(tmp_path / "plain"):
+        pass
+    assert not (tmp_path / ".plain.old").is_symlink()
+    assert (tmp_path / "big/out/content").is_file(), "a link goes, and not what it leads to"

@@ -1,15 +1,26 @@
 """What a killed run has done is not done again, and who did it does not show."""
 
+import importlib
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import polars as pl
 import pytest
 
+from saliency_r1.params import load_params
 from saliency_r1.runtime import processes
-from saliency_r1.runtime.parts import Parts, keep_only
+from saliency_r1.runtime.parts import Parts, keep_only, share
+
+ROOT = Path(__file__).parents[2]
 
 
 def work(parts: Parts, samples: list[int], stop_after: int = 99) -> list[int]:
     """Write the missing parts of this process; returns their numbers."""
     done = []
-    for number in parts.missing()[:stop_after]:
+    for number in share(parts.missing())[:stop_after]:
         with parts.writing(number) as folder:
             (folder / "sum").write_text(str(sum(parts.of(samples, number))))
         done.append(number)
@@ -50,8 +61,88 @@ def test_processes_share_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 2)
     for index in (0, 1):
         monkeypatch.setattr(processes, "index", lambda index=index: index)
-        seen[index] = parts.missing()
+        assert parts.missing() == [0, 2, 3, 4], "the same everywhere: who has no share must know it as well"
+        seen[index] = share(parts.missing())
     assert seen == {0: [0, 3], 1: [2, 4]}
+    assert share([7]) == [], "fewer parts than processes"
+
+
+def in_masks(monkeypatch, folder: Path) -> list[Path]:
+    """Run the stage masks in `folder`, of its three models the last with one part that is missing; what was written."""
+    monkeypatch.syspath_prepend(ROOT / "stages")
+    monkeypatch.chdir(folder)
+    stage = importlib.import_module("stages.masks")
+    written = []
+    runs = {name: folder / "runs/masks" / f"{name}-1" for name in ("base", "sft", "cgpo")}
+    stand_ins = {
+        "prepare_torch": lambda *_: (None, None),
+        "runs": lambda params, entry: runs[entry],
+        "answering": lambda *_: nullcontext(lambda rows: rows),
+        "write_part": lambda part, *_: written.append(part),
+        "assemble": lambda *_: [{"model": "base"}],
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(stage, name, stand_in)
+    monkeypatch.setattr(stage.Environment, "load", lambda *_: None)
+    monkeypatch.setattr(stage, "Policies", lambda *_, **__: None)
+    stage.main(load_params(ROOT / "params.yaml"))
+    return written
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A folder in which a run of the stage masks was killed before the only part of its last model."""
+    (tmp_path / "artifacts/download").mkdir(parents=True)
+    rows = [{"sample_id": "x/test/0", "task": "sod", "split": "test"}]
+    pl.DataFrame(rows).write_parquet(tmp_path / "artifacts/download/table.parquet")
+    for name in ("base", "sft"):
+        (tmp_path / "runs/masks" / f"{name}-1/part-000000").mkdir(parents=True)
+    return tmp_path
+
+
+def test_a_process_without_a_share_waits_for_the_others(killed, monkeypatch, capsys):
+    """Else they stand in the barrier until it gives up."""
+    waited = []
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "index", lambda: 1)
+    monkeypatch.setattr(processes, "gather", list)
+    monkeypatch.setattr(processes, "wait", lambda: waited.append(True))
+    assert in_masks(monkeypatch, killed) == []
+    assert waited == [True]
+    said = capsys.readouterr().out
+    assert "masks of sft: as they were" in said
+    assert "masks of cgpo: as they were" not in said
+
+
+PROCESS = """
+import datetime, os, pathlib, sys
+import pytest, torch.distributed
+sys.path[:0] = [{tests!r}, {root!r}]
+from runtime.test_parts import in_masks
+torch.distributed.init_process_group(
+    "gloo", init_method="file://" + sys.argv[1] + "/meet", timeout=datetime.timedelta(seconds=120),
+    rank=int(os.environ["RANK"]), world_size=2,
+)
+with pytest.MonkeyPatch.context() as patch:
+    print("wrote", len(in_masks(patch, pathlib.Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_end_a_run_that_lacks_one_part(killed):
+    code = PROCESS.format(tests=str(ROOT / "tests"), root=str(ROOT))
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(killed)],
+            env=os.environ | {"WORLD_SIZE": "2", "RANK": str(index)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in (0, 1)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
+    assert [out.splitlines()[-1] for out, _ in ended] == ["wrote 1", "wrote 0"]
+    assert (killed / "artifacts/masks/table.parquet").exists()
 
 
 def test_parts_of_other_runs_are_removed(tmp_path):

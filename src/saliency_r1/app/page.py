@@ -83,7 +83,9 @@ class Page:
 
     def _shown(self, turn: Turn) -> list[Any]:
         model = re.sub(r"[^\w.-]+", "-", turn.model)  # it may be a path, or owner/model@revision
-        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{turn.uploads[0].name}-{model}.zip"
+        # Either may be as long as a file's name can be: 255 bytes.
+        name, model = (text.encode()[:120].decode(errors="ignore") for text in (turn.uploads[0].name, model))
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{name}-{model}.zip"
         return [
             _update(visible=True),
             turn,

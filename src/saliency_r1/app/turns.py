@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from saliency_r1 import cot
 from saliency_r1.app.uploads import Upload
 from saliency_r1.prediction.models import Chosen, prepare
-from saliency_r1.prediction.predictor import Answer, PredictError, task_named
+from saliency_r1.prediction.predictor import Answer, PredictError, check_finite, task_named
 
 if TYPE_CHECKING:
     from saliency_r1.policy.adapters import Policies
@@ -142,7 +142,9 @@ class Models:
             said = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(uploads))]
             segmenter = self.speakers[model].segmenter
             encoded = segmenter.encode([upload.picture for upload in uploads])
-            segments = [segment for found in segmenter.segment(encoded, said) for segment in found]
+            for upload, found in zip(uploads, segmenter.segment(encoded, said), strict=True):
+                check_finite(found, upload.name)
+                segments += found
         sizes = [(upload.picture.height, upload.picture.width) for upload in uploads]
         found_there = task_named(task).predict(parsed, segments, sizes)
         answer = Answer(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.prompts import Row
+from saliency_r1.inputs.find import hidden
 from saliency_r1.runtime.files import write_json
 
 Kind = Literal["model", "maps", "floor", "ceiling"]
@@ -87,7 +88,7 @@ def read(path: Path) -> Entry:
 
 def read_all(out: Path) -> list[Entry]:
     """All rows below a folder, in the order of their names."""
-    return [read(path) for path in sorted((out / "rows").glob("*.json"))]
+    return [read(path) for path in sorted((out / "rows").glob("*.json")) if not hidden(path.name)]
 
 
 def selection(rows: Sequence[Row]) -> str:

@@ -172,7 +172,7 @@ class ChatClient:
         while attempt <= self.options.retries:
             self._spend()
             self._keep_pace()
-            wait = None
+            wait = 0.0
             sent = self.dialect.spoken(body)
             try:
                 response = self._client.post(address, json=sent)
@@ -194,13 +194,13 @@ class ChatClient:
                         f"{_HELP.get(response.status_code, '')}"
                     )
                 else:
-                    unusable, fault, wait = None, connection.status(response), retry_after(response)
+                    unusable, fault, wait = None, connection.status(response), retry_after(response) or 0.0
             except _Unreadable as error:
                 unusable, fault = None, str(error)
             except httpx.HTTPError as error:
                 unusable, fault = None, f"{type(error).__name__}: {error}"
             if attempt < self.options.retries and not fault.startswith("redirected"):
-                time.sleep(min(_LONGEST_WAIT, self.options.backoff * 2**attempt if wait is None else wait))
+                time.sleep(min(_LONGEST_WAIT, max(self.options.backoff * 2**attempt, wait)))
             attempt += 1
         if unusable is not None:
             return unusable

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 
 import httpx
 
@@ -10,17 +12,41 @@ from saliency_r1.chat.errors import ChatError
 from saliency_r1.runtime.proxies import ProxyError, certificates, proxy_for
 
 KEY = "OPENAI_API_KEY"
+LONGEST = 10  # timeouts until an answer that goes on coming must be whole
+
+
+class _Limited(httpx.SyncByteStream):
+    """The content of a reply, for at most so many seconds: httpx's own timeout is over with every byte that comes."""
+
+    def __init__(self, content: httpx.SyncByteStream, seconds: float) -> None:
+        self.content, self.seconds = content, seconds
+
+    def __iter__(self) -> Iterator[bytes]:
+        end = time.monotonic() + self.seconds
+        for part in self.content:
+            if time.monotonic() > end:
+                raise httpx.ReadTimeout(f"the answer was not whole after {self.seconds:.0f} s")
+            yield part
+
+    def close(self) -> None:
+        self.content.close()
 
 
 def connect(url: str, timeout: float, section: str) -> httpx.Client:
     """A client for `url`. Raises `ChatError` for an address, a key or a proxy that cannot be used."""
     address = _address(url, section)
     key = read_key()
+
+    def limit(response: httpx.Response) -> None:
+        if isinstance(response.stream, httpx.SyncByteStream):
+            response.stream = _Limited(response.stream, LONGEST * timeout)
+
     try:
         return httpx.Client(
             base_url=url.partition("?")[0].rstrip("/") + "/",
             params=address.params,  # such as Azure's api-version, which belongs behind the whole path
             timeout=timeout,
+            event_hooks={"response": [limit]},
             headers={"Authorization": f"Bearer {key}"} if key else {},
             proxy=proxy_for(address),
             verify=certificates() if address.scheme == "https" else True,  # a broken file is of no matter to http

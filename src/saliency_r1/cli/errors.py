@@ -109,6 +109,9 @@ def say(text: str, error: bool = False) -> None:
 def speak_plainly() -> None:
     """Let no character end a command: what a terminal cannot show is spelt, `\\u732b`, in whatever encoding it has."""
     codecs.register_error("saliency-r1", _spell)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever has started the command (`>&-`)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  it stays open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="saliency-r1")

@@ -97,6 +97,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score saliency maps or instances as the field does, and refuse to score a part of a data set."""
+    if task == "sis" and (resize or plot):
+        option = "--resize" if resize else "--plot"
+        raise typer.BadParameter(f"{option} is for maps, and sis has instances: leave it out")
+    if compare and not bootstrap:
+        raise typer.BadParameter("--compare takes its differences from replicates: leave --bootstrap 0 out")
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
@@ -104,8 +109,8 @@ def evaluate(
     from saliency_r1.evaluation.outputs import check_outputs, check_plot
     from saliency_r1.evaluation.pages import write_curves, write_page
     from saliency_r1.evaluation.results import Settings, among_published, evaluate_folders, write_json, write_rows
+    from saliency_r1.evaluation.shown import find_pictures, material, write_coco
     from saliency_r1.evaluation.shown import gallery as choose_images
-    from saliency_r1.evaluation.shown import material, write_coco
     from saliency_r1.metrics import Protocol
     from saliency_r1.runtime.messages import printable
 
@@ -138,6 +143,8 @@ def evaluate(
     )
     if plot:
         check_plot(plot)
+    if images:
+        find_pictures(images, gt)  # a wrong folder costs no evaluation
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         lines = [bar.add_task(escape(printable(folder.name)), total=None) for folder in given]
         results = [
@@ -145,8 +152,12 @@ def evaluate(
         ]
     for result, name in zip(results, _distinct(given)):
         result.name = printable(name)
-    comparison = results[0].compare(results[1]) if compare and bootstrap else {}
+    comparison = results[0].compare(results[1]) if compare else {}
     published = among_published(results, dataset) if dataset else []
+    # Before any file is written: no full disk takes the numbers away.
+    _print(console, results, comparison)
+    if published:
+        _print_published(console, published)
     if json:
         write_json(results, comparison, json)
     shown = material(folders, gt, settings, images) if (html and gallery) or coco else None
@@ -159,9 +170,6 @@ def evaluate(
         write_rows(results, parquet)
     if plot:
         write_curves(results, plot)
-    _print(console, results, comparison)
-    if published:
-        _print_published(console, published)
 
 
 def predicted(folder: Path) -> Path:

@@ -47,14 +47,16 @@ def predict(
 ) -> None:
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
     require("torch", "transformers")
-    from saliency_r1.prediction.formats import FORMATS, TOGETHER, parse_formats
-    from saliency_r1.prediction.models import PARAMS, load
+    from saliency_r1.prediction.formats import FORMATS, parse_formats
+    from saliency_r1.prediction.models import PARAMS, identity, load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
     from saliency_r1.prediction.run import answer_all, check_places, still_to_do
     from saliency_r1.prediction.work import collect, prompts
     from saliency_r1.runtime.messages import printable
 
+    if base and adapter != _ADAPTER:
+        raise typer.BadParameter("--base is the policy without an adapter: leave --base or --adapter out")
     # What is wrong with the request ends here, before a model is loaded.
     task_named(task)
     asked = parse_formats(format)
@@ -62,7 +64,7 @@ def predict(
     check_places([picture for group in groups for picture in group], asked, out, [params or PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
     everything = prompts(groups, task, chosen.settings.chunk)
-    record = Record(out, task, chosen.name, [name for name in asked if name in TOGETHER], keep=skip_existing)
+    record = Record(out, task, identity(chosen), asked, keep=skip_existing)
     to_do = still_to_do(everything, asked, record) if skip_existing else everything
     if skip_existing:
         say(f"{len(everything) - len(to_do)} of {len(everything)} are there")

@@ -2,6 +2,8 @@
 
 An archive is a stranger's list of file names. Members that climb out of the folder, are absolute, are links or
 devices, come twice, or expand beyond the declared bound are refused by name, and so is an archive that is damaged.
+What is hidden is passed over, as it is in folders; of several archives that are unpacked into one folder, two may hold
+the same file.
 """
 
 import lzma
@@ -11,12 +13,13 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from saliency_r1.data.errors import DataError
+from saliency_r1.inputs.find import hidden
 from saliency_r1.runtime.messages import printable
 
 _CHUNK = 1 << 20
@@ -52,19 +55,17 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
         with closing(_members(archive)) as members:
             for name, size, content in members:
                 path = _checked(archive, name)
+                if any(map(hidden, path.parts)):
+                    continue
                 if path in seen:
                     raise DataError(f"{archive}: member {name!r} comes twice; repack the archive")
                 seen.add(path)
                 if written + size > bound:
                     raise _too_large(archive, name, bound)
-                destination = target / path
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                with open(destination, "xb") as file:
-                    while chunk := content.read(_CHUNK):
-                        written += len(chunk)
-                        if written > bound:  # the declared size was a lie
-                            raise _too_large(archive, name, bound)
-                        file.write(chunk)
+                for chunk in _write(content, target / path, f"{archive}: member {name!r}"):
+                    written += chunk
+                    if written > bound:  # the declared size was a lie
+                        raise _too_large(archive, name, bound)
     except DataError:
         raise
     except _DAMAGE as error:
@@ -75,10 +76,26 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
             f"{archive}: packed by a method that is not read here ({error}; Deflate64?). It may well be sound: unpack "
             "it with the program that made it and put the folder under download.mirror, or pack it again"
         ) from error
+
+
+def _write(content: IO[bytes], destination: Path, member: str) -> Iterator[int]:
+    """Write a member, or compare it with the file that an archive before has put there; yields how many bytes came."""
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        there = destination.is_file()
+        with open(destination, "rb" if there else "xb") as file:
+            while chunk := content.read(_CHUNK):
+                yield len(chunk)
+                if not there:
+                    file.write(chunk)
+                elif file.read(len(chunk)) != chunk:
+                    break
+            else:
+                if not there or not file.read(1):
+                    return
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise DataError(
-            f"{archive}: {error.filename} is both a file and a folder, or comes twice; repack it"
-        ) from error
+        raise DataError(f"{member} is both a file and a folder, here or in an archive before; repack it") from error
+    raise DataError(f"{member} is not the file of this name that an archive before holds; repack one of them")
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:

@@ -5,18 +5,24 @@ arrives is believed only when its size and SHA-256 are right; where the catalogu
 the first download and enforced from then on.
 """
 
+import contextlib
+import errno
+import ftplib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gaierror
+from urllib.parse import quote
 
 import httpx
 
 from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError, Unreachable
+from saliency_r1.data.models import hub_errors
 from saliency_r1.runtime.files import link, sha256, write_json
 from saliency_r1.runtime.proxies import certificates, proxy_for
 from saliency_r1.runtime.replies import retry_after
@@ -24,6 +30,7 @@ from saliency_r1.runtime.stage import progress
 
 _CHUNK = 1 << 20
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_UNREACHED = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH)  # of the network, all others are of the disk
 
 
 class FetchError(DataError):
@@ -306,47 +313,60 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+@contextlib.contextmanager
+def _told(who: str, *kinds: type[Exception], refusals: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Say in an error of this module what the client of a location raises, but for what is the disk's.
+
+    It is `Unreachable` where the network fails, or a server that is busy or over its quota: that may go away by itself.
+    """
+    try:
+        yield
+    except kinds as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in (None, *_UNREACHED) and not isinstance(error, (ConnectionError, TimeoutError, gaierror)):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        refused = isinstance(error, (ValueError, *refusals)) if status is None else status not in _RETRIED
+        quota = "Too many users" in str(error)  # Google's words, which gdown hands on as a refusal
+        text = " ".join(_reason(error).split())
+        raise (FetchError if refused and not quota else Unreachable)(who + text) from error
+
+
 def _from_drive(file_id: str, target: Path, patience: Patience) -> None:
     """Google Drive, whose large files hide behind a page of warnings; gdown knows the way."""
     try:
         import gdown
-        from gdown.exceptions import DownloadError
+        from gdown.exceptions import DownloadError, FileURLRetrievalError
     except ImportError:
         raise FetchError(
             "Google Drive needs the package gdown (`pip install gdown`); or fetch "
             f"https://drive.google.com/file/d/{file_id} in a browser"
         ) from None
-    part = target.with_name(target.name + ".part")
-    try:
+    # A name of its own: gdown goes on from what it finds, be it another location's.
+    whole = target.with_name(f"{target.name}.gdrive-{quote(file_id, safe='')}")
+    with _told("Google Drive: ", DownloadError, OSError, refusals=(FileURLRetrievalError,)):
         gdown.download(
             id=file_id,
-            output=str(part),
+            output=str(whole),
             resume=True,
             quiet=not sys.stderr.isatty(),
             timeout=patience.timeout,
             retries=patience.attempts - 1,
         )
-    except (DownloadError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; those of the network have none
-            raise
-        raise FetchError(f"Google Drive: {_reason(error)}") from error
-    part.replace(target)
+    whole.replace(target)
 
 
 def _from_hub(address: str, target: Path) -> None:
     """A file of a data set repository on the Hugging Face hub: `owner/name[@revision]/path/in/repository`."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     owner, _, rest = address.partition("/")
     name, _, path = rest.partition("/")
     name, _, revision = name.partition("@")
     if not path:
         raise FetchError("expected hf:<owner>/<dataset>[@<revision>]/<path>")
-    try:
+    with _told("Hugging Face hub: ", *hub_errors()):
         found = hf_hub_download(f"{owner}/{name}", path, repo_type="dataset", revision=revision or None)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise FetchError(f"Hugging Face hub: {str(error).splitlines()[0]}") from error
     target.unlink(missing_ok=True)
     link(Path(found), target)
 
@@ -355,7 +375,5 @@ def _from_pooch(location: str, target: Path) -> None:
     """Archives of record (a DOI) and FTP servers, by way of pooch."""
     import pooch
 
-    try:
+    with _told("", ValueError, *ftplib.all_errors, refusals=(ftplib.error_perm,)):
         pooch.retrieve(location, known_hash=None, fname=target.name, path=target.parent)
-    except (ValueError, OSError) as error:
-        raise FetchError(f"{_reason(error)}") from error

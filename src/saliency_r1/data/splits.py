@@ -204,7 +204,7 @@ class Importer:
 
     def _excused(self, part: DatasetSplit, problems: Sequence[Problem]) -> int:
         """How many problems `allow_missing` excuses; `DataError` if it does not excuse them all."""
-        serious = [problem for problem in problems if not self._allowed(part, problem.name)]
+        serious = [problem for problem in problems if not allowed(f"{part}/{problem.name}", self.allow_missing)]
         if serious:
             record = self.store.cache / "problems.json"
             write_json(record, [{"image": f"{part}/{problem.name}", "reason": problem.reason} for problem in serious])
@@ -223,16 +223,17 @@ class Importer:
         if (
             expected
             and not {images + excused, images + excused + dropped} & set(expected)
-            and not self._allowed(part, "")
+            and not allowed(f"{part}/", self.allow_missing)
         ):
             raise DataError(
                 f"{part}: {images + excused} images, the catalogue expects {' or '.join(map(str, expected))}; get the "
                 f"complete data set, correct `count`, or put '{part}/*' into download.allow_missing"
             )
 
-    def _allowed(self, part: DatasetSplit, name: str) -> bool:
-        wanted = f"{part}/{nfc(name)}"
-        return any(wanted == nfc(pattern) or fnmatchcase(wanted, nfc(pattern)) for pattern in self.allow_missing)
+
+def allowed(wanted: str, patterns: Sequence[str]) -> bool:
+    """Whether `download.allow_missing` excuses `<data set>/<split>/<name>`; without a name, the split's number."""
+    return any(nfc(wanted) == nfc(one) or fnmatchcase(nfc(wanted), nfc(one)) for one in patterns)
 
 
 def _taken_or_imported(

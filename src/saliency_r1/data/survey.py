@@ -10,7 +10,7 @@ stage does it first, and says all that is wrong at once.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from saliency_r1.data.catalogue import Archive, Catalogue, Dataset, SplitName
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
+from saliency_r1.data.splits import allowed
 from saliency_r1.params import Download
 
 State = Literal["there", "to fetch", "tight", "missing", "unfit"]
@@ -50,7 +51,8 @@ def survey(settings: Download, root: Path, names: tuple[str, ...] = ()) -> list[
         raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
     cache = root / "runs" / "download"
     findings = [
-        _split(dataset, split, mirror, cache) for dataset, split in catalogue.select(names or settings.datasets)
+        _split(dataset, split, mirror, cache, settings.allow_missing)
+        for dataset, split in catalogue.select(names or settings.datasets)
     ]
     if not names:
         findings += list(_bases(settings, catalogue, root))
@@ -73,38 +75,43 @@ def refuse(findings: list[Finding]) -> None:
         )
 
 
-def _split(dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path) -> Finding:
+def _split(
+    dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path, allow_missing: Sequence[str]
+) -> Finding:
     what = f"{dataset.name}/{name}"
     split = dataset.splits[name]
     if split.folder is not None:
         folder = dataset.base / split.folder
         if not folder.is_dir():
             return Finding(what, "missing", f"there is no folder {folder}; correct `folder` in the catalogue")
-        return _in_folder(what, dataset, name, folder)
+        return _in_folder(what, dataset, name, folder, allow_missing)
     if mirror is not None and (found := unpacked(dataset, name, mirror)) is not None:
-        return _in_folder(what, dataset, name, found)
+        return _in_folder(what, dataset, name, found, allow_missing)
     return _in_archives(what, dataset, name, mirror, cache)
 
 
-def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path) -> Finding:
+def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path, allow_missing: Sequence[str]) -> Finding:
     split = settle(folder, dataset.splits[name], name)
     try:
         found = LAYOUTS[dataset.layout].find(folder, split)
     except DataError as error:
         return Finding(what, "unfit", f"{folder}: {error}")
     count = len(found.items)
-    # What is named in a list is fewer than what lies there; the import counts that.
-    if split.count and split.names is None and count + len(found.problems) not in split.count:
+    there = count + len(found.problems)
+    # What is named in a list, or not dropped as empty, is fewer than what lies there; the import counts that.
+    fits = there in split.count or (dataset.mask.empty == "drop" and there > min(split.count, default=0))
+    if split.count and split.names is None and not fits and not allowed(f"{what}/", allow_missing):
         expected = " or ".join(map(str, split.count))
-        return Finding(what, "unfit", f"{folder}: {count} pairs, the catalogue expects {expected}")
+        cure = f"get all of it, correct `count`, or put '{what}/*' into download.allow_missing"
+        return Finding(what, "unfit", f"{folder}: {count} pairs, the catalogue expects {expected}; {cure}")
     if not count:
         reasons = "".join(f"\n    {problem.name}: {problem.reason}" for problem in found.problems[:_REASONS])
         return Finding(what, "unfit", f"{folder}: no pair of an image and a mask of the same name{reasons}")
     alone = f", {len(found.problems)} files without their other half" if found.problems else ""
-    there = [item.image for item in found.items if item.image.is_file()]
+    images = [item.image for item in found.items if item.image.is_file()]
     # Said here and judged by the import, as broken pictures are: download.allow_missing may excuse them.
-    nowhere = f", {count - len(there)} of the images a link that leads nowhere" if len(there) < count else ""
-    size = sum(image.stat().st_size for image in there)
+    nowhere = f", {count - len(images)} of the images a link that leads nowhere" if len(images) < count else ""
+    size = sum(image.stat().st_size for image in images)
     return Finding(what, "there", f"{folder}: {count} pairs{alone}{nowhere}", size)
 
 

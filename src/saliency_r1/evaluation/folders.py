@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -138,17 +139,21 @@ def without_void(levels: NDArray[np.uint8], void: NDArray[np.bool_] | None, stre
     return np.where(void, np.uint8(background), levels)
 
 
-def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Path]:
+def find_maps(folder: Path, prefix: str = "", suffix: str = "", besides: Iterable[Path] = ()) -> dict[str, Path]:
     """Images below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
 
     Of the files of one name a lossless one beats JPEGs (photo and mask side by side); where that leaves two, and where
-    there is no image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed.
+    there is no image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed; the
+    files `besides` count for nothing.
     """
     if not folder.is_dir():
         raise MeasureError(f"{folder} is not a folder")
     prefix, suffix = nfc(prefix), nfc(suffix)
     found: dict[str, list[Path]] = {}
+    others = {os.path.realpath(path) for path in besides}
     for path in pictures_below(folder):
+        if others and os.path.realpath(path) in others:
+            continue
         whole = nfc(shown(path.stem))
         stem = whole[len(prefix) : len(whole) - len(suffix)]
         if not stem or whole != prefix + stem + suffix:
@@ -156,7 +161,8 @@ def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Pat
         name = nfc(shown(path.parent.relative_to(folder) / stem))
         found.setdefault(name, []).append(path)
     if not found:
-        raise MeasureError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+        more = " beside the ground truth" if others else ""
+        raise MeasureError(f"{folder} holds no image{more} ({', '.join(sorted(SUFFIXES))})")
     return {name: _one(name, paths) for name, paths in found.items()}
 
 

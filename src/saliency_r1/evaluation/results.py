@@ -103,7 +103,9 @@ def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
     truths, names = read_truths(gt, settings.protocol.void)
     if settings.expected and len(truths) not in settings.expected:
         raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {settings.expected}")
-    found = read_predictions(pred, truths, names)
+    found = read_predictions(
+        pred, truths, names, missing=settings.missing, prefix=settings.prefix, suffix=settings.suffix
+    )
     if settings.missing == "zero":
         found = {name: masks for name, masks in found.items() if name in truths}
     return FolderResult(

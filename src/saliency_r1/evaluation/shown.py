@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saliency_r1.evaluation.detections import read_predictions, read_truths
+from saliency_r1.evaluation.detections import holds_maps, read_predictions, read_truths
 from saliency_r1.evaluation.folders import Unreadable, find_maps, match, read_map, read_truth, resized
 from saliency_r1.evaluation.results import FolderResult, Settings
 from saliency_r1.inputs import regions
 from saliency_r1.inputs.codes import coded
+from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import read_picture
 from saliency_r1.metrics.instances import Regions
 from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.messages import printable
 
 _SIDE = 260  # pixels of a thumbnail's longer side
 _COLOURS = np.array(
@@ -47,16 +50,27 @@ class Material:
     images: Mapping[str, Path]
 
     def picture(self, name: str) -> Image.Image | None:
-        """The picture itself, where a folder of pictures was given and has it."""
-        return read_picture(self.images[name]) if name in self.images else None
+        """The picture itself, where a folder of pictures was given and has it; that it cannot be read is told."""
+        if name not in self.images:
+            return None
+        try:
+            return read_picture(self.images[name])
+        except (InputError, OSError) as error:
+            print(printable(f"not shown: {error}"), file=sys.stderr, flush=True)
+            return None
 
 
 def material(preds: Sequence[Path], gt: Path, settings: Settings, images: Path | None = None) -> Material:
     """Read what is in the folders and files that were scored; `images` is a folder of the pictures themselves."""
     kinds = _instances(preds, gt, settings) if settings.task == "sis" else _maps(preds, gt, settings)
     names, truth, predicted = kinds
-    found = match(find_maps(images), dict.fromkeys(names, gt))[0] if images else {}
+    found = match(find_pictures(images, gt), dict.fromkeys(names, gt))[0] if images else {}
     return Material(names, truth, predicted, found)
+
+
+def find_pictures(images: Path, gt: Path) -> dict[str, Path]:
+    """The pictures in a folder by name, ground truths that lie beside them left out. Raises MeasureError."""
+    return find_maps(images, besides=find_maps(gt).values() if holds_maps(gt) else ())
 
 
 def _maps(preds: Sequence[Path], gt: Path, settings: Settings) -> tuple[list[str], Any, list[Any]]:
@@ -88,7 +102,10 @@ def _maps(preds: Sequence[Path], gt: Path, settings: Settings) -> tuple[list[str
 
 def _instances(preds: Sequence[Path], gt: Path, settings: Settings) -> tuple[list[str], Any, list[Any]]:
     truths, names = read_truths(gt, settings.protocol.void)
-    found = [read_predictions(pred, truths, names) for pred in preds]
+    found = [
+        read_predictions(pred, truths, names, missing=settings.missing, prefix=settings.prefix, suffix=settings.suffix)
+        for pred in preds
+    ]
 
     def coloured(codes: Sequence[tuple[Any, float]], shape: tuple[int, int]) -> Scored:
         look = np.zeros((*shape, 3), np.uint8)

@@ -23,11 +23,14 @@ CHECKPOINTS = 2  # that training keeps, the newest ones
 
 @dataclass(frozen=True)
 class Samples:
-    """Prompts and images by (split, task), and the data sets of which the catalogue states no number."""
+    """Prompts by (split, task) and images by split, the data sets of which the catalogue states no number, and how
+    many samples are annotated.
+    """
 
     prompts: Mapping[tuple[str, str], int]
     images: Mapping[str, int]
     unknown: tuple[str, ...] = ()
+    annotated: int = 0
 
     def of(self, *splits: str) -> int:
         """Prompts of some splits, all tasks."""
@@ -71,6 +74,7 @@ def count_samples(params: Params, catalogue: Catalogue) -> Samples:
     prompts: dict[tuple[str, str], int] = {}
     images: dict[str, int] = {}
     unknown = []
+    annotated = 0
     limit = params.download.limit or math.inf
     for dataset, split in catalogue.select(params.download.datasets):
         count = max(dataset.splits[split].count, default=0)
@@ -82,7 +86,9 @@ def count_samples(params: Params, catalogue: Catalogue) -> Samples:
         key = (split, dataset.task)
         prompts[key] = prompts.get(key, 0) + number
         images[split] = images.get(split, 0) + min(count, number * chunk)
-    return Samples(prompts, images, tuple(unknown))
+        if split in params.annotate.splits:
+            annotated += min(number, params.annotate.limit or number)  # the limit is of each data set and split
+    return Samples(prompts, images, tuple(unknown), annotated)
 
 
 def stages(params: Params, samples: Samples, prompt_tokens: int, answer: int, gpus: int) -> list[Stage]:
@@ -96,12 +102,9 @@ def stages(params: Params, samples: Samples, prompt_tokens: int, answer: int, gp
     twice = cgpo.micro_batch < -(-cgpo.batch_size // gpus)
     looks = cgpo.updates // cgpo.drift_every if cgpo.drift_every else 0
     compared = rollouts if cgpo.kl else looks * cgpo.batch_size
-    annotated = samples.of(*params.annotate.splits)
-    if params.annotate.limit:
-        annotated = min(annotated, params.annotate.limit * len(samples.prompts))
     tests = samples.of(params.masks.split) * len(params.masks.models)
     return [
-        Stage("annotate", annotated),
+        Stage("annotate", samples.annotated),
         Stage("sft", sft.steps * sft.batch_size, validated * answer, sft.steps * sft.batch_size * row),
         Stage(
             "cgpo",

@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     from saliency_r1.policy import Policy
 
 
+# What some export writes and another does not: in a repository it goes with the next one, which is read wrongly else.
+_OURS = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "base/*",
+    "segmenter/*",
+    "chat_template.*",
+    "tokenizer*",
+    "*processor_config.json",
+)
+
+
 @dataclass(frozen=True)
 class Sources:
     """What is exported: the folders of a policy, its adapter (None: the policy as it is) and a segmenter.
@@ -136,6 +151,7 @@ def _greedy(policy: Policy, params: Params) -> Any:
 def push(folder: Path, repository: str, public: bool = False) -> str:
     """Upload an exported folder to the hub, into a private repository unless `public`; returns its address.
 
+    Weights, base and segmenter of an earlier export go; what a person has put there stays.
     The key comes from the environment (`HF_TOKEN`). Raises `PredictError` where a repository is there and public
     without its being asked for, or the hub refuses.
     """
@@ -148,7 +164,12 @@ def push(folder: Path, repository: str, public: bool = False) -> str:
         api.create_repo(repository, private=not public, exist_ok=True)
         if not public and not api.model_info(repository).private:
             raise PredictError(f"{repository} is there already, and public; --public says that this is meant")
-        done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Exported by saliency-r1")
+        done = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Exported by saliency-r1",
+            delete_patterns=list(_OURS),
+        )
     except hub_errors() as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PredictError(f"{repository}: the hub does not take it ({reason}); check the name and HF_TOKEN") from None

@@ -8,6 +8,7 @@ owner/model[@revision]             one of these on the Hugging Face hub
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MANIFEST = "saliency_r1.json"
 PARAMS = Path("params.yaml")
 CHAMPION = "champion"
+_SAMPLES, _PIECE = 1024, 16384  # pieces of a large file, and their bytes: 16 MB
 _LARGEST_CHUNK = 5  # images of a group in one prompt, where nobody says otherwise
 
 
@@ -178,6 +180,31 @@ def manifest(folder: Path) -> dict[str, Any]:
     if not complete or not inside:
         raise PredictError(f"{folder / MANIFEST} is not what `saliency-r1 export` writes (sizes, loading, segmenter)")
     return dict(content)
+
+
+def identity(chosen: Chosen) -> str:
+    """The name of models with a hash of their weights: the same folder, or `champion`, is another model tomorrow."""
+    digest = hashlib.sha256()
+    for folder in (chosen.policy, chosen.adapter, chosen.segmenter):
+        files = sorted(folder.rglob("*")) if folder else []
+        for file in files:
+            if (file.suffix in (".safetensors", ".bin") or file.name == "adapter_config.json") and file.is_file():
+                digest.update(_sampled(file))
+        digest.update(b"/")
+    return f"{chosen.name} ({digest.hexdigest()[:8]})"
+
+
+def _sampled(file: Path) -> bytes:
+    """The bytes of a small file; of a large one its size and so many pieces that no training leaves all of them."""
+    size = file.stat().st_size
+    if size <= _SAMPLES * _PIECE:
+        return file.read_bytes()
+    pieces = [str(size).encode()]
+    with file.open("rb") as stream:
+        for number in range(_SAMPLES):
+            stream.seek((size - _PIECE) * number // (_SAMPLES - 1))
+            pieces.append(stream.read(_PIECE))
+    return b"".join(pieces)
 
 
 def load(chosen: Chosen) -> Predictor:

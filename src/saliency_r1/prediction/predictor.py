@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import torch
 
     from saliency_r1.policy import Policy
-    from saliency_r1.segmenter import Segmenter
+    from saliency_r1.segmenter import Segment, Segmenter
     from saliency_r1.tasks import Segmented
 
 Source = Image.Image | str | Path
@@ -231,8 +231,33 @@ class Predictor:
                 instances=prediction.instances,
                 sizes=tuple(one.sizes),
             )
-            for one, (parsed, prediction) in zip(said, ground(self.segmenter, said, len(said)), strict=True)
+            for one, (parsed, prediction) in zip(said, ground(_Checked(self.segmenter), said, len(said)), strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A segmenter around another: what is no number ends as an error, and in no file."""
+
+    segmenter: Segmenter
+
+    def encode(self, images: Sequence[Image.Image]) -> list[Any]:
+        return self.segmenter.encode(images)
+
+    def segment(self, encoded: Sequence[Any], phrases: Sequence[Sequence[str]]) -> list[list[Segment]]:
+        found = self.segmenter.segment(encoded, phrases)
+        for segments in found:
+            check_finite(segments)
+        return found
+
+
+def check_finite(segments: Sequence[Segment], where: str = "") -> None:
+    """Raise `PredictError` where a logit or a score is no number; `where` names the picture, if it is known here."""
+    if not all(np.isfinite(one.score) and np.isfinite(one.logits).all() for one in segments):
+        raise PredictError(
+            f"{where}{': ' if where else ''}the segmenter gives NaN or infinity: damaged weights, or a type too small "
+            "for it, such as float16?"
+        )
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

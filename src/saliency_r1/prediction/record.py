@@ -2,11 +2,13 @@
 
 A run that is killed leaves its journal (`.answers.jsonl`); the next one with `--skip-existing` reads it, and what an
 earlier run has finished in `response.json`. Of a picture that was answered by both, the later answer counts; an answer
-to several pictures goes as a whole when one of them is answered anew.
+to several pictures goes as a whole when one of them is answered anew. Both files say which formats were written: what
+lies in the folder of another format is not ours, and stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,6 +19,7 @@ from typing import Any
 from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
+from saliency_r1.prediction.formats import FORMATS, TOGETHER
 from saliency_r1.prediction.predictor import Answer, PredictError
 from saliency_r1.prediction.work import Picture, Prompt
 from saliency_r1.runtime.files import write_json, write_text
@@ -29,20 +32,29 @@ COCO, LINES = "coco.json", "answers.jsonl"
 class Record:
     """The answers in a folder of results, by the names of their pictures, and where the next ones go.
 
-    `together` are the formats of one file (`coco`, `jsonl`), which are made of the answers' regions. With `keep` the
+    `asked` are the formats; those of one file (`coco`, `jsonl`) are made of the answers' regions. With `keep` the
     answers of earlier runs stay; raises `PredictError` where they are another model's, or another task's.
     """
 
-    def __init__(self, out: Path, task: str, model: str, together: Sequence[str] = (), keep: bool = False) -> None:
-        self.out, self.task, self.model, self.together = out, task, model, together
+    def __init__(self, out: Path, task: str, model: str, asked: Sequence[str] = (), keep: bool = False) -> None:
+        self.out, self.task, self.model = out, task, model
+        self.together = [name for name in asked if name in TOGETHER]
+        self.formats = sorted(formats_written(out) | set(asked))
         self.entries: dict[tuple[str, ...], dict[str, Any]] = {}
         self._answered: dict[str, tuple[str, ...]] = {}  # the names that a name was answered with
         self._folder = os.path.relpath(os.getcwd(), os.path.realpath(out))
+        self._keep, self._begun = keep, False
         if keep:
             for entry in self._earlier():
                 self._take(entry)
-        else:
-            (out / JOURNAL).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Say which formats will be written here, before the first file is: those a further run may replace."""
+        if not self._begun:
+            if not self._keep:
+                (self.out / JOURNAL).unlink(missing_ok=True)
+            self._append({"formats": self.formats})
+            self._begun = True
 
     def has(self, prompt: Prompt) -> bool:
         """Whether these pictures were answered together, in as much detail as is asked for now.
@@ -56,15 +68,19 @@ class Record:
 
     def add(self, answer: Answer, prompt: Prompt) -> None:
         """Keep an answer; from now on no killed run loses it."""
+        self.begin()
         entry = self._entry(answer, prompt)
-        line = json.dumps({"task": self.task, "model": self.model, **entry}, ensure_ascii=False) + "\n"
+        self._append({"task": self.task, "model": self.model, **entry})
+        self._take(entry)
+
+    def _append(self, content: dict[str, Any]) -> None:
+        line = json.dumps(content, ensure_ascii=False) + "\n"
         with (self.out / JOURNAL).open("a+b") as journal:
             if journal.seek(0, os.SEEK_END):
                 journal.seek(-1, os.SEEK_END)
                 if journal.read(1) != b"\n":  # a killed run has left half a line, which must not swallow this one
                     journal.write(b"\n")
             journal.write(line.encode("utf-8", "backslashreplace"))
-        self._take(entry)
 
     def finish(self) -> list[Path]:
         """Write the files that hold all answers, and return them; the journal goes. Without an answer, nothing."""
@@ -72,7 +88,8 @@ class Record:
             return []
         answers = list(self.entries.values())
         written = [self.out / RESPONSE]
-        write_json(written[0], {"task": self.task, "model": self.model, "answers": answers})
+        about = {"task": self.task, "model": self.model, "formats": self.formats}
+        write_json(written[0], {**about, "answers": answers})
         detailed = self._detailed(answers) if self.together else []
         if "coco" in self.together:
             written.append(self.out / COCO)
@@ -163,16 +180,30 @@ class Record:
                 yield entry
 
 
+def formats_written(out: Path) -> set[str]:
+    """The formats that earlier runs have written into a folder: all of them, where one has not said which."""
+    every = [*FORMATS, *TOGETHER]
+    lines = _lines(out / JOURNAL) if (out / JOURNAL).is_file() else []
+    said = [line["formats"] for line in lines if "formats" in line] or [every] * bool(lines)
+    if (out / RESPONSE).is_file():
+        with contextlib.suppress(InputError):
+            content = read_json(out / RESPONSE)
+            if isinstance(content, dict) and "answers" in content:
+                said.append(content.get("formats", every))
+    return {name for names in said for name in names}
+
+
 def _journal(path: Path) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """The entries of a journal; a line that was cut off, in a letter perhaps, was not finished, and is passed over."""
-    entries = []
+    return [(line.pop("task"), line.pop("model"), line) for line in _lines(path) if "task" in line]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal; one that was cut off, in a letter perhaps, was not finished, and is passed over."""
+    lines = []
     for line in path.read_bytes().split(b"\n"):  # not `splitlines`: what a model says may hold other line ends
-        try:
-            entry = json.loads(line.decode("utf-8"))
-        except ValueError:
-            continue
-        entries.append((entry.pop("task"), entry.pop("model"), entry))
-    return entries
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line.decode("utf-8")))
+    return lines
 
 
 def _coded(region: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 from saliency_r1.inputs.find import shown
 from saliency_r1.prediction.formats import FORMATS, TOGETHER, write_files
 from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
-from saliency_r1.prediction.record import COCO, LINES, RESPONSE, Record
+from saliency_r1.prediction.record import COCO, LINES, RESPONSE, Record, formats_written
 from saliency_r1.prediction.work import Picture, Prompt
 from saliency_r1.runtime.messages import printable
 
@@ -35,13 +35,23 @@ def name_of(prompt: Prompt) -> str:
 
 
 def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
-    """Raise `PredictError` where a result would replace a picture that was given, or one of the `others`."""
+    """Raise `PredictError` where a result would replace a picture that was given, one of the `others`, or any file
+    that no run has written: ground truth, say, which lies in `masks/` as well.
+    """
     # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
-    read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if path.exists()}
-    places = [FORMATS[name].place(out, one.name) for name in asked if name not in TOGETHER for one in pictures]
-    for result in [*(out / name for name in (RESPONSE, COCO, LINES)), *places]:
-        if os.path.exists(result) and (source := read.get(_identity(result))):
+    read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if os.path.exists(path)}
+    places = [(name, FORMATS[name].place(out, one.name)) for name in asked if name not in TOGETHER for one in pictures]
+    written = formats_written(out)
+    for name, result in [("", out / RESPONSE), ("coco", out / COCO), ("jsonl", out / LINES), *places]:
+        if not os.path.exists(result):
+            continue
+        if source := read.get(_identity(result)):
             raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
+        if (name in asked and name not in written) or not (name or written):
+            raise PredictError(
+                f"{result} is there, and no earlier run has written it: it would be lost; name another folder (--out), "
+                "or move it away"
+            )
 
 
 def still_to_do(prompts: Sequence[Prompt], asked: Sequence[str], record: Record) -> list[Prompt]:
@@ -84,6 +94,7 @@ def answer_all(
         for prompt in part:
             outcome = done.get(prompt) or answers[prompt]
             if isinstance(outcome, Answer):
+                record.begin()
                 try:
                     write_files(outcome, pictures[prompt], prompt, asked, record.out)
                 except PredictError as error:

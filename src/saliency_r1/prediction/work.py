@@ -42,13 +42,15 @@ def collect(
     loose: list[Picture] = []
     groups: list[list[Picture]] = []
     for one in given:
+        if not str(one):  # what is left of an unset variable; `Path` takes it for the current folder
+            raise PredictError("an empty name is no picture; for the folder you are in write .")
         path = Path(one)
-        if path.is_dir():
+        if os.path.isdir(path):  # `os.path` and not `Path`, which raises for a name that is too long
             found = _groups(path, path, task, recursive, mine)
             if not found:
                 raise PredictError(f"{path} holds no picture {_expected(recursive)}")
             groups += found
-        elif path.exists() or path.is_symlink() or not glob.has_magic(str(one)):
+        elif os.path.lexists(path) or not glob.has_magic(str(one)):
             loose.append(Picture(path, nfc(shown(path.stem))))
         else:
             files, found = _matching(str(one), task, recursive, mine)

@@ -27,9 +27,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty sibling folder that takes the place of `path` when the block ends well.
 
     When the block fails, or the process dies, `path` keeps what it held: nobody ever sees a half-written folder. A
-    second process that writes the same folder waits. Raises `OSError` as the file system gives it.
+    second process that writes the same folder waits. Where `path` is a link, what it leads to is replaced. Raises
+    `OSError` as the file system gives it.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old, lock = (path.with_name(f".{path.name}.{end}") for end in ("new", "old", "lock"))
     with held(lock):
@@ -131,6 +132,8 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder with all it holds, if it exists."""
-    if path.exists():
+    """Delete a folder with all it holds, if it exists; of a link to one the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
         shutil.rmtree(path)

@@ -18,6 +18,11 @@ from saliency_r1.runtime.files import remove
 T = TypeVar("T")
 
 
+def share(missing: Sequence[T]) -> Sequence[T]:
+    """What of `missing` falls to this process: nothing, where there are fewer parts than processes."""
+    return missing[processes.index() :: processes.count()]
+
+
 class Parts:
     """`count` samples in parts of `size`, each a folder below `folder` once it is complete."""
 
@@ -27,9 +32,9 @@ class Parts:
         self.numbers = range(-(-count // size))
 
     def missing(self) -> list[int]:
-        """The parts that are not there yet and fall to this process; all processes come here together."""
+        """The parts that are not there yet, the same list everywhere; all processes come here together."""
         (missing, *_) = processes.gather([[number for number in self.numbers if not self.path(number).is_dir()]])
-        return missing[processes.index() :: processes.count()]
+        return missing
 
     def path(self, number: int) -> Path:
         """The folder of a part."""
