@@ -10,11 +10,16 @@ import psutil
 from dvc.lock import make_lock
 from filelock import FileLock, Timeout
 
+from flows.children import children_ended
+
+CLOCK = 2.0  # seconds by which the start of a process and the time of a file may differ
+
 
 @contextmanager
 def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder for this run; one that comes while another holds it says so and waits until that is over.
 
+    What the run has started is ended before the folder is given back, also where the run is stopped or fails.
     The kernel gives the folder back when the holder's process ends, however it ends. A limit kept by the server does
     not: the place of a run that was killed can stay taken, and then no later run starts.
     """
@@ -27,7 +32,8 @@ def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         say(f"another run holds {path}: this one starts when that one is over")
         lock.acquire(poll_interval=1)
     try:
-        yield
+        with children_ended():
+            yield
     finally:
         lock.release()
 
@@ -36,8 +42,11 @@ def forget_dead_owners(folder: Path) -> list[int]:
     """Take the owners that no longer run out of DVC's list of paths in use, and give back their process ids.
 
     DVC does so too, but takes a zombie for a living owner, and in a container whose first process reaps nobody a
-    killed one stays a zombie: the next run would wait for a person. A list that was cut off in the middle of its
-    writing is removed; it belonged to a process that is gone, since a living one holds the guard.
+    killed one stays a zombie: the next run would wait for a person. It also takes a process that was given the number
+    of a killed one for the owner; such a process began after the list was last written.
+
+    A list that was cut off in the middle of its writing is removed; it belonged to a process that is gone, since a
+    living one holds the guard.
     """
     path = folder / ".dvc" / "tmp" / "rwlock"
     if not path.exists():
@@ -48,7 +57,8 @@ def forget_dead_owners(folder: Path) -> list[int]:
         except json.JSONDecodeError:
             path.unlink()
             return []
-        dead = {info["pid"] for info in _infos(owners) if not _runs(info["pid"])}
+        written = path.stat().st_mtime
+        dead = {info["pid"] for info in _infos(owners) if not _owns(info["pid"], written)}
         if dead:
             path.write_text(json.dumps(_without(owners, dead)), encoding="utf-8")
     return sorted(dead)
@@ -66,8 +76,10 @@ def _without(owners: dict[str, Any], dead: set[int]) -> dict[str, Any]:
     return {"write": writers, "read": {path: infos for path, infos in readers.items() if infos}}
 
 
-def _runs(pid: int) -> bool:
+def _owns(pid: int, written: float) -> bool:
+    """Whether the process runs, and did so already when the list was last written."""
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        process = psutil.Process(pid)
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written + CLOCK)
     except psutil.NoSuchProcess:
         return False

@@ -29,8 +29,10 @@ from flows.pictures import show_decision, show_drift
 from flows.pipeline import ROOT, notice, publish_outcomes, run, run_stages
 from flows.schedule import need_server
 from flows.tree import begin, prepare, record, refresh
-from saliency_r1.registry.champion import champion, resolve
+from saliency_r1.registry.champion import champion, resolve, rolled_back_as
+from saliency_r1.registry.git import learn
 from saliency_r1.registry.nights import DECISION, LOGS
+from saliency_r1.runtime.files import write_json, write_text
 
 
 @flow(name="saliency-r1", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=2)))
@@ -38,6 +40,7 @@ def night(folder: Path = ROOT, branch: str | None = None, force: bool = False) -
     """Retrain what the branch (None: the one checked out in `folder`) has, and record it; returns the tag."""
     say = get_run_logger()
     with alive(folder, flow_run.id), only_run(folder, say.warning):
+        learn(folder, say.warning)
         name = begin(folder, date.today())
         with logged(folder / LOGS / f"{name}.log"):
             try:
@@ -82,6 +85,15 @@ def decide(tree: Path, theirs: Path | None, name: str | None) -> bool:
     run([sys.executable, str(script), str(theirs or "-")], "judge", tree, get_run_logger().info)
     decision = json.loads((tree / DECISION).read_text(encoding="utf-8"))
     text = (tree / DECISION).with_suffix(".md").read_text(encoding="utf-8")
+    if decision["verdict"] == "promote" and (left := rolled_back_as(tree)):
+        reason = (
+            f"it is {left.name} again, byte for byte, from which somebody rolled back; "
+            f"`saliency-r1 champion {left.name}` takes it all the same"
+        )
+        decision |= {"verdict": "keep", "reasons": [reason]}
+        text = f"**not promoted: {reason}**\n\nThe judge, who knows of no rollback, said:\n\n{text}"
+        write_json(tree / DECISION, decision)
+        write_text((tree / DECISION).with_suffix(".md"), text)
     show_decision(text, decision, name or "no champion")
     return bool(decision["verdict"] == "promote")
 

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple, cast
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.children import start as start_child
 from flows.locks import forget_dead_owners, only_run
 from flows.pictures import show_overview
 from flows.schedule import need_server
@@ -96,7 +97,7 @@ def run(
 ) -> None:
     """Run a command in a folder and pass its output on, line by line; what it last said is in the `RuntimeError`."""
     last: deque[str] = deque(maxlen=LAST_LINES)
-    with subprocess.Popen(
+    with start_child(
         command,
         cwd=folder,
         env=_environment() | dict(variables or {}),
@@ -106,9 +107,13 @@ def run(
         encoding="utf-8",
         errors="replace",
     ) as process:
-        for line in _lines(process):
-            last.append(line)
-            say(line)
+        try:
+            for line in _lines(process):
+                last.append(line)
+                say(line)
+        except BaseException:  # a run that is stopped in here must not wait for the stage's own end
+            process.terminate()
+            raise
     if process.returncode:
         raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n" + "\n".join(last))
 
@@ -209,6 +214,7 @@ def run_stages(folder: Path, force: bool, until: str | None = None) -> list[Outc
         futures[stage.name] = options.submit(
             stage.name, folder, force, return_state=False, wait_for=[futures[needed] for needed in stage.needs]
         )
+    wait(list(futures.values()))
     return [future.result() for future in futures.values()]
 
 

@@ -23,7 +23,7 @@ from flows.alive import alive
 from flows.locks import forget_dead_owners, only_run
 from flows.pipeline import ROOT, dvc_as_child, run
 from flows.schedule import need_server
-from flows.tree import prepare
+from flows.tree import check_out, committed
 
 METRICS = Path("artifacts/metrics/metrics.json")
 MEASURES = "cgpo.*.reward"
@@ -41,12 +41,13 @@ def sweep(
     say = get_run_logger()
     rows = []
     with alive(folder, flow_run.id), only_run(folder, say.warning):
+        commit = committed(folder, branch)  # once: the branch may move while points run
         for number, point in enumerate(points(grid), start=1):
             name = f"{flow_run.name}-{number}"
             try:
-                metrics = try_out.with_options(task_run_name=name)(prepare(folder, branch), name, point)
+                metrics = try_out.with_options(task_run_name=name)(check_out(folder, commit), name, point)
                 rows.append({"experiment": name, **point, **chosen(metrics, measures)})
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 rows.append({"experiment": name, **point, "failed": " ".join(str(error).splitlines()[-2:])})
     rows.sort(key=lambda row: row.get("mean", float("-inf")), reverse=True)
     columns = list(dict.fromkeys(key for row in rows for key in row))  # the UI shows those that the first row has

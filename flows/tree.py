@@ -13,11 +13,14 @@ from pathlib import Path
 
 from flows.pipeline import dvc_as_child
 from saliency_r1.registry.champion import assign, register
-from saliency_r1.registry.git import GitError, git, share, tags
+from saliency_r1.registry.git import GitError, git, learn, share, tags
 from saliency_r1.registry.nights import LOGS, PREFIX
 
 TREE = Path("runs/nights/tree")
-IDENTITY = ("-c", "user.name=night", "-c", "user.email=night@localhost")
+IDENTITY = (
+    "-c", "user.name=night", "-c", "user.email=night@localhost",
+    "-c", "commit.gpgSign=false", "-c", "tag.gpgSign=false",  # a person's key asks for its passphrase
+)  # fmt: skip
 RECORDS = ("dvc.lock", "params.yaml", "artifacts/metrics/metrics.json", "records")
 
 
@@ -28,6 +31,14 @@ class NightError(ValueError):
 def prepare(folder: Path, branch: str | None) -> Path:
     """The night's tree as the branch (by default the one that is checked out in `folder`) has it.
 
+    Raises `NightError` where the project has edits that are in no commit.
+    """
+    return check_out(folder, committed(folder, branch))
+
+
+def committed(folder: Path, branch: str | None) -> str:
+    """The commit of the branch (by default the one that is checked out in `folder`).
+
     Raises `NightError` where the project has edits that are in no commit: they would be missing from the night.
     """
     edited = git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -37,7 +48,11 @@ def prepare(folder: Path, branch: str | None) -> Path:
             f"away (`git stash`):\n{edited}"
         )
     branch = branch or git(folder, "rev-parse", "--abbrev-ref", "HEAD")
-    commit = git(folder, "rev-parse", "--verify", f"{branch}^{{commit}}")
+    return git(folder, "rev-parse", "--verify", f"{branch}^{{commit}}")
+
+
+def check_out(folder: Path, commit: str) -> Path:
+    """The night's tree as a commit has it, made where there is none."""
     tree = folder / TREE
     git(folder, "worktree", "prune")
     if not _is_worktree(tree):
@@ -120,19 +135,37 @@ def _has_remote(tree: Path) -> bool:
         return bool(repo.config["core"].get("remote"))
 
 
+def _lost(tree: Path) -> list[str]:
+    """The outputs in dvc.lock that DVC's cache has not, or not whole."""
+    from dvc.repo import Repo
+
+    with Repo(str(tree)) as repo:
+        made = [out for out in repo.index.outs if out.stage.path_in_repo == "dvc.yaml" and out.hash_info]
+        return sorted(out.def_path for out in made if out.use_cache and out.changed_cache())
+
+
 def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> str:
     """Push what DVC keeps, commit, tag, push the tags; returns the night's tag. What fails leaves no tag.
+
+    Raises `NightError` where an output is not in DVC's cache.
 
     The tag is the record, and one write: a night that is killed has it or has it not. With `promote` the commit becomes
     a version and the champion as well. Tags that could not be pushed are taken back; those of a night that was killed
     before its push go with the next one's.
     """
+    # `dvc push` says so too, and ends as if nothing were wrong.
+    if lost := _lost(tree):
+        raise NightError(
+            f"{', '.join(lost)} of {tree} is not in DVC's cache, so nobody could have this night's results again: did "
+            "`dvc gc` run in the project during the night? `dvc commit --force dvc.yaml` in that tree puts back what "
+            "it still has; where it has nothing, `rm -r` the tree and it is made again. Then run the night again"
+        )
     if _has_remote(tree):
         say(dvc(tree, "push", "--run-cache"))
     git(tree, "add", "--update")
     git(tree, "add", "--", *(path for path in RECORDS if (tree / path).exists()))
     git(tree, *IDENTITY, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", f"Night {name} [skip ci]")
-    had = set(tags(tree, "*"))
+    learn(tree, say)  # others may have registered a version meanwhile
     tag = PREFIX + name
     try:
         git(tree, *IDENTITY, "tag", "--annotate", "--message", f"Night {name}", tag)
@@ -140,7 +173,7 @@ def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> 
             assign(tree, register(tree, "HEAD", *IDENTITY).name, *IDENTITY)
         share(tree)
     except GitError:
-        if made := set(tags(tree, "*")) - had:
-            git(tree, "tag", "--delete", *sorted(made))
+        if made := git(tree, "tag", "--points-at", "HEAD").splitlines():  # nobody else knows this commit
+            git(tree, "tag", "--delete", *made)
         raise
     return tag

@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextvars import copy_context
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from processes import until
+from filelock import FileLock, Timeout
+from processes import alive, read, until
 
-from flows.locks import forget_dead_owners
-from flows.pipeline import reproduce
+from flows.locks import forget_dead_owners, only_run
+from flows.pipeline import reproduce, run
 
 
 @pytest.fixture
@@ -31,6 +35,65 @@ def test_a_zombie_is_forgotten_and_a_living_owner_is_kept(project: Path, zombie:
     assert forget_dead_owners(project) == [zombie]
     assert json.loads(path.read_text()) == {"write": {"/b": living}, "read": {"/d": [living]}}
     assert forget_dead_owners(project) == []
+
+
+def test_a_process_younger_than_the_list_is_no_owner(project: Path) -> None:
+    """It was given the number of one that is gone."""
+    reproduce("data.dvc", project, print)
+    path = project / ".dvc" / "tmp" / "rwlock"
+    path.write_text(json.dumps({"write": {"/a": {"pid": os.getpid(), "cmd": "repro"}}, "read": {}}))
+    assert forget_dead_owners(project) == []
+    hour_ago = time.time() - 3600
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        path.write_text(json.dumps({"write": {"/a": {"pid": process.pid, "cmd": "repro"}}, "read": {}}))
+        os.utime(path, (hour_ago, hour_ago))
+        assert forget_dead_owners(project) == [process.pid]
+        assert json.loads(path.read_text()) == {"write": {}, "read": {}}
+    finally:
+        process.communicate(b"\n")
+
+
+HANG = "import os, sys, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+
+
+def test_a_run_that_is_stopped_gives_its_folder_back_when_its_processes_have_ended(tmp_path: Path) -> None:
+    """As in a flow: a task's thread waits for the process, and the flow's is stopped."""
+    said: list[str] = []
+
+    def task() -> None:
+        for command in ([sys.executable, "-c", HANG], ["touch", "later"]):
+            try:
+                run(command, "task", tmp_path, print)
+            except RuntimeError as error:
+                said.append(str(error))
+
+    def flow() -> None:
+        with only_run(tmp_path, print):
+            Thread(target=copy_context().run, args=(task,)).start()
+            until(lambda: read(tmp_path / "pid"), 60)
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / ".dvc" / "tmp" / "flow.lock").acquire(timeout=0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flow()
+    assert not alive(int(read(tmp_path / "pid")))
+    FileLock(tmp_path / ".dvc" / "tmp" / "flow.lock").acquire(timeout=0)
+    until(lambda: len(said) == 2, 20)
+    assert said[0].startswith("task ended with exit code -15")
+    assert said[1] == "the run is over, so nothing is started any more: touch later"
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_run_that_is_stopped_while_it_listens_does_not_wait_for_the_process(tmp_path: Path) -> None:
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run([sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"], "task", tmp_path, stop)
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("content", ["", '{"write": {"/a": {"pi'])

@@ -77,6 +77,19 @@ def test_nothing_runs_after_a_failed_gate(project: Path, prefect_server: None, m
     assert "expected in [0, 1]" in latest_artifacts()["check-first"], "the newest artifact is that of another run"
 
 
+@pytest.mark.slow
+def test_a_failure_is_raised_when_what_runs_beside_it_is_over(
+    project: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIL", "first")
+    graph = project / "dvc.yaml"
+    beside = "  other:\n    cmd: sleep 8 && touch other\n    deps: [data]\n    outs: [other]\n"
+    graph.write_text(graph.read_text().replace("  metrics:\n", f"{beside}  metrics:\n", 1))
+    with pytest.raises(RuntimeError, match="first ended with exit code"):
+        pipeline(folder=project)
+    assert (project / "other").exists()
+
+
 def latest_artifacts() -> dict[str, str]:
     """The newest artifact of each key, as the server has it."""
     from prefect.client.orchestration import get_client

@@ -1,12 +1,15 @@
 """A sweep: the points of a grid as experiments, the table, what a failed point leaves."""
 
 import json
+import logging
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flows.sweep import chosen, points, split, sweep
+from flows.tree import NightError
 from saliency_r1.registry.git import git
 
 METRICS = {"cgpo": {"a": {"reward": 0.5, "Sm": 0.1}, "b": {"reward": 0.7}}, "sft": {"a": {"reward": 0.2}}}
@@ -78,6 +81,33 @@ def test_each_point_is_an_experiment_and_the_best_one_stands_first(project: Path
     assert "13 is no seed" in table[1]["failed"]
     assert table[0]["failed"] == "", "the UI shows the columns of the first row"
     assert len(_experiments(project)) == 5, "the failed point has left an experiment"
+
+
+def test_all_points_have_the_commit_of_the_first_and_each_failure_is_in_the_table(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The branch moves and somebody edits while the points run."""
+    seen: list[str] = []
+    tables = []
+
+    def try_out(tree: Path, name: str, point: dict[str, int]) -> dict[str, object]:
+        seen.append((tree / "params.yaml").read_text())
+        (project / "params.yaml").write_text(f"seed: {10 + len(seen)}\n")
+        git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "moved")
+        (project / "params.yaml").write_text("seed: 9\n")
+        if point["seed"] == 1:
+            raise ValueError("metrics.json is no JSON")
+        return METRICS
+
+    monkeypatch.setattr("flows.sweep.try_out", SimpleNamespace(with_options=lambda **_: try_out))
+    monkeypatch.setattr("flows.sweep.get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr("flows.sweep.create_table_artifact", lambda table, **_: tables.append(table))
+    with pytest.raises(RuntimeError, match="1 of 3 points failed"):
+        sweep.fn({"seed": [1, 2, 3]}, folder=project)
+    assert seen == ["seed: 7\n"] * 3
+    assert [row["failed"] for row in tables[0]] == ["", "", "metrics.json is no JSON"]
+    with pytest.raises(NightError, match="edits that are in no commit"):
+        sweep.fn({"seed": [1]}, folder=project)
 
 
 def _experiments(project: Path) -> dict[str, str]:

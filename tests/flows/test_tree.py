@@ -1,6 +1,7 @@
 """A night's tree and its record, without Prefect: what is refused, what is shared, what a kill leaves."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.tree import NightError, begin, dvc, prepare, record
-from saliency_r1.registry.git import GitError, git
+from flows.night import decide
+from flows.tree import IDENTITY, NightError, begin, check_out, committed, dvc, prepare, record
+from saliency_r1.registry.champion import assign, register, versions
+from saliency_r1.registry.git import GitError, git, share
 from saliency_r1.registry.nights import nights
 
 DAY = date(2026, 3, 1)
@@ -82,6 +85,103 @@ def test_a_tree_that_was_deleted_or_cut_off_in_its_making_is_made_again(project:
     assert (prepare(project, None) / ".git").exists()
     subprocess.run(["rm", "-r", str(tree)], check=True)
     assert (prepare(project, None) / "dvc.yaml").exists()
+
+
+def test_hooks_of_people_are_in_no_nights_way(project: Path) -> None:
+    """`dvc install` makes some: they check out what DVC has, push it, and may fail."""
+    for name in ("post-checkout", "pre-commit", "pre-push"):
+        hook = project / ".git/hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+    record(prepare(project, None), begin(project, DAY), False, print)
+
+
+def test_a_person_who_signs_commits_and_tags_does_not_sign_the_nights(project: Path) -> None:
+    for key, value in (("commit.gpgSign", "true"), ("tag.gpgSign", "true"), ("gpg.program", "false")):
+        git(project, "config", key, value)
+    assert record(prepare(project, None), begin(project, DAY), False, print) == "night/2026-03-01"
+
+
+def test_a_failed_push_takes_back_the_tags_of_the_night_and_no_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tree: Path) -> None:
+        git(project, "tag", "of-a-person")
+        raise GitError("the remote is away")
+
+    monkeypatch.setattr("flows.tree.share", fail)
+    with pytest.raises(GitError, match="away"):
+        record(prepare(project, None), begin(project, DAY), True, print)
+    assert git(project, "tag", "--list") == "of-a-person"
+
+
+def test_a_version_that_another_clone_registered_meanwhile_keeps_its_number(project: Path, tmp_path: Path) -> None:
+    bare, other = tmp_path / "bare.git", tmp_path / "other"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
+    subprocess.run(["git", "clone", "--quiet", str(bare), str(other)], check=True)
+    git(project, "remote", "add", "origin", str(bare))
+    tree = prepare(project, None)
+    theirs = register(other, "HEAD", *IDENTITY)
+    assign(other, theirs.name, *IDENTITY)
+    share(other)
+    record(tree, begin(project, DAY), True, print)
+    assert [version.name for version in versions(bare)] == ["v0.0.1", "v0.0.2"]
+    assert versions(bare)[0] == theirs
+
+
+def test_a_model_that_was_rolled_back_is_not_promoted_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """v0.0.2 was better in the test and worse in use; trained again it is the same, and better in the test again."""
+    entry = "{path: artifacts/cgpo/adapter, hash: md5, md5: %s.dir}"
+    tree = prepare(project, None)
+    (tree / "stages").mkdir()
+    (tree / "stages/judge.py").write_text("")
+    (tree / "records").mkdir()
+    shown = []
+    monkeypatch.setattr("flows.night.run", lambda *_: None)
+    monkeypatch.setattr("flows.night.get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr("flows.night.show_decision", lambda text, *_: shown.append(text))
+
+    def judged(adapter: str) -> bool:
+        (tree / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{masks: {{cmd: a, deps: [{entry % adapter}]}}}}\n")
+        (tree / "records/decision.json").write_text('{"verdict": "promote", "reasons": ["it is better"]}')
+        (tree / "records/decision.md").write_text("**this run's model takes the place of the champion**\n")
+        return decide.fn(tree, None, "v0.0.1")
+
+    for day, adapter in enumerate(("aa", "bb"), start=1):
+        assert judged(adapter)
+        record(tree, f"2026-03-0{day}", True, print)
+    assign(project, "v0.0.1", *IDENTITY)
+    assert not judged("bb")
+    decision = json.loads((tree / "records/decision.json").read_text())
+    assert decision["verdict"] == "keep"
+    assert decision["reasons"][0].startswith("it is v0.0.2 again, byte for byte, from which somebody rolled back")
+    assert shown[-1].startswith("**not promoted: it is v0.0.2 again")
+    assert (tree / "records/decision.md").read_text() == shown[-1]
+    assert judged("cc"), "another model is none of that"
+
+
+def test_a_commit_that_was_asked_for_once_stays_when_the_branch_moves(project: Path) -> None:
+    commit = committed(project, None)
+    (project / "params.yaml").write_text("seed: 8\n")
+    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--all", "--message", "moved")
+    (project / "params.yaml").write_text("seed: 9\n")
+    assert (check_out(project, commit) / "params.yaml").read_text() == "seed: 7\n"
+
+
+@pytest.mark.slow
+def test_results_that_were_collected_meanwhile_leave_no_tag(project: Path) -> None:
+    name = begin(project, DAY)
+    tree = prepare(project, None)
+    dvc(tree, "repro")
+    dvc(project, "gc", "--workspace", "--all-tags", "--force")
+    words = r"first\.json, artifacts/first/table\.txt of .* is not in DVC's cache.*`dvc commit --force dvc.yaml`"
+    with pytest.raises(NightError, match=words):
+        record(tree, name, True, print)
+    assert git(project, "tag", "--list") == ""
+    dvc(tree, "commit", "--force", "dvc.yaml")
+    dvc(tree, "repro")
+    assert record(tree, name, True, print) == f"night/{name}"
 
 
 @pytest.mark.slow

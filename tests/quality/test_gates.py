@@ -54,6 +54,16 @@ DEFECTS = {
     "silence": ("annotate", pl.lit([], pl.List(pl.String)).alias("expressions"), "stated: expected a kept", "sod"),
     "surplus": ("annotate", with_value("objects", 0, pl.col("task") == "sis"), "stated: expected a kept", "sis"),
     "size": ("masks", pl.lit([9]).alias("height"), "sized: expected as large as the ground truth", "base: "),
+    "no number": ("metrics", with_value("Sm", float("nan")), "Sm: expected in [0, 1]", "base: scenes-sod/test/0000"),
+    "no error": ("metrics", with_value("MAE", float("nan")), "MAE: expected in [0, 1]", "base: scenes-sod/test/0000"),
+    "unsure": (
+        "masks",
+        with_value("token_probability", float("nan")),
+        "token_probability: expected in (0, 1]",
+        "base: ",
+    ),
+    "no part": ("cgpo", with_value("reward_format", float("nan")), "reward_format: expected in [0, 1]", "(rollout 0)"),
+    "no match": ("annotate", with_value("consistency", float("nan")), "consistency: expected in [0, 1]", "sod"),
     "measure": ("metrics", with_value("Sm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
 }
 
@@ -68,6 +78,14 @@ def test_a_defect_is_named_with_column_expectation_and_samples(defect: str, para
         check(stage, params, tmp_path)
     for word in words:
         assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("stage", SUITES)
+def test_a_table_without_rows_is_refused(stage: str, params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    write(world | {stage: world[stage].clear()}, tmp_path)
+    with pytest.raises(GateError, match=f"the table of {stage} has no row"):
+        check(stage, params, tmp_path)
 
 
 def test_a_gate_of_annotations_says_what_helps(params: Params, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from saliency_r1.registry.champion import (
     history,
     register,
     resolve,
+    rolled_back,
+    rolled_back_as,
     versions,
 )
-from saliency_r1.registry.git import git, share
+from saliency_r1.registry.git import GitError, git, learn, share
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +116,36 @@ def test_predict_answers_with_the_champion_in_the_sizes_of_its_training(
     assert choose("champion", str(ROOT)).segmenter == ROOT, "another segmenter may be named"
 
 
+def test_what_somebody_rolled_back_from_is_remembered(project: Path) -> None:
+    assert rolled_back(project) == [], "v0.0.1 was followed by a newer one"
+    assign(project, "v0.0.1", *WHO)
+    assert names(rolled_back(project)) == ["v0.0.2"]
+    assign(project, register(project, "HEAD", *WHO).name, *WHO)
+    assert names(rolled_back(project)) == ["v0.0.2"], "a later champion changes nothing about it"
+    assign(project, "v0.0.2", *WHO)
+    assert names(rolled_back(project)) == ["v0.0.3"], "somebody came back to v0.0.2"
+
+
+def test_a_tree_with_the_adapter_of_a_version_that_was_rolled_back_is_that_version(project: Path) -> None:
+    lock = project / "dvc.lock"
+
+    def train(adapter: str) -> None:
+        entry = {"path": "artifacts/cgpo/adapter", "hash": "md5", "md5": adapter}
+        lock.write_text(json.dumps({"schema": "2.0", "stages": {"params": {"cmd": "a"}, "masks": {"deps": [entry]}}}))
+
+    train("aa.dir")
+    git(project, "add", "dvc.lock")
+    git(project, *WHO, "commit", "--quiet", "--message", "trained")
+    assign(project, register(project, "HEAD", *WHO).name, *WHO)
+    assert rolled_back_as(project) is None
+    assign(project, "v0.0.2", *WHO)
+    assert rolled_back_as(project) == find(project, "v0.0.3")
+    train("bb.dir")
+    assert rolled_back_as(project) is None
+    lock.unlink()
+    assert rolled_back_as(project) is None, "v0.0.2 has no dvc.lock either, and that makes them no equals"
+
+
 def test_gto_reads_the_same(project: Path) -> None:
     time.sleep(1.1)  # it goes by the time of a tag, in whole seconds
     assign(project, "v0.0.1", *WHO)
@@ -130,3 +162,45 @@ def test_a_clone_that_pulls_has_the_same_champion(project: Path, tmp_path: Path)
     assert share(project) == "origin"
     subprocess.run(["git", "clone", "--quiet", str(bare), str(tmp_path / "other")], check=True)
     assert champion(tmp_path / "other") == champion(project)
+
+
+def test_what_another_clone_has_pushed_is_learned_and_numbers_go_on_from_it(project: Path, tmp_path: Path) -> None:
+    bare, other = tmp_path / "bare.git", tmp_path / "other"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
+    subprocess.run(["git", "clone", "--quiet", str(bare), str(other)], check=True)
+    git(project, "remote", "add", "origin", str(bare))
+    git(project, "config", "fetch.prune", "true")
+    git(project, *WHO, "tag", "--annotate", "--message", "not pushed yet", "night/2026-03-01")
+    git(other, "tag", "mine")
+    assign(other, "v0.0.1", *WHO)
+    share(other)
+    assert champion(project).name == "v0.0.2"
+    said: list[str] = []
+    learn(project, said.append)
+    assert champion(project).name == "v0.0.1"
+    assert not said
+    assert git(project, "tag", "--list", "night/*") == "night/2026-03-01"
+    assign(project, register(project, "HEAD", *WHO).name, *WHO)
+    assert share(project) == "origin"
+
+
+def test_a_remote_that_cannot_be_reached_is_told_of_and_stops_nothing(project: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    learn(project, said.append)
+    assert not said, "there is none"
+    git(project, "remote", "add", "origin", str(tmp_path / "nowhere"))
+    learn(project, said.append)
+    assert said[0].startswith("going on with the tags that are here; those of the git remote origin could not be")
+    with pytest.raises(GitError):
+        share(project)
+
+
+def test_hooks_of_people_stop_no_push(project: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
+    git(project, "remote", "add", "origin", str(bare))
+    hook = project / ".git/hooks/pre-push"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    assert share(project) == "origin"

@@ -44,11 +44,12 @@ def champion(
 ) -> None:
     """List the versions of the model and say which one is the champion; or make another one the champion."""
     from saliency_r1.registry.champion import assign, before, history, versions
-    from saliency_r1.registry.git import share
+    from saliency_r1.registry.git import learn, share
 
     if version and rollback:
         raise typer.BadParameter("give either a version or --rollback")
     if version or rollback:
+        learn(root, say)
         assign(root, version or before(root).name)
         remote = share(root)
         if remote:

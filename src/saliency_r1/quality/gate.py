@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from saliency_r1.params import Params
 from saliency_r1.quality.expectations import Expectation, Suite
@@ -38,6 +39,8 @@ def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> di
     missing = [column for column in COLUMNS[stage] if column not in table.columns]
     if missing:
         raise GateError(f"the table of {stage} has no column {', '.join(missing)}")
+    if table.is_empty():
+        raise GateError(f"the table of {stage} has no row; its stage was to do something: what it printed says what")
     suite = SUITES[stage](table, samples, params)
     results = run(suite)
     failures = [complaint for _, complaint in results if complaint]
@@ -63,8 +66,10 @@ def run(suite: Suite) -> list[tuple[dict[str, Any], str]]:
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    # It takes NaN for a missing value, which no bounds complain about. Infinity is outside of all of them.
+    rows = suite.rows.with_columns(cs.float().fill_nan(float("inf")))
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset("rows")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": suite.rows.to_pandas()})
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": rows.to_pandas()})
     known = gx.ExpectationSuite(name="suite")
     for number, expectation in enumerate(suite.expectations):
         build = getattr(gx.expectations, expectation.kind)

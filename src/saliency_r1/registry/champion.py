@@ -14,15 +14,19 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from saliency_r1.registry.git import git, tags
+import yaml
+
+from saliency_r1.registry.git import file_at, git, tags
 from saliency_r1.runtime.files import held
 
 NAME = "saliency-r1"
 STAGE = "champion"
 PATH = "artifacts/model"
+ADAPTER = "artifacts/cgpo/adapter"
 FETCHED = Path("runs/models")
 _VERSION = re.compile(rf"{NAME}@(v\d+\.\d+\.\d+)")
 _ASSIGNED = re.compile(rf"{NAME}#{STAGE}#(\d+)")
@@ -84,6 +88,29 @@ def before(root: Path) -> Version:
     if not earlier:
         raise RegistryError("there was no other champion before this one; `saliency-r1 champion` lists the versions")
     return earlier[-1]
+
+
+def rolled_back(root: Path) -> list[Version]:
+    """The versions that somebody has left for an older one and not come back to, the first one first."""
+    order = versions(root)
+    had = history(root)
+    left = dict(pairwise(had))  # whom each was left for the last time
+    return [one for number, one in enumerate(order) if left.get(one) in order[:number] and one != had[-1]]
+
+
+def rolled_back_as(tree: Path) -> Version | None:
+    """The rolled back version that has the very adapter of a tree's dvc.lock, if one has."""
+    lock = tree / "dvc.lock"
+    mine = _adapter(lock.read_text(encoding="utf-8")) if lock.exists() else None
+    same = (one for one in rolled_back(tree) if _adapter(file_at(tree, one.commit, "dvc.lock")) == mine)
+    return next(same, None) if mine else None
+
+
+def _adapter(lock: str | None) -> str | None:
+    """The hash of the trained adapter in the text of a dvc.lock, where the stages that read it have it."""
+    stages = (yaml.safe_load(lock or "") or {}).get("stages", {})
+    entries = (entry for stage in stages.values() for entry in (*stage.get("deps", ()), *stage.get("outs", ())))
+    return next((entry.get("md5") for entry in entries if entry["path"] == ADAPTER), None)
 
 
 def find(root: Path, name: str) -> Version:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -13,12 +14,13 @@ class GitError(ValueError):
 
 def git(folder: Path, *arguments: str) -> str:
     """What a git command prints, run in a folder, without the last line's end. Raises `GitError`."""
-    # No question is asked at a terminal: nobody is there at night.
+    # No question is asked at a terminal: nobody is there at night. Hooks (those of `dvc install`, say) are for people's
+    # own commits: one that fails, or checks DVC's files out, would stop a night.
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         ended = subprocess.run(
-            ["git", *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            encoding="utf-8", errors="replace", check=False,
+            ["git", "-c", f"core.hooksPath={os.devnull}", *arguments], cwd=folder, env=environment,
+            stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise GitError(f"git cannot be run in {folder}: is it installed, and is there such a folder?") from None
@@ -49,9 +51,28 @@ def share(folder: Path) -> str | None:
 
     It is origin, or the only one. Raises `GitError`.
     """
-    names = git(folder, "remote").splitlines()
-    remote = "origin" if "origin" in names else names[0] if len(names) == 1 else None
+    remote = _remote(folder)
     known = [pattern for pattern in SHARED if tags(folder, pattern)]
     if remote and known:
         git(folder, "push", "--quiet", "--atomic", remote, *(f"refs/tags/{one}:refs/tags/{one}" for one in known))
     return remote
+
+
+def learn(folder: Path, say: Callable[[str], None]) -> None:
+    """Fetch the nights, versions and assignments that other clones have pushed.
+
+    A remote that cannot be reached, or one that has another tag of the same name, is told of and stops nothing.
+    """
+    if (remote := _remote(folder)) is None:
+        return
+    wanted = [f"refs/tags/{one}:refs/tags/{one}" for one in SHARED]
+    try:
+        # Without --no-prune a setting of the user (fetch.prune) would delete the tags that are not pushed yet.
+        git(folder, "fetch", "--quiet", "--no-tags", "--no-prune", remote, *wanted)
+    except GitError as error:
+        say(f"going on with the tags that are here; those of the git remote {remote} could not be fetched: {error}")
+
+
+def _remote(folder: Path) -> str | None:
+    names = git(folder, "remote").splitlines()
+    return "origin" if "origin" in names else names[0] if len(names) == 1 else None
