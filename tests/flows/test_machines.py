@@ -54,7 +54,7 @@ def site(tmp_path: Path, path_of_python: str, make_project: Callable[[Path], Pat
         until(lambda: site.client.api_healthcheck() is None, 120)
         pools = [f"prefect work-pool create {pool} --type process" for pool in ("light", "gpu")]
         setup = "; ".join([*pools, "prefect --no-prompt deploy --all"])
-        assert site.start("setup", setup, project).wait(120) == 0, site.log("setup")
+        assert site.start("setup", setup, project).wait(300) == 0, site.log("setup")
         yield site
     finally:
         site.close()
@@ -67,19 +67,19 @@ def test_a_machine_that_goes_down_costs_the_stage_it_was_at(site: Site) -> None:
     worker = "exec prefect worker start --pool light"
     first = site.start("first", worker, project)
     everything = site.start("all", "exec python -m flows.machines", project)
-    dvc = psutil.Process(int(until(lambda: read(project / "pids" / "first"), 120).split()[1]))
+    dvc = psutil.Process(int(until(lambda: read(project / "pids" / "first"), 300).split()[1]))
     dvc.parent().kill()
     kill(first)
     (project / "hang").unlink()
     # What the automation does after ten minutes without a heartbeat.
     (leg,) = [run for run in site.client.read_flow_runs() if run.state_name == "Running" and "stages" in run.parameters]
     site.client.set_flow_run_state(leg.id, Crashed(message="no heartbeat"), force=True)
-    assert everything.wait(60) != 0
+    assert everything.wait(120) != 0
     assert f"the leg {leg.name} on light is Crashed: no heartbeat" in site.log("all")
 
     site.start("second", worker, project)
     again = site.start("again", "exec python -m flows.machines", project)
-    assert again.wait(120) == 0, site.log("again")
+    assert again.wait(300) == 0, site.log("again")
     (branch,) = [word for word in site.log("again").split() if word.startswith("machines/")]
     git(project, "fetch", "--quiet", "origin", branch)
     made = git(project, "log", "--reverse", "--format=%s", "HEAD..FETCH_HEAD").splitlines()
