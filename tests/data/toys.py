@@ -46,7 +46,7 @@ def zipped(folder: Path, archive: Path) -> Path:
     """All files of a folder as a zip."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):  # whose times are those of a run
             file.write(path, path.relative_to(folder))
     return archive
 

@@ -34,4 +34,4 @@ def test_an_image_without_the_shared_object_has_an_empty_map_and_the_others_thei
     first, second, third = prediction.maps
     assert not second.any()
     assert first.any()
-    assert np.array_equal(first, third)
+    assert np.allclose(first, third, rtol=0, atol=1e-6)  # another place in the batch may round otherwise
