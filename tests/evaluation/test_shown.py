@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from saliency_r1.cli.app import app
 from saliency_r1.evaluation.results import Settings, evaluate_folders
-from saliency_r1.evaluation.shown import gallery, material
+from saliency_r1.evaluation.shown import find_pictures, gallery, material
 
 NAMES = [f"p{number}" for number in range(5)]
 
@@ -40,7 +40,9 @@ def test_the_worst_come_first_and_the_most_changed(folders: Path) -> None:
     settings = Settings("sod", bootstrap=0)
     preds = [folders / "first", folders / "second"]
     results = [evaluate_folders(pred, folders / "gt", settings) for pred in preds]
-    chosen = gallery(results, material(preds, folders / "gt", settings, folders / "photos"), 2)
+    chosen = gallery(
+        results, material(preds, folders / "gt", settings, find_pictures(folders / "photos", folders / "gt")), 2
+    )
     assert [row.name for row in chosen.worst] == ["p4", "p3"]
     assert [row.name for row in chosen.better] == ["p4", "p3"]
     assert [row.name for row in chosen.worse] == ["p0", "p1"]
@@ -146,7 +148,9 @@ def test_what_is_scored_as_missing_is_shown_as_missing(folders: Path) -> None:
 def test_a_mask_beside_its_photo_is_not_shown_as_the_picture(folders: Path) -> None:
     for name in NAMES:
         Path(f"photos/{name}.jpg").rename(f"gt/{name}.jpg")
-    shown = material([folders / "first"], folders / "gt", Settings("sod"), folders / "gt")
+    shown = material(
+        [folders / "first"], folders / "gt", Settings("sod"), find_pictures(folders / "gt", folders / "gt")
+    )
     assert {path.suffix for path in shown.images.values()} == {".jpg"}
     assert len(shown.images) == len(NAMES)
 

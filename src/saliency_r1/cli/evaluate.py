@@ -143,8 +143,7 @@ def evaluate(
     )
     if plot:
         check_plot(plot)
-    if images:
-        find_pictures(images, gt)  # a wrong folder costs no evaluation
+    pictures = find_pictures(images, gt) if images else {}  # now: a wrong folder costs no evaluation
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         lines = [bar.add_task(escape(printable(folder.name)), total=None) for folder in given]
         results = [
@@ -160,10 +159,10 @@ def evaluate(
         _print_published(console, published)
     if json:
         write_json(results, comparison, json)
-    shown = material(folders, gt, settings, images) if (html and gallery) or coco else None
+    shown = material(folders, gt, settings, pictures) if (html and gallery) or coco else None
     if html:
-        pictures = choose_images(results, shown, gallery) if shown and gallery else None
-        write_page(results, comparison, published, dataset, html, pictures)
+        chosen = choose_images(results, shown, gallery) if shown and gallery else None
+        write_page(results, comparison, published, dataset, html, chosen)
     if shown and coco:
         write_coco(results, shown, coco)
     if parquet:

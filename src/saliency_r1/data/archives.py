@@ -62,8 +62,8 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
                 seen.add(path)
                 if written + size > bound:
                     raise _too_large(archive, name, bound)
-                for chunk in _write(content, target / path, f"{archive}: member {name!r}"):
-                    written += chunk
+                for length in _write(content, target / path, f"{archive}: member {name!r}"):
+                    written += length
                     if written > bound:  # the declared size was a lie
                         raise _too_large(archive, name, bound)
     except DataError:
@@ -80,6 +80,7 @@ def extract(archive: Path, target: Path, bound: int | None = None) -> None:
 
 def _write(content: IO[bytes], destination: Path, member: str) -> Iterator[int]:
     """Write a member, or compare it with the file that an archive before has put there; yields how many bytes came."""
+    differs = DataError(f"{member} is not the file of this name that an archive before holds; repack one of them")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         there = destination.is_file()
@@ -89,13 +90,11 @@ def _write(content: IO[bytes], destination: Path, member: str) -> Iterator[int]:
                 if not there:
                     file.write(chunk)
                 elif file.read(len(chunk)) != chunk:
-                    break
-            else:
-                if not there or not file.read(1):
-                    return
+                    raise differs
+            if there and file.read(1):
+                raise differs
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise DataError(f"{member} is both a file and a folder, here or in an archive before; repack it") from error
-    raise DataError(f"{member} is not the file of this name that an archive before holds; repack one of them")
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:

@@ -60,11 +60,13 @@ class Material:
             return None
 
 
-def material(preds: Sequence[Path], gt: Path, settings: Settings, images: Path | None = None) -> Material:
-    """Read what is in the folders and files that were scored; `images` is a folder of the pictures themselves."""
+def material(
+    preds: Sequence[Path], gt: Path, settings: Settings, pictures: Mapping[str, Path] | None = None
+) -> Material:
+    """Read what is in the folders and files that were scored; `pictures` are those themselves (`find_pictures`)."""
     kinds = _instances(preds, gt, settings) if settings.task == "sis" else _maps(preds, gt, settings)
     names, truth, predicted = kinds
-    found = match(find_pictures(images, gt), dict.fromkeys(names, gt))[0] if images else {}
+    found = match(pictures or {}, dict.fromkeys(names, gt))[0]
     return Material(names, truth, predicted, found)
 
 
