@@ -18,6 +18,8 @@ import requests
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.data.fetch import ArchiveCache
+from saliency_r1.data.models import Source, provide
+from saliency_r1.data.sources import _revision
 
 from . import hub
 from .toys import QUICK
@@ -165,6 +167,23 @@ def test_a_hub_that_hangs_up_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path
                          (HFValidationError("no name"), False)):  # fmt: skip
         monkeypatch.setattr("huggingface_hub.hf_hub_download", Mock(side_effect=error))
         assert_later(tmp_path, "hf:owner/name/x", later)
+
+
+@pytest.mark.parametrize(("code", "later"), [(503, True), (429, True), (401, False), (404, False)])
+def test_a_busy_hub_is_one_rule_for_files_models_and_revisions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, later: bool
+) -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    answer = Mock(status_code=code, headers={})
+    for name in ("hf_hub_download", "snapshot_download", "HfApi.model_info"):
+        error = HfHubHTTPError(f"status {code}", response=answer)
+        monkeypatch.setattr(f"huggingface_hub.{name}", Mock(side_effect=error))
+    assert_later(tmp_path, "hf:owner/name/x", later)
+    for attempt in (lambda: provide(Source(None, "owner/name"), tmp_path), lambda: _revision("owner/name")):
+        with pytest.raises(DataError) as caught:
+            attempt()
+        assert isinstance(caught.value, Unreachable) == later
 
 
 @pytest.mark.parametrize("location", ["gdrive:1hy5", "hf:owner/name/x", "ftp://nowhere/x"])

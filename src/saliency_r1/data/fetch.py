@@ -21,7 +21,7 @@ import httpx
 
 from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
-from saliency_r1.data.errors import DataError, Unreachable
+from saliency_r1.data.errors import BUSY, DataError, Unreachable, may_pass
 from saliency_r1.data.models import hub_errors
 from saliency_r1.runtime.files import link, sha256, write_json
 from saliency_r1.runtime.proxies import certificates, proxy_for
@@ -29,7 +29,6 @@ from saliency_r1.runtime.replies import retry_after
 from saliency_r1.runtime.stage import progress
 
 _CHUNK = 1 << 20
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _UNREACHED = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH)  # of the network, all others are of the disk
 
 
@@ -264,7 +263,7 @@ class _Download:
         if status == 416:
             self._forget()
             raise _Interrupted("the server has no such part of the file")
-        if status in _RETRIED:
+        if status in BUSY:
             raise _Interrupted(f"HTTP status {status}", retry_after(response) or 0.0)
         if status not in (200, 206):
             raise FetchError(f"HTTP status {status} {response.reason_phrase}")
@@ -325,11 +324,9 @@ def _told(who: str, *kinds: type[Exception], refusals: tuple[type[Exception], ..
         number = error.errno if isinstance(error, OSError) else None
         if number not in (None, *_UNREACHED) and not isinstance(error, (ConnectionError, TimeoutError, gaierror)):
             raise
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        refused = isinstance(error, (ValueError, *refusals)) if status is None else status not in _RETRIED
         quota = "Too many users" in str(error)  # Google's words, which gdown hands on as a refusal
-        text = " ".join(_reason(error).split())
-        raise (FetchError if refused and not quota else Unreachable)(who + text) from error
+        kind = Unreachable if quota or may_pass(error, (ValueError, *refusals)) else FetchError
+        raise kind(who + " ".join(_reason(error).split())) from error
 
 
 def _from_drive(file_id: str, target: Path, patience: Patience) -> None:

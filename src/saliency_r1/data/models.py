@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.catalogue import Catalogue
-from saliency_r1.data.errors import DataError, Unreachable
+from saliency_r1.data.errors import DataError, Unreachable, may_pass
 from saliency_r1.runtime.files import link_tree
 
 
@@ -53,7 +53,7 @@ def provide(source: Source, target: Path) -> dict[str, str]:
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
     except hub_errors() as error:
-        kind = DataError if isinstance(error, _refusals()) else Unreachable
+        kind = Unreachable if may_pass(error, (ValueError,)) else DataError  # a name that is none is a ValueError
         raise kind(f"{source}: {_unobtainable(error)}") from error
     if source.revision is None:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
@@ -88,13 +88,6 @@ def hub_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     return (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError, OSError)
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """Those that say no, as opposed to nothing: no such name, no permission."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    return (HfHubHTTPError, HFValidationError)
 
 
 def _unobtainable(error: Exception) -> str:
