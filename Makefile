@@ -11,7 +11,8 @@ SMOKE := runs/smoke
 REHEARSAL := runs/rehearsal
 PHOTOGRAPHS ?= photographs
 # Two processes, as most tests keep one core busy; those of one file share what they make, so they stay together.
-PYTEST := pytest -n 2 --dist loadfile
+# Files keep their order (tests/conftest.py), which xdist would change to that of how many tests they have.
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false

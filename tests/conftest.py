@@ -12,6 +12,25 @@ from rendered import EMBEDDED, write_samples
 TREE = Path(__file__).parents[1]
 os.environ["PYTHONPATH"] = os.pathsep.join(str(TREE / folder) for folder in ("src", "", "tests"))
 
+# Files of minutes, the longest first: of two processes neither is to begin one of these when the other has finished.
+LONGEST = (
+    "training/test_processes.py",
+    "pipeline/test_two_machines.py",
+    "flows/test_random_kills.py",
+    "pipeline/test_fresh_clone.py",
+    "pipeline/test_night.py",
+    "flows/test_machines.py",
+    "pipeline/test_readme.py",
+    "flows/test_serve.py",
+    "flows/test_serving_again.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files of `LONGEST` first; the others stay as they are."""
+    place = {TREE / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
