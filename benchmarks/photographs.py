@@ -1,4 +1,4 @@
-"""What a model says to photographs: the share of answers that parse, and the S-measure where there are masks.
+"""What a model says to photographs: the share of answers that parse, at once and as `predict` asks, and the S-measure.
 
     python benchmarks/photographs.py ../shared/data/real/ecssd_60             # images/*.jpg and masks/*.png
     python benchmarks/photographs.py my-photographs --adapter artifacts/sft/adapter --examples seen.png
@@ -58,12 +58,14 @@ def main() -> None:
     options = parser.parse_args()
     predictor = load(trained_here(options.policy, options.adapter, options.segmenter, None))
     parsed: list[bool] = []
+    at_once: list[bool] = []
     scores: list[float] = []
     words: Counter[str] = Counter()
     tiles: list[Image.Image] = []
     for path, mask in (pair for folder in options.folders for pair in photographs(folder)):
         answer = predictor.predict([path], "sod")
         parsed.append(not answer.errors)
+        at_once.append(parsed[-1] and answer.attempts == 1)
         words.update(item.text for item in answer.expressions)
         if mask is not None:
             scores.append(s_measure(answer.maps[0], np.asarray(Image.open(mask).convert("L")) > 127))
@@ -74,7 +76,8 @@ def main() -> None:
         for index, tile in enumerate(tiles):
             sheet.paste(tile, (index % 4 * 2 * TILE, index // 4 * (TILE + 60)))
         sheet.save(options.examples)
-    found = {"photographs": len(parsed), "parsed": round(float(np.mean(parsed)), 4)}
+    found: dict[str, float] = {"photographs": len(parsed)}
+    found |= {key: round(float(np.mean(ok)), 4) for key, ok in (("parsed", parsed), ("at_once", at_once))}
     if scores:
         found["with_masks"], found["S"] = len(scores), round(float(np.mean(scores)), 4)
     print(json.dumps({**found, "commonest": words.most_common(5)}))

@@ -55,11 +55,7 @@ class Material:
         return self._shown(self._pictures(rng, self.options["look_batch"]))
 
     def batch(self, step: int) -> Batch:
-        """Examples of one style with their pictures, if any: input ids, mask, places and labels, rows x length.
-
-        `said` numbers the positions, of rows x (length - 1), whose next token is said: to count them on an accelerator
-        is to wait for it.
-        """
+        """Examples of one style with their pictures, if any: input ids, mask, places and labels, rows x length."""
         rng = np.random.default_rng((self.options["seed"], step))
         shares = self.options["shares"]
         style = str(rng.choice(list(shares), p=list(shares.values())))
@@ -69,7 +65,6 @@ class Material:
         pairs = [self._example(rng, own) for own in chosen.reshape(rows, count)]
         batch = self.policy.collate(*zip(*pairs))
         size = tuple(self.pool.sizes[chosen[0]]) if count else (0, 0)
-        batch["said"] = (batch["labels"][:, 1:] != -100).flatten().nonzero()[:, 0]
         batch["position_ids"] = self._places(batch, grid(count, *size))
         return batch | (self._shown(chosen) if count else {})
 

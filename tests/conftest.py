@@ -14,6 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(str(TREE / folder) for folder in ("sr
 
 # Files of minutes, the longest first: of two processes neither is to begin one of these when the other has finished.
 LONGEST = (
+    "pipeline/test_photographs.py",
     "training/test_processes.py",
     "pipeline/test_two_machines.py",
     "flows/test_random_kills.py",

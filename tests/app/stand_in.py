@@ -33,7 +33,7 @@ class Policies:
         said = SAID[str(adapter) if adapter else None]
         yield SimpleNamespace(
             prompt=lambda images, instruction: instruction,
-            generate=lambda prompts, most: [SimpleNamespace(text=said) for _ in prompts],
+            generate=lambda prompts, most, *sampled: [SimpleNamespace(text=said) for _ in prompts],
         )
 
 

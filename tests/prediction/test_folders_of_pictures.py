@@ -173,7 +173,7 @@ def test_many_prompts_at_once_and_the_one_that_fails(monkeypatch: pytest.MonkeyP
     sizes: list[int] = []
     generate = asked.policy.generate
 
-    def fragile(prompts: list[Any], tokens: int) -> Any:
+    def fragile(prompts: list[Any], tokens: int, *sampled: Any) -> Any:
         sizes.append(len(prompts))
         if "bad" in prompts:
             raise RuntimeError("out of memory")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from saliency_r1.cli import predict as cli_predict
 from saliency_r1.cli.app import app as whole_app
 from saliency_r1.data.samples import chunks
-from saliency_r1.prediction.predictor import PredictError, Predictor
+from saliency_r1.prediction.predictor import Failure, PredictError, Predictor
 from saliency_r1.prediction.work import collect, prompts
 from saliency_r1.segmenter import Segment
 
@@ -40,7 +40,7 @@ class Policy:
         self.prompts.append((len(images), instruction))
         return instruction
 
-    def generate(self, prompts: list[str], max_new_tokens: int) -> list[SimpleNamespace]:
+    def generate(self, prompts: list[str], max_new_tokens: int, *sampled: Any) -> list[SimpleNamespace]:
         return [SimpleNamespace(text=self.text) for _ in prompts]
 
 
@@ -322,3 +322,29 @@ def test_odd_words_of_a_command_line(command: Any) -> None:
     done = command("a.png", "--base", "--adapter", "mine")
     assert done.exit_code == 2
     assert "--base is the policy without an adapter" in done.output
+
+
+def test_what_does_not_parse_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = predictor("sod")
+    good, bad = SAID["sod"], "I see nothing of note."
+    answers = {"first": [good], "third": [bad, bad, good], "never": [bad] * 4}
+    said: dict[str, list[Any]] = {name: [] for name in answers}
+
+    def generate(prompts: list[str], most: int, seeds: Any = None, temperature: float = 1.0) -> list[SimpleNamespace]:
+        for prompt, seed in zip(prompts, seeds or [None] * len(prompts), strict=True):
+            said[prompt].append((seed, temperature))
+        return [SimpleNamespace(text=answers[prompt][len(said[prompt]) - 1]) for prompt in prompts]
+
+    names = iter(answers)
+    monkeypatch.setattr(asked.policy, "generate", generate)
+    monkeypatch.setattr(asked.policy, "prompt", lambda images, instruction: next(names))
+    first, third, never = asked.predict_many([[picture()]] * 3, "sod")
+    assert not isinstance(first, Failure)
+    assert not isinstance(third, Failure)
+    assert not isinstance(never, Failure)
+    assert [one.attempts for one in (first, third, never)] == [1, 3, 4]
+    assert said["first"] == [(None, 1.0)], "an answer that parses is greedy"
+    assert said["third"] == [(None, 1.0), (2, 0.7), (3, 0.7)]
+    assert np.array_equal(first.maps[0], third.maps[0])
+    assert never.text == bad
+    assert never.errors

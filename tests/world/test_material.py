@@ -9,7 +9,6 @@ import torch
 from drawn import drawn_world
 from rendered import EMBEDDED
 
-from saliency_r1.annotation.attributes import PLACES
 from saliency_r1.policy import Policy
 from saliency_r1.segmenter.loading import load_model
 
@@ -46,19 +45,6 @@ def test_a_pool_holds_what_was_rendered(world, pool):
         assert kept.objects == scene.objects
         assert kept.image.tobytes() == scene.image.tobytes()
         assert all(np.array_equal(kept.masks[number], mask) for number, mask in scene.masks.items())
-
-
-def test_a_pool_holds_every_scene_mirrored_too(world, pool):
-    place = importlib.import_module("world.scenes")._place
-    assert len(pool) == 120
-    for index in range(60):
-        plain, turned = pool.scene(index), pool.scene(60 + index)
-        assert np.array_equal(np.asarray(turned.image), np.asarray(plain.image)[:, ::-1])
-        assert {item.id: item.name for item in turned.objects} == {item.id: item.name for item in plain.objects}
-        assert [item.place for item in turned.objects] == [place(turned.masks[item.id]) for item in turned.objects]
-        order = [PLACES.index(item.place) for item in turned.objects]
-        assert order == sorted(order)
-        assert all(np.array_equal(turned.masks[number], mask[:, ::-1]) for number, mask in plain.masks.items())
 
 
 def test_patches_features_and_places_are_those_of_the_library(policy, material, pretrain_on_path):
@@ -114,7 +100,7 @@ def test_prompts_are_those_that_the_policy_makes(policy, material, pool, pretrai
 def test_a_pool_of_another_recipe_is_refused(pool, world, tmp_path):
     module = importlib.import_module("world.pool")
     module.make(world, 3, 12, tmp_path / "pool")
-    assert len(module.Pool(tmp_path / "pool", module.recipe_of(3, 12))) == 2 * 12
+    assert len(module.Pool(tmp_path / "pool", module.recipe_of(3, 12))) == 12
     with pytest.raises(ValueError, match="not the pool of scenes"):
         module.Pool(tmp_path / "pool", module.recipe_of(4, 12))
     with pytest.raises(ValueError, match="no pool"):
@@ -153,5 +139,5 @@ def test_the_shipped_models_are_those_that_are_built(policy, pretrain_on_path):
     ]
     assert texts[0] == texts[1]
     config = load_model(EMBEDDED / "models/segmenter").config
-    asked = importlib.import_module("segmenter").CONFIG
-    assert replace(config, presence_threshold=asked.presence_threshold) == asked
+    fine = importlib.import_module("segmenter").FINE
+    assert replace(config, presence_threshold=fine.presence_threshold) == fine

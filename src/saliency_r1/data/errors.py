@@ -1,8 +1,6 @@
-"""The one error of this package, and which errors of others may go away by themselves."""
+"""The one error of this package."""
 
 from collections.abc import Sequence
-
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status of a server that may answer later
 
 
 class DataError(ValueError):
@@ -13,15 +11,6 @@ class Unreachable(DataError):
     """Data that cannot be had at the moment; the same run may go well later, and a schedule tries again."""
 
     transient = True
-
-
-def may_pass(error: Exception, refusals: tuple[type[Exception], ...] = ()) -> bool:
-    """Whether what a client raised may go away by itself.
-
-    The status of the server's answer decides; where there was none, everything but `refusals` may.
-    """
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return not isinstance(error, refusals) if status is None else status in BUSY
 
 
 def listed(names: Sequence[str], limit: int = 10) -> str:

@@ -41,12 +41,13 @@ from saliency_r1.rollout.grounding import Answered, ground
 if TYPE_CHECKING:
     import torch
 
-    from saliency_r1.policy import Policy
+    from saliency_r1.policy import Policy, Prompt
     from saliency_r1.segmenter import Segment, Segmenter
     from saliency_r1.tasks import Segmented
 
 Source = Image.Image | str | Path
 T = TypeVar("T")
+ATTEMPTS, TEMPERATURE = 4, 0.7  # the first answer is greedy; one that does not parse is sampled anew, so often at most
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Answer:
         maps: SOD and CoSOD: one saliency map an image, float32 H x W in [0, 1] at the image's size; SIS: none.
         instances: SIS: one segment an expression, with `mask` (bool H x W), `probability` and `score`; else none.
         sizes: (height, width) of each image.
+        attempts: how often the model was asked; 1: the answer is the greedy one.
     """
 
     text: str
@@ -79,6 +81,7 @@ class Answer:
     maps: tuple[NDArray[np.float32], ...]
     instances: tuple[Segmented, ...]
     sizes: tuple[tuple[int, int], ...]
+    attempts: int = 1
 
     @property
     def summary(self) -> str:
@@ -170,7 +173,10 @@ class Predictor:
         return load(choose(str(model), None if segmenter is None else str(segmenter)))
 
     def predict(self, images: Sequence[Source], task: str) -> Answer:
-        """Answer one prompt, greedily: `images` is one image for `sod` and `sis`, a group for `cosod`.
+        """Answer one prompt: `images` is one image for `sod` and `sis`, a group for `cosod`.
+
+        The answer is greedy. Where it does not parse, up to three are sampled, with seeds of their own, and the first
+        that parses stands in its place; where none does, it stays.
 
         Raises `PredictError` for an unknown task, no image, or several images where the task takes one.
         """
@@ -215,11 +221,11 @@ class Predictor:
         if not prompts:
             return []
         encoded = [self.policy.prompt(pictures, rules.instruction) for pictures in prompts]
-        responses = self.policy.generate(encoded, self.max_new_tokens)
         sizes = [[(picture.height, picture.width) for picture in pictures] for pictures in prompts]
+        texts, attempts = self._texts(encoded, rules, list(map(len, sizes)))
         said = [
-            Answered(response.text, rules, each, partial(list, pictures))
-            for response, each, pictures in zip(responses, sizes, prompts, strict=True)
+            Answered(text, rules, each, partial(list, pictures))
+            for text, each, pictures in zip(texts, sizes, prompts, strict=True)
         ]
         return [
             Answer(
@@ -230,9 +236,30 @@ class Predictor:
                 maps=prediction.maps,
                 instances=prediction.instances,
                 sizes=tuple(one.sizes),
+                attempts=asked,
             )
-            for one, (parsed, prediction) in zip(said, ground(_Checked(self.segmenter), said, len(said)), strict=True)
+            for one, asked, (parsed, prediction) in zip(
+                said, attempts, ground(_Checked(self.segmenter), said, len(said)), strict=True
+            )
         ]
+
+    def _texts(
+        self, encoded: Sequence[Prompt], rules: tasks.Task, images: Sequence[int]
+    ) -> tuple[list[str], list[int]]:
+        """What the policy says to prompts of so many images, and how often it was asked; see `predict`."""
+        texts = [response.text for response in self.policy.generate(encoded, self.max_new_tokens)]
+        attempts = [1] * len(texts)
+        open_ = [index for index, text in enumerate(texts) if not cot.parse(text, rules.name, images[index]).ok]
+        for attempt in range(2, ATTEMPTS + 1):
+            if not open_:
+                break
+            prompts, seeds = [encoded[index] for index in open_], [attempt] * len(open_)
+            for index, response in zip(open_, self.policy.generate(prompts, self.max_new_tokens, seeds, TEMPERATURE)):
+                attempts[index] = attempt
+                if cot.parse(response.text, rules.name, images[index]).ok:
+                    texts[index] = response.text
+            open_ = [index for index in open_ if not cot.parse(texts[index], rules.name, images[index]).ok]
+        return texts, attempts
 
 
 @dataclass(frozen=True)

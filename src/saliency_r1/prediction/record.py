@@ -151,6 +151,7 @@ class Record:
             ],
             "scores": [round(segment.score, 6) for segment in answer.instances],
             "errors": list(answer.errors),
+            "attempts": answer.attempts,
         }
         if self.together:
             entry["sizes"] = [list(size) for size in answer.sizes]
