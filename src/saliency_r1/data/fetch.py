@@ -325,7 +325,7 @@ def _told(who: str, *kinds: type[Exception], refusals: tuple[type[Exception], ..
         if number not in (None, *_UNREACHED) and not isinstance(error, (ConnectionError, TimeoutError, gaierror)):
             raise
         quota = "Too many users" in str(error)  # Google's words, which gdown hands on as a refusal
-        kind = Unreachable if quota or may_pass(error, (ValueError, *refusals)) else FetchError
+        kind = Unreachable if quota or may_pass(error, refusals) else FetchError
         raise kind(who + " ".join(_reason(error).split())) from error
 
 

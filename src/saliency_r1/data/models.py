@@ -55,7 +55,7 @@ def provide(source: Source, target: Path) -> dict[str, str]:
     try:
         snapshot = Path(snapshot_download(source.hub, revision=source.revision))
     except hub_errors() as error:
-        kind = Unreachable if may_pass(error, (ValueError,)) else DataError  # a name that is none is a ValueError
+        kind = Unreachable if may_pass(error) else DataError
         raise kind(f"{source}: {_unobtainable(error)}") from error
     if source.revision is None:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
@@ -95,10 +95,11 @@ def hub_errors() -> tuple[type[Exception], ...]:
 def may_pass(error: Exception, refusals: tuple[type[Exception], ...] = ()) -> bool:
     """Whether what a client raised may go away by itself.
 
-    The status of the server's answer decides; where there was none, everything but `refusals` may.
+    The status of the server's answer decides; where there was none, everything may but `refusals` and what was asked
+    wrongly, a ValueError such as a name that is none.
     """
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return not isinstance(error, refusals) if status is None else status in BUSY
+    return not isinstance(error, (ValueError, *refusals)) if status is None else status in BUSY
 
 
 def _unobtainable(error: Exception) -> str:

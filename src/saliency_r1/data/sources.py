@@ -69,5 +69,5 @@ def _revision(hub: str) -> str:
     try:
         return str(HfApi().model_info(hub, timeout=10.0).sha)
     except models.hub_errors() as error:
-        kind = Unreachable if models.may_pass(error, (ValueError,)) else DataError
+        kind = Unreachable if models.may_pass(error) else DataError
         raise kind(f"{hub}: the hub does not say which revision is the newest ({error}); pin one") from error

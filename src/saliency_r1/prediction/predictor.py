@@ -249,16 +249,17 @@ class Predictor:
         """What the policy says to prompts of so many images, and how often it was asked; see `predict`."""
         texts = [response.text for response in self.policy.generate(encoded, self.max_new_tokens)]
         attempts = [1] * len(texts)
-        open_ = [index for index, text in enumerate(texts) if not cot.parse(text, rules.name, images[index]).ok]
+        parses = lambda index, text: cot.parse(text, rules.name, images[index]).ok  # noqa: E731
+        failed = [index for index, text in enumerate(texts) if not parses(index, text)]
         for attempt in range(2, ATTEMPTS + 1):
-            if not open_:
+            if not failed:
                 break
-            prompts, seeds = [encoded[index] for index in open_], [attempt] * len(open_)
-            for index, response in zip(open_, self.policy.generate(prompts, self.max_new_tokens, seeds, TEMPERATURE)):
-                attempts[index] = attempt
-                if cot.parse(response.text, rules.name, images[index]).ok:
-                    texts[index] = response.text
-            open_ = [index for index in open_ if not cot.parse(texts[index], rules.name, images[index]).ok]
+            prompts, seeds = [encoded[index] for index in failed], [attempt] * len(failed)
+            said = zip(failed, self.policy.generate(prompts, self.max_new_tokens, seeds, TEMPERATURE), strict=True)
+            found = {index: response.text for index, response in said if parses(index, response.text)}
+            for index in failed:
+                attempts[index], texts[index] = attempt, found.get(index, texts[index])
+            failed = [index for index in failed if index not in found]
         return texts, attempts
 
 
