@@ -186,7 +186,7 @@ def identity(chosen: Chosen) -> str:
     """The name of models with a hash of their weights: the same folder, or `champion`, is another model tomorrow."""
     digest = hashlib.sha256()
     for folder in (chosen.policy, chosen.adapter, chosen.segmenter):
-        files = sorted(folder.rglob("*")) if folder else []
+        files = sorted(folder.iterdir()) if folder else []  # not what lies deeper: weights are read from there alone
         for file in files:
             if (file.suffix in (".safetensors", ".bin") or file.name == "adapter_config.json") and file.is_file():
                 digest.update(_sampled(file))
