@@ -21,7 +21,7 @@ from flows.locks import only_run
 from flows.pipeline import ROOT, Stage, name_of, publish_outcomes, read_graph, run_stage
 from flows.schedule import need_server
 from flows.tree import IDENTITY, RECORDS, dvc, prepare
-from saliency_r1.registry.git import git
+from saliency_r1.registry.git import git, plain
 
 GPU = ("sft", "cgpo", "masks")  # and their gates
 LOOK = 5.0  # seconds between two looks whether a leg is over
@@ -48,9 +48,10 @@ def legs(graph: list[Stage]) -> list[Leg]:
 def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
     """Run the graph of a commit leg by leg on the workers of the pools; returns the branch with the result."""
     say = get_run_logger()
-    branch = f"machines/{flow_run.name}"
-    git(folder, "push", "--quiet", "origin", f"{git(folder, 'rev-parse', commit)}:refs/heads/{branch}")
-    for pool, stages in legs(read_graph(folder)):
+    branch = f"machines/{plain(str(flow_run.name))}"
+    commit = git(folder, "rev-parse", "--verify", f"{commit}^{{commit}}")  # of a night's tag, what it is the tag of
+    git(folder, "push", "--quiet", "origin", f"{commit}:refs/heads/{branch}")
+    for pool, stages in legs(read_graph(folder, commit)):
         say.info("to a worker of %s: %s", pool, ", ".join(stages))
         parameters = {"stages": stages, "branch": branch}
         run = cast(FlowRun, run_deployment(f"{leg.name}/{pool}", parameters=parameters, poll_interval=LOOK))

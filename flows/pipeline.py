@@ -48,12 +48,15 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def read_graph(folder: Path = ROOT) -> list[Stage]:
-    """The stages of the folder's dvc.yaml with all they depend on, in an order in which they can run."""
+def read_graph(folder: Path = ROOT, commit: str | None = None) -> list[Stage]:
+    """The stages of the folder's dvc.yaml with all they depend on, in an order in which they can run.
+
+    With `commit` as that has them, else as they lie in the folder.
+    """
     import networkx
     from dvc.repo import Repo
 
-    with Repo(str(folder)) as repo:
+    with Repo(str(folder), rev=commit) as repo:
         graph = repo.index.graph  # an edge leads from a stage to one it needs
         names = {stage: name_of(stage) for stage in graph}
         targets = [stage for stage in graph if stage.path_in_repo == "dvc.yaml"]
@@ -168,11 +171,14 @@ def may_go_well_later(task: Any, task_run: Any, state: State[Any]) -> bool:
 def run_stage(stage: str, folder: Path, force: bool, pull: bool = False) -> Outcome:
     """One stage: run it, and publish what it says about quality or metrics, a failed gate's table included."""
     kind, _, name = stage.partition("@")
+    complaints = folder / "runs" / "checks" / f"{name}.json"
+    if kind == "check":
+        complaints.unlink(missing_ok=True)  # of an earlier run: a gate that ends before its suite leaves none
     try:
         outcome = reproduce(stage, folder, get_run_logger().info, force, pull)
     except RuntimeError as error:
         if kind == "check":
-            table = gate_table(folder / "runs" / "checks" / f"{name}.json")
+            table = gate_table(complaints)
             said = table or [{"expectation": "the gate runs to its end", "complaint": str(error)}]
             create_table_artifact(said, key=f"check-{name}", description=f"Gate after {name}: FAILED")
         raise

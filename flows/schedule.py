@@ -3,7 +3,7 @@
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -15,11 +15,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, State
 
 LOOK = 5.0  # seconds between two looks at the server
 PATIENCE = timedelta(minutes=1)  # with a server that plans nothing, starts nothing or does not answer
@@ -86,6 +87,29 @@ def judge(name: str, outlook: Outlook, now: datetime) -> Finding:
 
 def look(client: SyncPrefectClient, deployment: UUID, name: str, now: datetime) -> Outlook:
     """Ask the server about a deployment. Raises httpx.HTTPError or ObjectNotFound."""
+    times = [moment for moment, _ in _planned(client, deployment)]
+    return Outlook(
+        _resume(client.read_deployment(deployment), name),
+        next((moment for moment in times if moment > now), None),
+        next((moment for moment in times if moment <= now), None),
+    )
+
+
+def skip_missed(client: SyncPrefectClient, deployment: UUID, now: datetime) -> list[str]:
+    """Cancel the planned runs whose time has passed, but for the last one; returns their names.
+
+    A server plans many days ahead. Where nobody served them (the machine was off), all of them would start when
+    somebody does, one after the other, and do the same thing each time. To be called before this process serves.
+    """
+    missed = [run for moment, run in _planned(client, deployment) if moment <= now][:-1]
+    for run in missed:
+        state: State[Any] = Cancelled(message="nobody served it at its time; the last one missed runs for all of them")
+        client.set_flow_run_state(run.id, state, force=True)
+    return [run.name for run in missed]
+
+
+def _planned(client: SyncPrefectClient, deployment: UUID) -> list[tuple[datetime, FlowRun]]:
+    """The runs that the schedule of a deployment has planned and that have not begun, the next one first."""
     planned = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
         flow_run_filter=FlowRunFilter(
@@ -93,12 +117,8 @@ def look(client: SyncPrefectClient, deployment: UUID, name: str, now: datetime) 
         ),
         sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
     )
-    times = [run.next_scheduled_start_time for run in planned if run.auto_scheduled and run.next_scheduled_start_time]
-    return Outlook(
-        _resume(client.read_deployment(deployment), name),
-        next((moment for moment in times if moment > now), None),
-        next((moment for moment in times if moment <= now), None),
-    )
+    times = [(run.next_scheduled_start_time, run) for run in planned if run.auto_scheduled]
+    return [(moment, run) for moment, run in times if moment]
 
 
 def is_active(name: str) -> bool:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 from typing import cast
 from uuid import UUID
@@ -29,7 +30,7 @@ from prefect.schedules import Cron
 from flows.alive import bury
 from flows.night import night
 from flows.pipeline import ROOT
-from flows.schedule import Finding, Herald, is_active, say, wait_for_server, watch
+from flows.schedule import Finding, Herald, is_active, say, skip_missed, wait_for_server, watch
 from flows.sweep import sweep
 
 PAUSE = 10.0  # seconds between an end that nobody asked for and serving again
@@ -68,6 +69,9 @@ def serve(deployment: str, cron: str, force: bool) -> None:
     with get_client(sync_client=True) as client:
         if dead := [name for each in added for name in bury(client, ROOT, cast(UUID, each))]:
             print(f"killed, and now called crashed: {', '.join(dead)}", file=sys.stderr, flush=True)
+        if missed := skip_missed(client, cast(UUID, added[0]), datetime.now(UTC)):
+            text = f"{len(missed)} runs of {name} were missed while nobody served it, and are cancelled"
+            print(f"{text}; the last one starts now", file=sys.stderr, flush=True)
     _watched(name)
     asyncio.run(runner.start())
 

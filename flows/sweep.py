@@ -8,7 +8,7 @@ project: `dvc exp show`, `dvc exp apply <name>`, `dvc exp push origin <name>`. T
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,7 @@ from flows.locks import forget_dead_owners, only_run
 from flows.pipeline import ROOT, dvc_as_child, run
 from flows.schedule import need_server
 from flows.tree import check_out, committed
+from saliency_r1.registry.git import plain
 
 METRICS = Path("artifacts/metrics/metrics.json")
 MEASURES = "cgpo.*.reward"
@@ -43,7 +44,7 @@ def sweep(
     with alive(folder, flow_run.id), only_run(folder, say.warning):
         commit = committed(folder, branch)  # once: the branch may move while points run
         for number, point in enumerate(points(grid), start=1):
-            name = f"{flow_run.name}-{number}"
+            name = f"{plain(str(flow_run.name))}-{number}"
             try:
                 metrics = try_out.with_options(task_run_name=name)(check_out(folder, commit), name, point)
                 rows.append({"experiment": name, **point, **chosen(metrics, measures)})
@@ -103,8 +104,26 @@ def split(values: str) -> list[str]:
     return parts
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def read_grid(words: Sequence[str]) -> dict[str, list[Any]]:
+    """The grid of a command line, `key=value,value` each. Raises `ValueError` for another form and for a key twice."""
+    grid: dict[str, list[Any]] = {}
+    for word in words:
+        key, equals, values = word.partition("=")
+        if not (key and equals):
+            raise ValueError(f"{word!r}, expected KEY=VALUE,VALUE as in seed=1,2")
+        if key in grid:
+            raise ValueError(f"{key} is given twice: all of its values stand after one -S, as in {key}=1,2")
+        grid[key] = split(values)
+    return grid
+
+
+def _text(value: Any, within: bool = False) -> str:
+    """A value as `dvc exp run -S` reads it: text as it is, within lists and mappings in quotes; keys never are."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_text(inner, True)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_text(inner, True) for inner in value)}]"
+    return value if isinstance(value, str) and not within else json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":
@@ -113,6 +132,9 @@ if __name__ == "__main__":
     parser.add_argument("--measures", default=MEASURES, help="<model>.<data set>.<measure>, with * for any")
     parser.add_argument("--branch", help="a branch or commit; by default the one that is checked out")
     options = parser.parse_args()
-    keys = [word.partition("=") for word in options.grid]
+    try:
+        grid = read_grid(options.grid)
+    except ValueError as error:
+        parser.error(str(error))
     need_server()
-    sweep({key: split(values) for key, _, values in keys}, options.measures, options.branch)
+    sweep(grid, options.measures, options.branch)

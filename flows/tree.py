@@ -58,8 +58,9 @@ def check_out(folder: Path, commit: str) -> Path:
     if not _is_worktree(tree):
         shutil.rmtree(tree, ignore_errors=True)
         git(folder, "worktree", "add", "--force", "--detach", str(tree), commit)
-    # Of a git that was killed. The night holds the folder, so no other one is at work here.
-    (Path(git(tree, "rev-parse", "--absolute-git-dir")) / "index.lock").unlink(missing_ok=True)
+    # Of a git that was killed: index.lock, HEAD.lock. The night holds the folder, so no other one is at work here.
+    for lock in Path(git(tree, "rev-parse", "--absolute-git-dir")).glob("*.lock"):
+        lock.unlink()
     git(tree, "checkout", "--quiet", "--force", "--detach", commit)
     git(tree, "clean", "--quiet", "--force", "-d")
     _share_cache(folder, tree)
@@ -74,16 +75,26 @@ def _is_worktree(tree: Path) -> bool:
 
 
 def _share_cache(folder: Path, tree: Path) -> None:
-    """Let the tree use the project's cache and remotes, the settings in config.local included."""
+    """Let the tree use the project's cache and remotes, the settings in config.local included.
+
+    A remote in a folder beside the project stands in .dvc/config as `url = ../../store`, which starts from wherever
+    that file lies: in the tree it would be another folder, and what is pushed there nobody finds.
+    """
+    from dvc.config_schema import RelPath
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
         cache = Path(repo.cache.local.path).resolve().parents[1]  # without files/md5
-        local = repo.config.read("local")
+        local = repo.config.read("local")  # its paths are absolute by now
+        remotes = repo.config.read("repo")["remote"]
     with Repo(str(tree)) as repo, repo.config.edit("local") as settings:
         settings.clear()
-        settings.update(local)  # its paths are absolute by now
+        settings.update(local)
         settings.setdefault("cache", {})["dir"] = str(cache)
+        for name, remote in remotes.items():
+            # DVC marks the paths that it has made absolute by a type of their own.
+            paths = {key: str(value) for key, value in remote.items() if isinstance(value, RelPath)}
+            settings["remote"][name] = paths | settings["remote"].get(name, {})
 
 
 def dvc(tree: Path, *arguments: str) -> str:

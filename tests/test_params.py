@@ -103,6 +103,16 @@ REFUSED = [
     ("zebra", 1, "unknown parameter zebra = 1; known here: seed, launch, runtime"),
     ("rewards.sod.iou", 0.9, "rewards.sod: the weights"),
     ("policy.max_pixels", 1, "policy: min_pixels"),
+    ("download.policy", "", "download.policy = '', expected str: string should have at least 1 character"),
+    ("download.mirror", "", "download.mirror = '', expected str or null: string should have at least 1 character"),
+    (
+        "sft.lora.targets",
+        "(q|k",
+        "sft.lora.targets: '(q|k', expected a regular expression over module names: missing )",
+    ),
+    ("sft.lora.targets", "(?i)q_proj", "sft.lora.targets: '(?i)q_proj', expected a regular expression"),
+    ("cgpo.algorithm", "grpo", "cgpo: group_size 1 with batch_size 32: grpo needs groups of two or more that divide"),
+    ("cgpo.group_size", 4, "cgpo: group_size 4: cgpo samples one response a prompt; set 1"),
 ]
 
 
@@ -110,6 +120,19 @@ REFUSED = [
 def test_a_refusal_names_key_value_and_type(key: str, value: Any, message: str) -> None:
     with pytest.raises(ParamsError, match=re.escape(f"my.yaml: {message}")):
         parse_params(changed(key, value), "my.yaml")
+
+
+def test_an_algorithm_gets_the_batch_that_it_compares() -> None:
+    content = changed("cgpo.batch_size", 1)
+    assert parse_params(content).cgpo.batch_size == 1, "plain r - c compares nothing"
+    content["cgpo"]["normalise"] = "batch"
+    with pytest.raises(ParamsError, match="cgpo: batch_size 1: cgpo compares the responses of an update"):
+        parse_params(content)
+    content["cgpo"] |= {"algorithm": "rloo", "batch_size": 32, "group_size": 3}
+    with pytest.raises(ParamsError, match="cgpo: group_size 3 with batch_size 32: rloo needs groups"):
+        parse_params(content)
+    content["cgpo"]["group_size"] = 8
+    assert parse_params(content).cgpo.group_size == 8
 
 
 def test_a_missing_key_is_named_with_its_type() -> None:

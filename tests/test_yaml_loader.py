@@ -36,6 +36,9 @@ def written(folder: Path, content: bytes | str) -> Path:
         ("yes: 1", "the key True is read as bool"),
         ("? [a, b]\n: 1", "unhashable|is read as"),
         ("a: 1\na: 2", "the key a stands twice"),
+        ("seed: 010", "010 is a number of base 8 in YAML 1.1 .line 1, column 7.; write it plainly"),
+        ("seed: -1:30", "-1:30 is a number of base 60"),
+        ("seed: 1:30.5", "1:30.5 is a number of base 60"),
         ("[" * 20_000, f"more than {DEEPEST} mappings or lists inside of one another"),
         ("a: " + "{b: " * 20_000, f"more than {DEEPEST} mappings or lists"),
         (BOMB, f"more than {LARGEST:,} values"),
@@ -68,6 +71,11 @@ def test_what_is_no_file_is_never_opened(tmp_path):
 def test_a_byte_order_mark_and_merges_and_aliases_are_fine(tmp_path):
     path = written(tmp_path, "\ufeffbase: &base {a: 1, b: 2}\nmine: {<<: *base, b: 3}\nlist: [*base, *base]\n")
     assert load_yaml(path) == {"base": {"a": 1, "b": 2}, "mine": {"a": 1, "b": 3}, "list": [{"a": 1, "b": 2}] * 2}
+
+
+def test_digits_in_quotes_and_usual_numbers_are_what_they_were(tmp_path):
+    path = written(tmp_path, "a: ['010', \"1:30\", 0, 0.10, -0, 1_000, 0x10, 08, a:1]")
+    assert load_yaml(path) == {"a": ["010", "1:30", 0, 0.1, 0, 1000, 16, "08", "a:1"]}
 
 
 def test_an_alias_bomb_in_params_costs_no_memory(tmp_path):

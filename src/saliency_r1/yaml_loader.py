@@ -1,8 +1,8 @@
 """The one YAML loader of the project, for files that people write: parameters and catalogues.
 
 YAML 1.1 as PyYAML's safe loader reads it, with these differences: `1e-05` is a float; a key given twice, a key that is
-no text, nesting and aliases without measure, and a value that is not what its tag or its form says are errors that name
-the place.
+no text, nesting and aliases without measure, a value that is not what its tag or its form says, and numbers of another
+base (`010`, `1:30`) are errors that name the place.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ import yaml
 
 DEEPEST = 50  # mappings and sequences inside of one another
 LARGEST = 100_000  # values of a document, those that aliases repeat counted every time
+
+
+# 010 is eight and 1:30 is ninety in YAML 1.1, ten and a text in YAML 1.2, which DVC reads.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+$|[\d_]+:)")
 
 
 class YamlError(ValueError):
@@ -51,6 +55,13 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if (
+            isinstance(node, yaml.ScalarNode)
+            and node.tag.endswith((":int", ":float"))
+            and _OTHER_BASE.match(node.value)
+        ):
+            base = "60" if ":" in node.value else "8"
+            raise YamlError(f"{node.value[:60]} is a number of base {base} in YAML 1.1{_place(node)}; write it plainly")
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:

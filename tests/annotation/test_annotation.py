@@ -10,7 +10,14 @@ from PIL import Image
 from saliency_r1 import cot, tasks
 from saliency_r1.annotation import OfflineAnnotator, annotate, wording
 from saliency_r1.annotation.agreement import agreement
-from saliency_r1.annotation.attributes import category, dominant_colour, measure, objects_of
+from saliency_r1.annotation.attributes import (
+    NAMED_COLOURS,
+    category,
+    colour_shares,
+    dominant_colour,
+    measure,
+    objects_of,
+)
 from saliency_r1.annotation.interface import Proposal, Subject, Try
 from saliency_r1.data.samples import read_masks
 from saliency_r1.segmenter import Segment
@@ -189,6 +196,17 @@ def test_the_colour_of_most_pixels_counts_and_not_their_mean():
     sign = np.array([(205, 30, 30)] * 60 + [(250, 250, 250)] * 40, np.float32)
     assert dominant_colour(sign) == "red"
     assert dominant_colour(np.array([(112, 104, 98)], np.float32)) == "grey", "hardly any hue"
+
+
+def test_every_pixel_of_a_large_region_has_a_vote():
+    red, blue = (
+        np.tile(np.array(rgb, np.float32), (count, 1))
+        for rgb, count in (((200, 40, 40), 90_000), ((50, 90, 200), 110_000))
+    )
+    assert dominant_colour(np.concatenate([red, blue])) == "blue"
+    shares = colour_shares(np.concatenate([red, blue]))
+    assert dict(zip(NAMED_COLOURS, shares.tolist()))["red"] == 0.45
+    assert shares.sum() == 1
 
 
 def test_measured_objects_carry_the_names_and_ids_of_the_annotations():

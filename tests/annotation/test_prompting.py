@@ -51,6 +51,7 @@ def test_instances_are_outlined_and_numbered_in_the_order_of_the_objects() -> No
     ("task", "text", "fault"),
     [
         ("sod", "the red disc", "not the JSON"),
+        ("sod", f'So {{"pixels": {"1" * 5000}}}', "not the JSON"),
         ("sod", answer(expressions=[]), "expressions"),
         ("sod", answer(expressions=["a"], more=1), "more"),
         ("sod", answer(expressions=["<rg>a</rg>"]), "expressions.0"),

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 from app.stand_in import EVIL
@@ -49,29 +49,38 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert done.output == "gradio is not installed; this needs: pip install 'saliency-r1[app]'\n"
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def standing(folder: Path) -> Iterator[str]:
     """The page with models that speak by rote, in a process of its own."""
-    pytest.importorskip("gradio", reason="the extra `app` is not installed")
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with (tmp_path / "log").open("w") as log:
+    ask = build_opener(ProxyHandler({})).open
+    with (folder / "log").open("w") as log:
         server = subprocess.Popen([sys.executable, FOLDER / "stand_in.py", str(port)], stdout=log, stderr=log)
     try:
         end = time.monotonic() + 180
         while True:
-            with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+            with contextlib.suppress(OSError), ask(f"http://127.0.0.1:{port}/", timeout=5):
                 break
-            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert server.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < end, "the page did not come up"
             time.sleep(0.3)
         yield f"http://127.0.0.1:{port}/"
+        assert server.poll() is None, (folder / "log").read_text()
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """The page, for a browser."""
+    pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium")
+    with standing(tmp_path) as here:
+        yield here
 
 
 def give(tab: Tab, *files: Path) -> None:
@@ -154,3 +163,34 @@ def test_a_group_and_a_file_that_is_no_picture(address: str, tmp_path: Path) -> 
          "--data-binary", "@-", f"{address}gradio_api/upload"], input=body, capture_output=True, check=True,
     )  # fmt: skip
     assert done.stdout == b"413"
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("saliency_r1.app.turns.Models.load", lambda _: pytest.fail("a model was loaded"))
+    for folder in ("policy", "segmenter"):
+        Path(folder).mkdir()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        call = ["app", "--policy", "policy", "--segmenter", "segmenter", "--port", str(port)]
+        done = CliRunner().invoke(command_line, call)
+    assert done.exit_code == 1
+    assert f"port {port} of 127.0.0.1 is taken" in done.output
+    assert "(--port)" in done.output
+    assert "http://" not in done.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_the_page_comes_up_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """Gradio asks itself whether it is up, and a proxy has no way there."""
+    pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with standing(tmp_path):
+        time.sleep(2)  # it answers before Gradio has asked

@@ -1,13 +1,17 @@
 """What the page does, without Gradio: with a policy that speaks by rote and a segmenter that draws boxes."""
 
+import contextlib
 import io
 import json
+import os
+import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from app.stand_in import EVIL, Segmenter, models
+from app.stand_in import EVIL, SAID, Segmenter, models
 from PIL import Image
 
 from saliency_r1.app import uploads as limits
@@ -188,3 +192,41 @@ def test_the_archive_of_a_picture_with_a_long_name_is_a_file(tmp_path: Path) -> 
     asked.speakers["m" * 200] = asked.speakers["plain"]
     shown = Page(asked, 3, tmp_path).ask(uploaded, "sod", "m" * 200, "nobody")
     assert Path(shown[5]["value"]).is_file()
+
+
+def test_an_answer_that_does_not_parse_is_asked_for_again_as_predict_does(tmp_path: Path) -> None:
+    said = iter(["I see nothing of note.", "Nor now.", SAID["plain"]])
+    asked = models()
+    policy = SimpleNamespace(
+        prompt=lambda images, instruction: instruction,
+        generate=lambda prompts, most, *sampled: [SimpleNamespace(text=next(said)) for _ in prompts],
+    )
+    asked.speakers["base"] = asked.speakers["base"]._replace(
+        policies=SimpleNamespace(using=lambda _: contextlib.nullcontext(policy))  # type: ignore[arg-type]
+    )
+    turn = asked.ask("base", [upload()], "sod")
+    assert (turn.phrases, turn.answer.attempts) == (["top", "bottom"], 3)
+    assert "asked 3 times" in show(turn)
+    with zipfile.ZipFile(write_archive(turn, tmp_path / "masks.zip")) as archive:
+        assert json.loads(archive.read("response.json"))["attempts"] == 3
+    assert "times" not in show(asked.reword(turn, ["top"]))
+
+
+def test_an_empty_line_at_the_end_is_no_line_of_a_group(tmp_path: Path) -> None:
+    asked = models()
+    page = Page(asked, 3, tmp_path)
+    turn = asked.ask("half", [upload("a"), upload("b")], "cosod")
+    assert page.reword(turn, "top\nbottom\n \n")[1].phrases == ["top", "bottom"]
+    assert page.reword(turn, "top")[1].phrases == ["top", ""]
+    assert "2 pictures, 3 lines" in page.reword(turn, "top\nbottom\nall")[2]
+
+
+def test_archives_are_kept_for_an_hour(tmp_path: Path) -> None:
+    page = Page(models(), 3, tmp_path)
+    files = stored(tmp_path, "cat.png")
+    old, young = (Path(page.ask(files, "sod", "plain", "nobody")[5]["value"]) for _ in range(2))
+    os.utime(old.parent, (time.time() - 3700,) * 2)
+    page.ask(files, "sod", "plain", "nobody")
+    assert not old.parent.exists()
+    assert young.is_file()
+    assert Path(files[0]).is_file()

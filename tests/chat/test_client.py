@@ -209,3 +209,15 @@ def test_a_socks_proxy_without_its_package_is_named(monkeypatch):
         connect("https://example.org/v1", 1.0, "annotate.endpoint")
     monkeypatch.setenv("NO_PROXY", "example.org")
     connect("https://example.org/v1", 1.0, "annotate.endpoint")
+
+
+@pytest.mark.parametrize("left", [b"", b'{"content": "a d', b"\0" * 64, b"[]", b'{"content": "caf\xe9"}'])
+def test_an_answer_that_was_kept_in_part_is_asked_for_again(client, server, left):
+    server.replies = [lambda _: completion("a dog")]
+    client.ask(question())
+    (kept,) = client.cache.rglob("*.json")
+    kept.write_bytes(left)
+    assert client.known(question()) is None
+    assert client.ask(question()).text == "a dog"
+    assert len(server.bodies) == 2
+    assert client.known(question()).text == "a dog"

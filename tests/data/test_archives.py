@@ -1,5 +1,7 @@
 """Extraction: the formats that are read, and what a hostile archive may not do."""
 
+import gzip
+import lzma
 import random
 import stat
 import tarfile
@@ -30,6 +32,36 @@ def test_truncated_tars(tmp_path: Path, mode: str) -> None:
         file.add(tmp_path / "file.bin", "file.bin")
     archive.write_bytes(archive.read_bytes()[:-15_000])
     with pytest.raises(DataError, match=r"some\.tar: truncated or damaged"):
+        extract(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("more", [0, 200])
+def test_tars_that_end_at_the_head_of_a_member(tmp_path: Path, mode: str, more: int) -> None:
+    """Every member that is there is whole, and the last ones are not there."""
+    whole, archive = tmp_path / "whole.tar", tmp_path / "some.tar"
+    with tarfile.open(whole, "w") as file:
+        for name in ("a.bin", "b.bin", "c.bin"):
+            (tmp_path / name).write_bytes(random.Random(0).randbytes(5_000))
+            file.add(tmp_path / name, name)
+    with tarfile.open(whole) as file:
+        end = file.getmember("c.bin").offset
+    pack = {"w": bytes, "w:gz": gzip.compress, "w:xz": lzma.compress}[mode]
+    archive.write_bytes(pack(whole.read_bytes()[: end + more]))
+    with pytest.raises(DamagedArchive, match=r"some\.tar: truncated or damaged"):
+        extract(archive, tmp_path / "out")
+
+
+def test_a_tar_with_a_damaged_head(tmp_path: Path) -> None:
+    archive = tmp_path / "some.tar"
+    with tarfile.open(archive, "w") as file:
+        for name in ("a.bin", "b.bin"):
+            (tmp_path / name).write_bytes(b"1")
+            file.add(tmp_path / name, name)
+    content = bytearray(archive.read_bytes())
+    content[1024 + 150] ^= 255
+    archive.write_bytes(content)
+    with pytest.raises(DamagedArchive, match="where the next member or the end is expected"):
         extract(archive, tmp_path / "out")
 
 

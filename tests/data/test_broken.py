@@ -232,6 +232,13 @@ def test_attributes_with_ids_that_are_no_numbers(
     [
         ('{"0000": [{"id": 1, "name": "cat \\ud83d"}]}', "'0000' has half a character"),
         ('{"0000": [], "0000.jpg": []}', "'0000' has two entries"),
+        ('{"0000": [{"id": 1, "phrase": 5}]}', "'0000' has the phrase 5, expected words"),
+        ('{"0000": [{"id": 1, "name": "a <rg>"}]}', "'0000' has the name 'a <rg>', expected words without < and >"),
+        ('{"0000": [{"id": 1, "name": "cat", "also": "puss"}]}', "has 'puss' for also, expected a list of words"),
+        ('{"0000": [{"id": 1, "phrase": " "}]}', "'0000' has the phrase ' ', expected words"),
+        ('{"0000": [{"id": 1, "size": null}]}', "'0000' has the size None, expected words"),
+        ('{"0000": [{"id": 1, "salient": "no"}]}', "'0000' has 'no' for salient, expected true or false"),
+        ('{"0000": [{"id": [1], "name": "cat"}]}', "'0000' has the id [1], expected a number"),
     ],
 )
 def test_attributes_that_cannot_be_meant(

@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from saliency_r1.annotation.agreement import subject_of
 from saliency_r1.data import earlier
 from saliency_r1.data.errors import DataError
+from saliency_r1.data.samples import read_images
 from saliency_r1.data.table import SCHEMA, read_samples
 from saliency_r1.runtime.keys import run_key
 from saliency_r1.training.checkpoints import inputs
@@ -54,6 +56,17 @@ def test_attributes_by_the_names_of_files(project: Project, tmp_path: Path, caps
     meta = dict(project.run().select("sample_id", "meta").rows())
     assert json.loads(meta["toy/test/Kite"]) == {"objects": [[{"id": 1, "name": "kite"}]]}
     assert "toy/test: 1 of 2 images are not in attributes.json" in capsys.readouterr().out
+
+
+def test_attributes_without_ids_are_numbered(project: Project, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", 1)
+    told = [{"name": "kite"}, {"id": 7, "name": "tree", "salient": False}]
+    (source / "attributes.json").write_text(json.dumps({"0000": told}))
+    project.add("toy", source)
+    (row,) = project.run().to_dicts()
+    assert [one["id"] for one in json.loads(row["meta"])["objects"][0]] == [1, 7]
+    subject = subject_of(row, project.out, read_images(row, project.out))
+    assert [item["name"] for item in subject.objects[0]] == ["kite"]
 
 
 def test_groups_are_cut_into_even_chunks(project: Project, tmp_path: Path) -> None:

@@ -104,6 +104,17 @@ class Handler(BaseHTTPRequestHandler):
             self.rest(upto=2_000_000 if visit == 1 else None)
         self.close_connection = True
 
+    def changes_unasked(self, visit: int) -> None:
+        """A server that knows Range and not If-Range: the rest it sends is that of another version."""
+        tag, old = f'"v{visit}"', CONTENT[::-1]
+        if visit > 1 and (asked := self.headers.get("Range")):
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            place = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
+            self.answer(CONTENT[start:], 206, tag=tag, Content_Range=place)
+        else:
+            self.answer(old[:2_000_000] if visit == 1 else CONTENT, length=len(CONTENT), tag=tag)
+        self.close_connection = True
+
     def truncates(self, visit: int) -> None:
         self.answer(CONTENT[:1_000_000], length=len(CONTENT), tag=None)
         self.close_connection = True
@@ -186,6 +197,7 @@ def store(folder: Path) -> ArchiveCache:
         ("changes", [None, "some"]),
         ("no-ranges", [None, "some"]),
         ("wrong-part", [None, "some", None]),
+        ("changes-unasked", [None, "some", None]),
     ],
 )
 def test_what_can_be_fetched(
@@ -317,6 +329,19 @@ def test_a_hash_is_recorded_at_first_and_enforced_after(project: Project, tmp_pa
         project.run()
     (project.root / "runs/download/known.json").unlink()
     assert len(project.run()) == 4
+
+
+@pytest.mark.parametrize("stated", ["sha256", "size"])
+def test_another_version_that_the_catalogue_names_takes_the_place_of_the_recorded_one(
+    project: Project, tmp_path: Path, stated: str
+) -> None:
+    project.add("toy", pairs(tmp_path / "toy"))
+    project.datasets["toy"]["splits"]["test"] = {"archive": "datasets/toy-test.zip"}
+    project.run()
+    project.add("toy", pairs(tmp_path / "newer", 5, seed=7))
+    entry = project.datasets["toy"]["splits"]["test"]
+    project.datasets["toy"]["splits"]["test"] = {"archive": entry["archive"], stated: entry[stated]}
+    assert len(project.run()) == 5
 
 
 def test_an_incomplete_archive_is_not_the_one_to_hold_to(project: Project, tmp_path: Path) -> None:

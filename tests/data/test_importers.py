@@ -102,6 +102,18 @@ def test_pairs_beside_groups_are_not_left_out(tmp_path: Path, inner: str) -> Non
         LAYOUTS["groups"].find(tmp_path, split(images="image", masks="gt"))
 
 
+def test_groups_whose_names_differ_in_case_are_the_same(tmp_path: Path) -> None:
+    for folder, groups, made, suffix in (("image", ("Cat", "dog", "Dog", "owl"), picture(1), "jpg"),
+                                         ("gt", ("cat", "dog", "Dog", "Owl", "OWL"), mask(), "png")):  # fmt: skip
+        for group in groups:
+            (tmp_path / folder / group).mkdir(parents=True)
+            made.save(tmp_path / folder / group / f"a.{suffix}")
+    found = LAYOUTS["groups"].find(tmp_path, split(images="image", masks="gt"))
+    pairs_of = {item.name: Path(item.truth).parent.name for item in found.items}  # type: ignore[arg-type]
+    assert pairs_of == {"Cat/a": "cat", "Dog/a": "Dog", "dog/a": "dog"}
+    assert {problem.name.casefold() for problem in found.problems} == {"owl/a"}, "which one is meant?"
+
+
 def test_indexed_colours_are_ids(tmp_path: Path) -> None:
     source = pairs(tmp_path, 1)
     ids = np.zeros((30, 40), np.uint8)
@@ -175,6 +187,9 @@ def test_coco_names_its_instances_where_there_are_several_categories(tmp_path: P
     kinds: list[dict[str, object]] = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
     assert coco(tmp_path, annotations, kinds).objects == {"a": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]}
     assert coco(tmp_path, annotations, kinds[:1]).objects == {}, "one category alone says nothing"
+    kinds[0]["name"], kinds[1]["name"] = "sign <stop>", "<>"
+    names = [one["name"] for one in coco(tmp_path, annotations, kinds).objects["a"]]
+    assert names == ["sign stop", "region"], "an answer has no tags in its words"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from saliency_r1.cli.app import app
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError
-from saliency_r1.data.places import unpacked
+from saliency_r1.data.importers import LAYOUTS
+from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.survey import survey
 
 from .toys import Project, mask, pairs, picture
@@ -125,7 +126,10 @@ def test_what_is_good_is_kept_when_another_set_is_not(project: Project, tmp_path
         ("DUTS", "test", "DUTS", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask", 5019),
         ("HKU-IS", "test", "HKU-IS", "img", "ground_truth", 4447),
         ("DUT-OMRON", "test", "DUT_OMRON", "DUT-OMRON-image", "pixelwiseGT-new-PNG/gt", 5168),
+        ("DUT-OMRON", "test", "DUT-OMRON", "DUT-OMRON-image", "pixelwiseGT-new-PNG", 5168),
+        ("ECSSD", "test", "ECSSD", "images/images", "ground_truth_mask/ground_truth_mask", 1000),
         ("CoSal2015", "test", "CoSal2015", "Image/apple", "GroundTruth/apple", 2015),
+        ("CoCA", "test", "CoCA", "image/Accordion", "binary/accordion", 1295),
         ("CoSOD3k", "test", "cosod3k", "Image/apple", "GroundTruth/apple", 3316),
         ("DUTS-class", "train", "DUTS_class", "img/apple", "gt/apple", None),
     ],
@@ -133,9 +137,6 @@ def test_what_is_good_is_kept_when_another_set_is_not(project: Project, tmp_path
 def test_the_benchmarks_lie_in_folders_of_many_names(
     tmp_path: Path, dataset: str, split: str, where: str, images: str, masks: str, count: int | None
 ) -> None:
-    from saliency_r1.data.importers import LAYOUTS
-    from saliency_r1.data.places import settle
-
     entry = Catalogue.load(SHIPPED).datasets[dataset]
     put(tmp_path / where, images, masks)
     if dataset == "DUTS" and "/" in images:  # the other split lies beside it
@@ -149,6 +150,18 @@ def test_the_benchmarks_lie_in_folders_of_many_names(
     found = LAYOUTS[entry.layout].find(folder, settled)
     assert len(found.items) == 3
     assert not found.problems
+
+
+def test_the_pictures_of_another_split_are_not_taken(tmp_path: Path) -> None:
+    """DUTS with its training part alone in it, and the test part beside it, or nowhere."""
+    entry = Catalogue.load(SHIPPED).datasets["DUTS"]
+    put(tmp_path / "DUTS", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask")
+    folder = unpacked(entry, "test", tmp_path)
+    assert folder == tmp_path / "DUTS"
+    assert settle(folder, entry.splits["test"], "test") == entry.splits["test"]
+    put(tmp_path / "DUTS-TE", "DUTS-TE-Image", "DUTS-TE-Mask")
+    assert unpacked(entry, "test", tmp_path) == tmp_path / "DUTS-TE"
+    assert unpacked(entry, "train", tmp_path) == tmp_path / "DUTS"
 
 
 def test_two_folders_that_could_be_meant_are_not_guessed_between(project: Project, tmp_path: Path) -> None:

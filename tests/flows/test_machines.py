@@ -1,17 +1,21 @@
 """The graph cut into legs; what a worker that is killed in the middle of one leaves, and how it goes on."""
 
+import logging
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed
 from prefect_site import Site, kill
 from processes import read, until
 
-from flows.machines import legs, needs
+from flows.machines import legs, machines, needs
 from flows.pipeline import ROOT, read_graph
+from flows.tree import IDENTITY
 from saliency_r1.registry.git import git
 
 URL = "PREFECT_API_URL"
@@ -31,6 +35,30 @@ def test_a_stage_gets_whole_outputs_of_others(monkeypatch: pytest.MonkeyPatch, t
     report = needs(ROOT, "report")
     assert {"artifacts/cgpo", "artifacts/metrics/table.parquet", "artifacts/checks/params.json", "data"} <= set(report)
     assert "artifacts/metrics/metrics.json" not in report, "that is in git"
+
+
+def test_a_night_may_be_what_is_run_with_the_graph_that_it_had(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tag of a night has a message, so it is an object of its own and no commit."""
+    git(tmp_path, "init", "--quiet", "--bare", "bare.git")
+    git(project, "remote", "add", "origin", str(tmp_path / "bare.git"))
+    commit = git(project, "rev-parse", "HEAD")
+    git(project, *IDENTITY, "tag", "--annotate", "--message", "made", "night/2026-03-01")
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    given: list[list[str]] = []
+
+    def run_deployment(name: str, parameters: dict[str, list[str]], **_: Any) -> SimpleNamespace:
+        given.append(parameters["stages"])
+        return SimpleNamespace(state=Completed())
+
+    monkeypatch.setattr("flows.machines.run_deployment", run_deployment)
+    monkeypatch.setattr("flows.machines.get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr("flows.machines.flow_run", SimpleNamespace(name="mine, of March"))
+    branch = machines.fn(project, "night/2026-03-01")
+    assert branch == "machines/mine-of-March"
+    assert git(tmp_path / "bare.git", "rev-parse", branch) == commit
+    assert given == [["data.dvc", "first", "check@first", "metrics"]]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The flow: the graph as DVC has it, one task a stage, artifacts, failures, nothing left behind when it is killed."""
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import psutil
 import pytest
 from processes import alive, read, until
 
-from flows.pipeline import ROOT, metrics_table, pipeline, read_graph, reproduce
+from flows.pipeline import ROOT, metrics_table, pipeline, read_graph, reproduce, run_stage
 
 
 def test_the_graph_is_that_of_dvc_and_of_this_pipeline_only(project: Path) -> None:
@@ -51,6 +52,25 @@ def test_a_failed_stage_says_what_it_printed(project: Path, monkeypatch: pytest.
     reproduce("data.dvc", project, print)
     with pytest.raises(RuntimeError, match=r"(?s)first ended with exit code .*expected in \[0, 1\]"):
         reproduce("first", project, print)
+
+
+def test_a_gate_that_does_not_start_shows_no_complaints_of_an_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints = tmp_path / "runs/checks/sft.json"
+    complaints.parent.mkdir(parents=True)
+    complaints.write_text('{"expectations": [{"column": "reward", "complaint": "of last week"}]}')
+    tables: list[list[dict[str, Any]]] = []
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr("flows.pipeline.reproduce", fail)
+    monkeypatch.setattr("flows.pipeline.get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr("flows.pipeline.create_table_artifact", lambda table, **_: tables.append(table))
+    with pytest.raises(RuntimeError, match="No space left"):
+        run_stage.fn("check@sft", tmp_path, False)
+    assert tables == [[{"expectation": "the gate runs to its end", "complaint": "No space left on device"}]]
 
 
 @pytest.mark.slow

@@ -5,15 +5,18 @@ import threading
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from packaging.requirements import Requirement
+from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import until
 
 from flows.locks import only_run
 from flows.pipeline import ROOT
-from flows.schedule import Herald, Outlook, judge, need_server
+from flows.schedule import Herald, Outlook, judge, need_server, skip_missed
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -79,6 +82,31 @@ def test_a_run_that_does_not_start_at_its_time_is_named() -> None:
     assert [minute for minute, _ in said] == [0.2, 1]
     assert "due 2026-03-01 12:00 UTC" in said[1][1]
     assert "has not started" in said[1][1]
+
+
+@pytest.mark.slow
+def test_of_runs_that_were_missed_while_nobody_served_only_the_last_one_runs(prefect_server: None) -> None:
+    @flow(name="missed")
+    def nothing() -> None: ...
+
+    now = datetime.now(UTC)
+    with get_client(sync_client=True) as client:
+        served = nothing.to_deployment("nightly", cron="0 2 * * *")
+        deployment = UUID(str(served.apply()))
+        span = {"start_time": str(now - timedelta(days=3)), "end_time": str(now + timedelta(days=2)), "min_runs": 5}
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment}, json=span)
+        by_hand = client.create_flow_run_from_deployment(deployment)
+        skipped = skip_missed(client, deployment, now)
+        assert len(skipped) == 2
+        runs = {run.name: run for run in client.read_flow_runs() if run.deployment_id == deployment}
+        assert {runs[name].state_name for name in skipped} == {"Cancelled"}
+        assert "nobody served it" in str(runs[skipped[0]].state.message)  # type: ignore[union-attr]
+        left = [run for run in runs.values() if run.state_name == "Scheduled"]
+        assert by_hand.name in {run.name for run in left}
+        due = [run for run in left if run.auto_scheduled and run.next_scheduled_start_time <= now]  # type: ignore[operator]
+        assert len(due) == 1
+        assert now - due[0].next_scheduled_start_time < timedelta(days=1)  # type: ignore[operator]
+        assert skip_missed(client, deployment, now) == []
 
 
 def test_a_second_run_of_a_folder_waits_for_the_first_and_says_so(tmp_path: Path) -> None:

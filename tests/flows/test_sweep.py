@@ -7,10 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from flows.sweep import chosen, points, split, sweep
+from flows.sweep import _text, chosen, points, read_grid, split, sweep
 from flows.tree import NightError
-from saliency_r1.registry.git import git
+from saliency_r1.registry.git import git, plain
 
 METRICS = {"cgpo": {"a": {"reward": 0.5, "Sm": 0.1}, "b": {"reward": 0.7}}, "sft": {"a": {"reward": 0.2}}}
 
@@ -27,6 +28,29 @@ def test_a_grid_is_all_its_combinations() -> None:
 def test_a_comma_within_brackets_separates_no_points() -> None:
     assert split("3e-5,1e-4") == ["3e-5", "1e-4"]
     assert split("[sft,cgpo],[[base],{a: 1, b: 2}]") == ["[sft,cgpo]", "[[base],{a: 1, b: 2}]"]
+
+
+def test_a_grid_of_a_command_line_has_each_key_once() -> None:
+    assert read_grid(["cgpo.lr=3e-5,1e-4", "seed=1"]) == {"cgpo.lr": ["3e-5", "1e-4"], "seed": ["1"]}
+    with pytest.raises(ValueError, match=r"seed is given twice.*seed=1,2"):
+        read_grid(["seed=1", "seed=2"])
+    with pytest.raises(ValueError, match="'seed', expected KEY=VALUE"):
+        read_grid(["seed"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3e-5, None, True, ["q_proj", "(k|v)"], {"every": 8, "of": ["é", {"a": "b, c"}]}, [{"name": "x", "shots": 0}]],
+)
+def test_dvc_reads_a_value_as_it_was_given(value: object) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"key={_text(value)}"])
+    assert override.value() == value
+
+
+def test_a_point_has_a_name_that_git_takes_whatever_the_run_is_called() -> None:
+    for name in ("lr, 2nd try", "a/b", "x:1", "..", "v1.lock", "-"):
+        git(Path(), "check-ref-format", f"refs/exps/{plain(name)}-1")
+    assert plain("amber-fox") == "amber-fox"
 
 
 def test_what_is_shown_is_what_fits() -> None:

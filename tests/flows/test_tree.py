@@ -71,7 +71,8 @@ def test_a_second_night_finds_what_the_first_has_done_and_has_a_name_of_its_own(
 
 def test_a_killed_git_is_in_no_nights_way(project: Path) -> None:
     tree = prepare(project, None)
-    (project / ".git/worktrees/tree/index.lock").write_text("")
+    for name in ("index.lock", "HEAD.lock"):
+        (project / ".git/worktrees/tree" / name).write_text("")
     (tree / "params.yaml").write_text("half writ")
     (tree / "surplus.py").write_text("")
     prepare(project, None)
@@ -85,6 +86,20 @@ def test_a_tree_that_was_deleted_or_cut_off_in_its_making_is_made_again(project:
     assert (prepare(project, None) / ".git").exists()
     subprocess.run(["rm", "-r", str(tree)], check=True)
     assert (prepare(project, None) / "dvc.yaml").exists()
+
+
+def test_a_remote_beside_the_project_is_the_same_one_for_the_tree(project: Path, tmp_path: Path) -> None:
+    """`dvc remote add store ../store` keeps the path as relative to .dvc, and the tree's .dvc lies elsewhere."""
+    dvc(project, "remote", "add", "--default", "store", "../store")
+    dvc(project, "remote", "modify", "--local", "store", "jobs", "2")
+    git(project, *IDENTITY, "commit", "--quiet", "--all", "--message", "remote")
+    tree = prepare(project, None)
+    assert dvc(tree, "remote", "list").split() == ["store", str(tmp_path / "store"), "(default)"]
+    assert "jobs = 2" in (tree / ".dvc/config.local").read_text()
+    dvc(tree, "repro", "first")
+    record(tree, begin(project, DAY), False, print)
+    assert (tmp_path / "store").is_dir()
+    assert git(tree, "show", "HEAD:.dvc/config") == git(project, "show", "HEAD:.dvc/config")
 
 
 def test_hooks_of_people_are_in_no_nights_way(project: Path) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from saliency_r1.cli.app import app
 from saliency_r1.data.catalogue import Catalogue
-from saliency_r1.params import Params, load_params
+from saliency_r1.params import Asked, Params, load_params
 from saliency_r1.plan import memory, work
 from saliency_r1.plan.errors import PlanError
 from saliency_r1.plan.prompts import image_tokens, longest_prompt, prompt_size
@@ -182,6 +182,12 @@ def test_work_follows_the_catalogue_and_the_parameters(tmp_path: Path) -> None:
     assert asked["cgpo"].generated == 2000 * 64 * 100
     assert asked["cgpo"].trained == (2000 * 64 + 250 * 16) * 500
     assert asked["cgpo"].read == (2000 * 64 + 200 * 64) * 500, "64 responses pass micro-batches of 4 twice"
+    remax = params.model_copy(update={"cgpo": params.cgpo.model_copy(update={"algorithm": "remax"})})
+    assert work.stages(remax, samples, 400, 100, 1)[2].generated == 2 * 2000 * 64 * 100, "a greedy answer beside each"
+    served = Asked(name="big", model="big", shots=0, endpoint=params.annotate.endpoint)
+    masks = params.masks.model_copy(update={"models": ("cgpo", served)})
+    predicted = work.stages(params.model_copy(update={"masks": masks}), samples, 400, 100, 1)[3]
+    assert (predicted.prompts, predicted.generated) == (2 * 221, 221 * 100), "a server's answers are not made here"
     annotate = params.annotate.model_copy(update={"splits": ("train", "test"), "limit": 60})
     limited = params.model_copy(update={"annotate": annotate})
     samples = work.count_samples(limited, Catalogue.load(tmp_path / "catalogue.yaml"))

@@ -1,6 +1,7 @@
 """What a record keeps: of which pictures, past killed runs, and past runs that were asked for less."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from saliency_r1.cot import Expression
 from saliency_r1.prediction.predictor import Answer, PredictError
 from saliency_r1.prediction.record import COCO, JOURNAL, LINES, Record
+from saliency_r1.prediction.run import alone
 from saliency_r1.prediction.work import Picture, Prompt
 
 
@@ -108,3 +110,32 @@ def test_a_line_that_lacks_nothing_but_its_end_counts(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes().rstrip(b"\n"))
     Record(tmp_path, "sod", "m", keep=True).add(answer(text="a dog"), prompt("b"))
     assert kept(tmp_path) == ["a cat", "a dog"]
+
+
+def test_a_picture_in_coco_is_called_as_its_file_is(tmp_path: Path) -> None:
+    """macOS writes accents apart: a name of composed letters would open no file."""
+    apart = unicodedata.normalize("NFD", "café")
+    record = Record(tmp_path, "sod", "m", ("coco",))
+    record.add(answer(), (Picture(Path("photos", apart, f"{apart}.jpg"), "café/café"),))
+    record.finish()
+    (image,) = json.loads((tmp_path / COCO).read_text())["images"]
+    assert image["file_name"] == f"{apart}/{apart}.jpg"
+
+
+def test_two_runs_do_not_write_into_one_folder_at_once(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(PredictError, match=r"another run is writing into .*--out"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("saliency_r1.prediction.run.FileLock.acquire", refuse)
+    with alone(tmp_path):
+        (tmp_path / "written").touch()

@@ -138,3 +138,11 @@ def test_json_of_a_record_is_what_was_kept(tmp_path: Path) -> None:
     assert not (tmp_path / ".answers.jsonl").exists()
     with pytest.raises(PredictError, match="holds answers of m to sis, not of other to sis"):
         Record(tmp_path, "sis", "other", keep=True)
+
+
+def test_brackets_in_the_name_of_a_folder_are_letters(photos: Path) -> None:
+    (photos / "photos/cats").rename(photos / "photos/trip [2023]")
+    assert names("photos/trip [2023]/*.png") == [["b"]]
+    assert names("photos/trip [2023]/**/*.png") == [["b"], ["old/c"]]
+    assert names("photos/[dt]*/*.png") == [["dogs/b"], ["trip [2023]/b"]]
+    assert names(f"{photos}/photos/trip [2023]/o*/") == [["old/c"]]

@@ -38,6 +38,11 @@ def with_value(column: str, value: object, rows: pl.Expr = FIRST) -> "pl.Expr":
     return pl.when(rows).then(pl.lit(value)).otherwise(column).alias(column)
 
 
+def without(column: str) -> pl.Expr:
+    """A list that the first sample has not; `with_value` cannot make one."""
+    return pl.when(~FIRST).then(column).alias(column)
+
+
 DEFECTS = {
     "null": ("sft", with_value("response", None), "response: expected never null", "scenes-sod/val/0000"),
     "range": ("sft", with_value("reward", 1.5), "reward: expected in [0, 1]", "scenes-sod/val/0000"),
@@ -56,6 +61,26 @@ DEFECTS = {
     "size": ("masks", pl.lit([9]).alias("height"), "sized: expected as large as the ground truth", "base: "),
     "no number": ("metrics", with_value("Sm", float("nan")), "Sm: expected in [0, 1]", "base: scenes-sod/test/0000"),
     "no error": ("metrics", with_value("MAE", float("nan")), "MAE: expected in [0, 1]", "base: scenes-sod/test/0000"),
+    "no images": ("download", without("images"), "images: expected in [1, 4]", "scenes-sod/train/0000"),
+    "no names": ("download", without("names"), "matched: expected as many", "scenes-sod/train/0000"),
+    "no height": ("download", without("height"), "smallest_side: expected in", "scenes-sod/train/0000"),
+    "no agreement": (
+        "annotate",
+        with_value("consistency", None, pl.col("kept")),
+        "kept_consistency: ",
+        "sod/train/0000",
+    ),
+    "no expressions": ("annotate", without("expressions"), "stated: expected a kept", "scenes-sod/train/0000"),
+    "no maps": ("masks", without("names"), "named: expected one map an image", "base: scenes-sod/test/0000"),
+    "no size": ("masks", without("width"), "sized: expected as large as", "base: scenes-sod/test/0000"),
+    "no F": ("metrics", with_value("wFm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
+    "of another split": (
+        "cgpo",
+        pl.col("sample_id").str.replace("/train/", "/test/"),
+        "known: expected a sample of the download",
+        "scenes-sod/test/0000",
+    ),
+    "of another task": ("sft", with_value("task", "sis"), "known: expected a sample of the", "scenes-sod/val/0000"),
     "unsure": (
         "masks",
         with_value("token_probability", float("nan")),

@@ -77,3 +77,13 @@ def test_the_command_says_what_is_wrong_and_goes_on(project: Path) -> None:
     assert done.exit_code == 0
     assert "metrics.json: not valid JSON" in done.stdout
     assert "0.4000" in done.stdout
+
+
+def test_a_measure_is_found_whatever_points_its_names_have(project: Path) -> None:
+    metrics = {"qwen2.5-vl": {"D.v2": {"Sm": 0.75}}, "cgpo": {"D": {"Sm": 0.5}}}
+    record(project, "2026-03-02", json.dumps(metrics), "null")
+    options = ["--measure", "qwen2.5-vl.D.v2.Sm", "--measure", "cgpo.D.Sm"]
+    done = CliRunner().invoke(app, ["nights", "--root", str(project), *options])
+    first, second = done.stdout.splitlines()
+    assert first.endswith("cgpo.D.Sm 0.7000  promote")
+    assert second.endswith("qwen2.5-vl.D.v2.Sm 0.7500  cgpo.D.Sm 0.5000")

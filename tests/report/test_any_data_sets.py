@@ -14,6 +14,7 @@ from saliency_r1.report.page import build as build_page
 from saliency_r1.report.read import Artifacts
 from saliency_r1.report.tables import cards, results
 
+from .test_page import Tags
 from .world import MODELS, build
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,12 @@ WORLDS = {
     "photographs": PHOTOS,
     "all of them trained on": PHOTOS[::2],
     "instances alone": [("sis", "a", ("train", "test"))],
+    "odd names": [
+        ("sod", "2017", ("train", "test")),
+        ("sod", "a-b", ("test",)),
+        ("sod", "a.b", ("test",)),
+        ("sod", "x" * 100, ("test",)),  # as long as the catalogue lets one be
+    ],
 }
 
 
@@ -49,12 +56,19 @@ def test_the_page_speaks_of_what_is_there(project: tuple[str, Path], params: Par
     assert page.count("new: no training samples</span>") == len(new)
     assert ("marked as new" in page) == bool(new)
     assert all(name in page for _, name, _ in WORLDS[world])
+    tags = Tags()
+    tags.feed(page)
+    assert len(tags.ids) == len(set(tags.ids))
 
 
 def test_the_headline_is_the_first_data_set_that_was_trained_on(project: tuple[str, Path]) -> None:
     world, folder = project
     headline = {card.task: card.dataset for card in cards(results(Artifacts(folder / "artifacts")))}
-    expected = {"photographs": {"sod": "Zebras, 2024", "sis": "herds"}, "instances alone": {"sis": "a"}}
+    expected = {
+        "photographs": {"sod": "Zebras, 2024", "sis": "herds"},
+        "instances alone": {"sis": "a"},
+        "odd names": {"sod": "2017"},
+    }
     assert headline == expected.get(world, {"sod": "Zebras, 2024"})
 
 

@@ -28,6 +28,7 @@ NAMED_COLOURS = {
 KEYS = {"id", "colour", "name", "size", "tone", "place", "salient"}
 LARGE = 0.04  # share of the image's area from which a region is called large
 FAINT = 30.0  # mean sRGB distance to the surroundings below which a region is called faint
+_BLOCK = 1 << 16  # pixels
 _ID = re.compile(r"n\d{8}|\d*")  # of ImageNet, or a number
 _NO_NAMES = ("group", "set", "class", "category")
 
@@ -59,8 +60,11 @@ def dominant_colour(pixels: NDArray[np.float32]) -> str:
 
 def colour_shares(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
     """The share of pixels (n x 3, sRGB, n > 0) that is nearest to each of `NAMED_COLOURS`."""
-    distances = np.linalg.norm(_lab(pixels)[:, None] - _lab(np.array(list(NAMED_COLOURS.values()))), axis=-1)
-    return np.bincount(distances.argmin(1), minlength=len(NAMED_COLOURS)) / len(pixels)
+    named, votes = _lab(np.array(list(NAMED_COLOURS.values()))), np.zeros(len(NAMED_COLOURS), np.int64)
+    for start in range(0, len(pixels), _BLOCK):  # all at once, a photograph would take gigabytes
+        distances = np.linalg.norm(_lab(pixels[start : start + _BLOCK])[:, None] - named, axis=-1)
+        votes += np.bincount(distances.argmin(1), minlength=len(votes))
+    return votes / len(pixels)
 
 
 def _lab(pixels: NDArray[Any]) -> NDArray[np.float32]:

@@ -122,7 +122,7 @@ def _objects(text: str) -> Iterator[str]:
         try:
             _, end = decoder.raw_decode(text, position)
             yield text[position:end]
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no JSON, or a number of more digits than Python reads
             end = position + 1
         position = text.find("{", end)
 

@@ -20,7 +20,7 @@ def write_archive(turn: Turn, path: Path) -> Path:
 
         maps/<picture>.png              SOD and CoSOD: the saliency map, 8 bits; SIS: instance ids, 16 bits
         expressions/<picture>-<n>.png   the mask of the n-th expression, 0 and 255
-        response.json                   model, task, response, expressions with their scores
+        response.json                   model, task, response and how often it was asked for; expressions, scores
 
     Returns `path`.
     """
@@ -42,6 +42,7 @@ def _said(turn: Turn) -> dict[str, object]:
         "edited": turn.edited,
         "response": turn.answer.text,
         "errors": list(turn.answer.errors),
+        "attempts": turn.answer.attempts,
         "expressions": [
             {"image": turn.uploads[item.image].name, "text": item.text, "score": round(float(segment.score), 6)}
             for item, segment in zip(turn.answer.expressions, turn.segments, strict=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,8 +72,9 @@ class Page:
             if turn is None:
                 raise PredictError("there is no answer yet: ask first")
             lines = phrases.split("\n")
-            if turn.task == "cosod" and len(lines) < len(turn.uploads):
-                lines += [""] * (len(turn.uploads) - len(lines))
+            if turn.task == "cosod":
+                most = len(turn.uploads)
+                lines = [*lines[:most], *[""] * (most - len(lines)), *filter(str.strip, lines[most:])]
             return self._shown(self.models.reword(turn, lines))
         except Exception as error:
             return [_update(visible=True), turn, complain(_told(error)), phrases, _update(), _update()]
@@ -85,7 +89,8 @@ class Page:
         model = re.sub(r"[^\w.-]+", "-", turn.model)  # it may be a path, or owner/model@revision
         # Either may be as long as a file's name can be: 255 bytes.
         name, model = (text.encode()[:120].decode(errors="ignore") for text in (turn.uploads[0].name, model))
-        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{name}-{model}.zip"
+        self._forget()
+        place = Path(tempfile.mkdtemp(prefix="masks-", dir=self.folder)) / f"{name}-{model}.zip"
         return [
             _update(visible=True),
             turn,
@@ -94,6 +99,12 @@ class Page:
             _update(interactive=True),
             _update(value=str(write_archive(turn, place)), interactive=True),
         ]
+
+    def _forget(self) -> None:
+        """Delete archives of more than an hour ago: Gradio does so with its copies alone."""
+        for old in self.folder.glob("masks-*"):
+            if time.time() - old.stat().st_mtime > _KEEP:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def build(models: Models, most: int, folder: Path) -> gradio.Blocks:
@@ -144,9 +155,23 @@ def build(models: Models, most: int, folder: Path) -> gradio.Blocks:
     return blocks
 
 
+def check_port(port: int) -> None:
+    """Raise `PredictError` where the port cannot be had: before models are loaded, which may take minutes."""
+    with socket.socket() as probe:
+        if os.name == "posix":  # one that was in use a moment ago is free; elsewhere this would share one that is
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PredictError(
+                f"port {port} of 127.0.0.1 is taken ({error.strerror}): end what is there, or name another (--port)"
+            ) from None
+
+
 def serve(models: Models, most: int, port: int, browser: bool = False) -> None:
     """Show the page on loopback until it is interrupted; nothing of it is sent anywhere else."""
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+    os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # Gradio asks itself whether it is up, and no proxy can tell it
     import gradio as gr
 
     with tempfile.TemporaryDirectory(prefix="saliency-r1-app-") as folder:

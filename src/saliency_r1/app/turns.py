@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from saliency_r1 import cot
 from saliency_r1.app.uploads import Upload
 from saliency_r1.prediction.models import Chosen, prepare
-from saliency_r1.prediction.predictor import Answer, PredictError, check_finite, task_named
+from saliency_r1.prediction.predictor import Answer, PredictError, ask, check_finite, task_named
 
 if TYPE_CHECKING:
     from saliency_r1.policy.adapters import Policies
@@ -96,7 +96,7 @@ class Models:
         return list(self.speakers)
 
     def ask(self, model: str, uploads: Sequence[Upload], task: str) -> Turn:
-        """The greedy answer of a model. Raises `PredictError` for an unknown model or task."""
+        """The answer of a model, as `predict` gives it. Raises `PredictError` for an unknown model or task."""
         rules = task_named(task)
         if model not in self.speakers:
             raise PredictError(f"unknown model {model!r}, expected one of {', '.join(self.speakers)}")
@@ -104,8 +104,8 @@ class Models:
         with self._busy:
             with speaker.policies.using(speaker.adapter) as policy:
                 prompt = policy.prompt([upload.picture for upload in uploads], rules.instruction)
-                (response,) = policy.generate([prompt], speaker.max_new_tokens)
-            return self._ground(model, uploads, task, response.text)
+                (text,), (attempts,) = ask(policy, [prompt], rules, [len(uploads)], speaker.max_new_tokens)
+            return self._ground(model, uploads, task, text, attempts)
 
     def reword(self, turn: Turn, phrases: Sequence[str]) -> Turn:
         """The same answer with other expressions, segmented again; nothing is generated.
@@ -134,7 +134,9 @@ class Models:
         with self._busy:
             return self._ground(turn.model, turn.uploads, turn.task, text, edited=True)
 
-    def _ground(self, model: str, uploads: Sequence[Upload], task: str, text: str, edited: bool = False) -> Turn:
+    def _ground(
+        self, model: str, uploads: Sequence[Upload], task: str, text: str, attempts: int = 1, edited: bool = False
+    ) -> Turn:
         """Parse, segment and predict, as `rollout.grounding` does, and keep the segment of every expression."""
         parsed = cot.parse(text, task, len(uploads))
         segments: list[Segment] = []
@@ -155,5 +157,6 @@ class Models:
             maps=found_there.maps,
             instances=found_there.instances,
             sizes=tuple(sizes),
+            attempts=attempts,
         )
         return Turn(model, task, tuple(uploads), answer, tuple(segments), edited)

@@ -47,7 +47,10 @@ def show(turn: Turn) -> str:
             turn.answer.reasoning, said or "Nothing stands out."
         )
     scenes = Markup("").join(_scene(turn, index) for index in range(len(turn.uploads)))
-    head = Markup('<p class="who"><b>{}</b>{}</p>').format(turn.model, " · worded by hand" if turn.edited else "")
+    how = " · worded by hand" if turn.edited else ""
+    if turn.answer.attempts > 1:
+        how = f" · asked {turn.answer.attempts} times, for an answer that parses"
+    head = Markup('<p class="who"><b>{}</b>{}</p>').format(turn.model, how)
     return str(Markup('<div class="sr1">{}{}<div class="scenes">{}</div></div>').format(head, words, scenes))
 
 

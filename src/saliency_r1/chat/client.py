@@ -288,8 +288,11 @@ def cost(usage: dict[str, Any], prices: tuple[float, ...] | None) -> float:
 def _kept(path: Path) -> Reply | None:
     if not path.exists():
         return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return Reply(kept["content"], "", kept.get("model", ""), kept.get("reasoning", ""), kept.get("usage", {}))
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Reply(kept["content"], "", kept.get("model", ""), kept.get("reasoning", ""), kept.get("usage", {}))
+    except (ValueError, KeyError, TypeError):  # what a machine that went out has left: it is asked for again
+        return None
 
 
 class _Unreadable(Exception):

@@ -9,6 +9,8 @@ import typer
 
 from saliency_r1.cli.errors import command, say
 
+_METRICS = Path("artifacts/metrics")
+
 
 @command("predict")
 def export(
@@ -22,15 +24,17 @@ def export(
         "artifacts/download/models/segmenter"
     ),
     params: Annotated[Path, typer.Option(help="sizes and type, as in the training")] = Path("params.yaml"),
-    metrics: Annotated[Path, typer.Option(help="folder of metrics.json, for the card")] = Path("artifacts/metrics"),
+    metrics: Annotated[Path, typer.Option(help="folder of metrics.json, for the card")] = _METRICS,
     results: Annotated[
-        str | None, typer.Option(help="whose results the card shows [the name of the adapter's stage]")
+        str | None,
+        typer.Option(help="whose results the card shows [the adapter's stage, if it lies beside metrics/]"),
     ] = None,
     licence: Annotated[str, typer.Option(help="of the card, as the hub names it: apache-2.0")] = "other",
 ) -> None:
     """Write one folder that `predict --model`, `Policy.load` and transformers read."""
     from saliency_r1.params import load_params
     from saliency_r1.prediction import export as exporting
+    from saliency_r1.prediction.card import evaluated
     from saliency_r1.prediction.hub import gigabytes, is_name
     from saliency_r1.prediction.predictor import PredictError
     from saliency_r1.runtime.messages import printable
@@ -40,7 +44,16 @@ def export(
             raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
     if push is not None and (not is_name(push) or "@" in push):
         raise PredictError(f"{push!r} is no name of the hub, expected owner/name")
-    model = results or adapter.resolve().parent.name
+    if metrics != _METRICS and not (metrics / "metrics.json").is_file():
+        raise PredictError(f"{metrics}: there is no metrics.json in this folder; name the one that holds it, or none")
+    # Another run's adapter has the same name, and not these results.
+    own = metrics != _METRICS or adapter.resolve().parent.parent == metrics.resolve().parent
+    model = results or (adapter.resolve().parent.name if own else "")
+    if results is not None and results not in (known := evaluated(metrics)):
+        raise PredictError(
+            f"--results {results}: {metrics / 'metrics.json'} has no results of this name, expected one of "
+            f"{', '.join(known) or 'none, for there is no such file or nothing in it'}"
+        )
     sources = exporting.Sources(policy, adapter, segmenter, metrics, model)
     about = exporting.export(sources, load_params(params), out, merge, licence)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

@@ -64,11 +64,11 @@ def champion(
 
 
 def _named(metrics: Mapping[str, Mapping[str, Mapping[str, float]]], names: Sequence[str]) -> dict[str, float]:
-    """The measures of these names that a night has."""
-    found = {}
-    for name in names:
-        model, _, rest = name.partition(".")
-        dataset, _, measure = rest.rpartition(".")
-        if (value := metrics.get(model, {}).get(dataset, {}).get(measure)) is not None:
-            found[name] = value
-    return found
+    """The measures of these names that a night has; names of models and data sets may have points in them."""
+    known = {
+        f"{model}.{dataset}.{measure}": value
+        for model, datasets in metrics.items()
+        for dataset, measures in datasets.items()
+        for measure, value in measures.items()
+    }
+    return {name: known[name] for name in names if name in known}

@@ -42,9 +42,10 @@ def page(
     """Show a page on this machine: drop pictures, ask, change the words, compare models."""
     require("gradio", "transformers")
     chosen = _models(model, adapter, policy, segmenter, params)
-    from saliency_r1.app.page import serve
+    from saliency_r1.app.page import check_port, serve
     from saliency_r1.app.turns import Models
 
+    check_port(port)
     models = Models.load(chosen)
     say(f"http://127.0.0.1:{port} shows {', '.join(models.names)}; it ends with Ctrl-C")
     serve(models, min(one.settings.chunk for one in chosen.values()), port, browser)
@@ -60,7 +61,7 @@ def _models(
     from saliency_r1.prediction.predictor import PredictError
 
     if not models:
-        place = Path(segmenter or _SEGMENTER)
+        place = segmenter or _SEGMENTER
         return {name: trained_here(policy, folder, place, params) for name, folder in named(adapters).items()}
     if adapters or policy != _POLICY:
         raise PredictError("--model is policy and adapter in one: give it without --policy and --adapter")

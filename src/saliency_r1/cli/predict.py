@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,7 +43,9 @@ def predict(
     base: Annotated[bool, typer.Option("--base", help="use the policy without an adapter")] = False,
     segmenter: Annotated[str | None, typer.Option(help="folder of the segmenter, or its name on the hub")] = None,
     params: Annotated[Path | None, typer.Option(help="sizes, device, type as in the training [params.yaml]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="CUDA_VISIBLE_DEVICES says which GPU")
+    ] = None,
 ) -> None:
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
     require("torch", "transformers")
@@ -51,7 +53,7 @@ def predict(
     from saliency_r1.prediction.models import PARAMS, identity, load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
-    from saliency_r1.prediction.run import answer_all, check_places, still_to_do
+    from saliency_r1.prediction.run import alone, answer_all, check_places, still_to_do
     from saliency_r1.prediction.work import collect, prompts
     from saliency_r1.runtime.messages import printable
 
@@ -64,17 +66,18 @@ def predict(
     check_places([picture for group in groups for picture in group], asked, out, [params or PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
     everything = prompts(groups, task, chosen.settings.chunk)
-    record = Record(out, task, identity(chosen), asked, keep=skip_existing)
-    to_do = still_to_do(everything, asked, record) if skip_existing else everything
-    if skip_existing:
-        say(f"{len(everything) - len(to_do)} of {len(everything)} are there")
     out.mkdir(parents=True, exist_ok=True)
-    with _Bar(len(to_do)) as bar:
-        try:
-            size = batch or chosen.settings.batch
-            failed = answer_all(lambda: load(chosen), to_do, asked, record, size, bar.tell, bar.starts)
-        finally:
-            written = record.finish()  # also where the reader of a pipe has left, or the disk is full
+    with alone(out):
+        record = Record(out, task, identity(chosen), asked, keep=skip_existing)
+        to_do = still_to_do(everything, asked, record) if skip_existing else everything
+        if skip_existing:
+            say(f"{len(everything) - len(to_do)} of {len(everything)} are there")
+        with _Bar(len(to_do)) as bar:
+            try:
+                size = batch or chosen.settings.batch
+                failed = answer_all(lambda: load(chosen), to_do, asked, record, size, bar.tell, bar.starts)
+            finally:
+                written = record.finish()  # also where the reader of a pipe has left, or the disk is full
     if written:
         say(printable(f"the results and response.json are in {out}; they overwrite no picture"))
     if failed:
@@ -101,7 +104,7 @@ def _chosen(
         chosen = choose(model, segmenter)
         settings = sizes(params) or chosen.settings
     else:
-        chosen = trained_here(policy, adapter, Path(segmenter or _SEGMENTER), params)
+        chosen = trained_here(policy, adapter, segmenter or _SEGMENTER, params)
         settings = chosen.settings
     return replace(chosen, settings=replace(settings, device=device) if device else settings)
 

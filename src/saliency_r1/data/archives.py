@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from saliency_r1.data.errors import DataError
 from saliency_r1.inputs.find import hidden
@@ -176,8 +176,24 @@ def _name(info: zipfile.ZipInfo) -> tuple[str, bool]:
         return info.filename, False
 
 
+class _Header(tarfile.TarInfo):
+    """The head of a member, read more strictly than tarfile does: that takes whatever is no head, or that nothing is
+    left, for the end of the archive, and a truncated one for a whole one of fewer members.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf == bytes(tarfile.BLOCKSIZE):  # as an archive ends
+                raise
+            raise tarfile.ReadError(f"{error} where the next member or the end is expected") from None
+
+
 def _tar_members(archive: Path) -> Generator[Member, None, None]:
-    with tarfile.open(archive, "r|*") as file:  # a stream: members come in order, memory does not grow
+    # A stream: members come in order, memory does not grow.
+    with tarfile.open(archive, "r|*", tarinfo=_Header) as file:
         for info in file:
             if info.isdir():
                 _checked(archive, info.name)

@@ -125,12 +125,12 @@ class ArchiveCache:
 
     def digest(self, archive: Archive, path: Path) -> str:
         """The SHA-256 of a verified file."""
-        return archive.sha256 or str(self._known().get(archive.path, {}).get("sha256") or sha256(path))
+        return archive.sha256 or str(self._recorded(archive).get("sha256") or sha256(path))
 
     def remember(self, archive: Archive, path: Path, digest: str) -> None:
         """Record size and hash of a file that turned out to be good, so that it cannot change unnoticed."""
         known = self._known()
-        if archive.sha256 is None and archive.path not in known:
+        if archive.sha256 is None and not self._recorded(archive):
             known[archive.path] = {"size": path.stat().st_size, "sha256": digest}
             write_json(self._record, known)
             print(f"{archive.path}: the catalogue has no hash; sha256 {digest} is recorded and enforced from now on")
@@ -172,8 +172,14 @@ class ArchiveCache:
         return json.loads(self._record.read_text(encoding="utf-8")) if self._record.is_file() else {}
 
     def _expected(self, archive: Archive) -> dict[str, int | str | None]:
-        recorded = self._known().get(archive.path, {})
+        recorded = self._recorded(archive)
         return {key: getattr(archive, key) or recorded.get(key) for key in ("size", "sha256")}
+
+    def _recorded(self, archive: Archive) -> dict[str, int | str]:
+        """What an earlier import has noted about an archive; nothing where the catalogue names another version."""
+        recorded = self._known().get(archive.path, {})
+        stated = ((key, getattr(archive, key)) for key in ("size", "sha256"))
+        return {} if any(value not in (None, recorded.get(key)) for key, value in stated) else recorded
 
     def _fetch(self, location: str, target: Path, size: int | None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +237,7 @@ class _Download:
             headers |= {"Range": f"bytes={had}-", "If-Range": self.tag.read_text(encoding="utf-8")}
         with self._client() as client, client.stream("GET", self.url, headers=headers) as response:
             self._accept(response)
-            resumed = response.status_code == 206 and _range_start(response) == had
+            resumed = response.status_code == 206 and _range_start(response) == had and self._is_of_part(response)
             if response.status_code == 206 and not resumed:
                 self._forget()
                 raise _Interrupted("the server sent another part than was asked for")
@@ -286,9 +292,13 @@ class _Download:
             self._forget()
             raise FetchError(f"{arrived:,} bytes arrived, expected {expected:,}")
 
+    def _is_of_part(self, response: httpx.Response) -> bool:
+        """Whether what comes belongs to the version that the part is of: some servers do not heed `If-Range`."""
+        return not self.tag.exists() or _version(response) in ("", self.tag.read_text(encoding="utf-8"))
+
     def _keep_tag(self, response: httpx.Response) -> None:
         """Remember the version of the file; without one (or with a weak one) a part cannot be continued safely."""
-        tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        tag = _version(response)
         if tag and not tag.startswith("W/"):
             self.tag.write_text(tag, encoding="utf-8")
         else:
@@ -297,6 +307,11 @@ class _Download:
     def _forget(self) -> None:
         self.part.unlink(missing_ok=True)
         self.tag.unlink(missing_ok=True)
+
+
+def _version(response: httpx.Response) -> str:
+    """How the server calls this version of the file, empty where it does not."""
+    return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
 def _range_start(response: httpx.Response) -> int:

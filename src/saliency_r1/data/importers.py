@@ -5,7 +5,7 @@ checking and storing a pair is the same for all of them: `store.import_item`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import folders_in, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.find import folders_in, hidden, key, nfc, pictures_in, shown, walk
 from saliency_r1.inputs.image_names import stem
 from saliency_r1.inputs.masks import read_ids, read_mask
 from saliency_r1.inputs.regions import area, decode
@@ -103,12 +103,14 @@ class Groups(Pairs):
         found = Found()
         images, masks = locate(folder, split.images), locate(folder, split.masks)
         _check_elsewhere(images, masks, depth=1)
-        folders = [{_spelt(path.name): path for path in folders_in(root)} for root in (images, masks)]
-        for group in sorted(folders[0].keys() | folders[1].keys()):
-            ours, theirs = (
-                _by_name(found, pictures_in(named[group]) if group in named else [], f"{group}/") for named in folders
+        ours, theirs = ({_spelt(path.name): path for path in folders_in(root)} for root in (images, masks))
+        theirs = _called_alike(theirs, ours)
+        for group in sorted(ours.keys() | theirs.keys()):
+            images_of, masks_of = (
+                _by_name(found, pictures_in(named[group]) if group in named else [], f"{group}/")
+                for named in (ours, theirs)
             )
-            _pair(found, ours, theirs, group)
+            _pair(found, images_of, masks_of, group)
         return found
 
 
@@ -160,7 +162,7 @@ class Coco:
             found.items.append(Item(image.name, path, image, size=(image.width, image.height)))
             if len(truth.categories) > 1:  # a single one is "object" or "salient" and tells nothing
                 found.objects[image.name] = [
-                    {"id": annotation.number, "name": annotation.category or "region"} for annotation in image.instances
+                    {"id": annotation.number, "name": _worded(annotation.category)} for annotation in image.instances
                 ]
         found.unlisted = len(files) - len(found.items)
         return found
@@ -182,9 +184,9 @@ class Coco:
         ids = np.zeros(truth.size, np.uint16)
         for number, code in sorted(codes, key=lambda pair: -area(pair[1])):
             ids[decode(code)] = number
-        hidden = {number for number, _ in codes} - set(np.unique(ids).tolist())
-        if hidden:
-            raise InputError(f"instances {sorted(hidden)} are empty or hidden behind others")
+        lost = {number for number, _ in codes} - set(np.unique(ids).tolist())
+        if lost:
+            raise InputError(f"instances {sorted(lost)} are empty or hidden behind others")
         return ids
 
 
@@ -197,24 +199,41 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+def _worded(category: str | None) -> str:
+    """What instances of a category are called: no answer has the tags' `<` and `>` in its words."""
+    return " ".join((category or "").replace("<", " ").replace(">", " ").split()) or "region"
+
+
 def locate(folder: Path, wanted: str) -> Path:
     """A file or folder by its path in the archive, ignoring case and further folders around it.
 
     Archives differ between mirrors by an outer folder; where one place fits only, it is meant. Raises `DataError`.
     """
     if (exact := folder / wanted).exists():
-        return exact
+        return _unwrapped(exact)
     tail = [key(part) for part in Path(wanted).parts]
-    matches = [
-        path for path, _ in walk(folder) if [key(part) for part in path.relative_to(folder).parts[-len(tail) :]] == tail
-    ]
+    matches = {
+        _unwrapped(path)
+        for path, _ in walk(folder)
+        if [key(part) for part in path.relative_to(folder).parts[-len(tail) :]] == tail
+    }
     if len(matches) == 1:
-        return matches[0]
+        return matches.pop()
     folders = sorted({str(path.parent.relative_to(folder)) for path, is_folder in walk(folder) if not is_folder})[:10]
     raise DataError(
         f"{wanted}: expected once in the archive, found {len(matches)} times; files lie in: "
         f"{', '.join(folders) or 'none'}. Correct images, masks or annotations of the split in the catalogue"
     )
+
+
+def _unwrapped(place: Path) -> Path:
+    """A file or folder, or the folder of the same name that is all it holds.
+
+    Windows unpacks `images.zip`, in which there is a folder `images`, into a folder `images`.
+    """
+    inside = [path for path in place.iterdir() if not hidden(path.name)] if place.is_dir() else []
+    alone = len(inside) == 1 and key(inside[0].name) == key(place.name) and inside[0].is_dir()
+    return inside[0] if alone else place
 
 
 def image_files(folder: Path, wanted: str) -> list[Path]:
@@ -246,6 +265,16 @@ def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:
                 f"{shown(images.name / inner)} and {shown(masks.name / inner)} hold pictures, where this layout does "
                 "not look: move them to the others, under names of their own, or make them a split"
             )
+
+
+def _called_alike(folders: dict[str, Path], others: Collection[str]) -> dict[str, Path]:
+    """Folders by their names; where one has another case than the only one of the others like it, by that one's."""
+    alike = Counter(key(name) for name in {*folders} ^ {*others})
+    theirs = {key(name): name for name in others if name not in folders}
+    return {
+        theirs.get(key(name), name) if name not in others and alike[key(name)] == 2 else name: path
+        for name, path in folders.items()
+    }
 
 
 def _spelt(name: str) -> str:

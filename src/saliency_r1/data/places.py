@@ -14,13 +14,14 @@ from pathlib import Path
 from saliency_r1.data.catalogue import Dataset, Split, SplitName
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.importers import locate
-from saliency_r1.inputs.find import folders_in, walk
+from saliency_r1.inputs.find import folders_in, hidden, walk
 
 _NAMES = {
     "images": frozenset({"image", "images", "img", "imgs", "im", "jpegimages", "picture", "pictures", "rgb", "src"}),
     "masks": frozenset(
         {"mask", "masks", "gt", "gts", "groundtruth", "groundtruthmask", "label", "labels", "annotation", "annotations"}
-        | {"segmentation", "segmentations", "segmentationclass", "binarymask", "saliency"}
+        | {"segmentation", "segmentations", "segmentationclass", "binary", "binarymask", "saliency"}
+        | {"pixelwisegtnewpng"}  # of DUT-OMRON
     ),
 }
 _SPLITS: dict[str, frozenset[str]] = {
@@ -32,7 +33,9 @@ _SPLITS: dict[str, frozenset[str]] = {
 
 def unpacked(dataset: Dataset, split: SplitName, mirror: Path) -> Path | None:
     """The folder of a mirror that holds a split as it is: by the data set's name or by that of its archive."""
-    wanted = [dataset.name, *(Path(archive.path).stem for archive in dataset.splits[split].archives)]
+    packed = [Path(archive.path).stem for archive in dataset.splits[split].archives]
+    # A lone archive is the split's own: DUTS-TE beside a DUTS that may hold the other split alone.
+    wanted = [*packed, dataset.name] if len(packed) == 1 else [dataset.name, *packed]
     folders = {path.name: path for path in folders_in(mirror)}
     for name in wanted:
         if name in folders:
@@ -63,10 +66,14 @@ def _there(folder: Path, wanted: str) -> bool:
 
 
 def _usual(folder: Path, key: str, name: SplitName) -> Path | None:
-    """The one folder with a usual name for `key`, of the split's own if there are several."""
-    found = [path for path in _folders(folder) if _role(path.name) == key]
-    own = [path for path in found if _splits_of(path.relative_to(folder)) == {name}]
-    for candidates in (own, found):
+    """The one folder with a usual name for `key`, of the split's own if there are several; never another split's."""
+    usual = [path for path in _folders(folder) if _role(path.name) == key]
+    found = [path for path in usual if _all_inside(path) not in usual]
+    said = {path: _splits_of(path.relative_to(folder)) for path in found}
+    own = [path for path in found if said[path] == {name}]
+    # Where one folder is left, it may be the other split's: test pictures are not in DUTS-TR-Image.
+    fitting = [path for path in found if not said[path] or name in said[path]]
+    for candidates in (own, fitting):
         if len(candidates) == 1:
             return candidates[0]
     return None
@@ -75,6 +82,12 @@ def _usual(folder: Path, key: str, name: SplitName) -> Path | None:
 def _folders(folder: Path) -> Iterator[Path]:
     """The folders below a folder, hidden ones left out."""
     yield from sorted(path for path, is_folder in walk(folder) if is_folder)
+
+
+def _all_inside(folder: Path) -> Path | None:
+    """The one thing that a folder holds."""
+    inside = [path for path in folder.iterdir() if not hidden(path.name)]
+    return inside[0] if len(inside) == 1 else None
 
 
 def _role(name: str) -> str | None:

@@ -36,6 +36,10 @@ _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release 
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
 
 
+_MEASURED = ("size", "tone", "place")  # of a scene object, where they are left out
+_WORDS = ("colour", "name", "family", "phrase", "shape", *_MEASURED)
+
+
 @dataclass(frozen=True, eq=False)
 class DatasetSplit:
     """One split of one data set."""
@@ -300,17 +304,39 @@ def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict
     for name, objects in content.items():
         if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
             raise DataError(f"{problem}; {name!r} has {objects!r}")
-        for one in objects if part.dataset.task == "sis" else ():  # elsewhere nothing is compared with the ids
-            if not isinstance(one.get("id", 0), (int, float)):
-                raise DataError(f"{problem}; {name!r} has the id {one['id']!r}, expected a number as in the map")
+        if fault := next(filter(None, map(_object_fault, objects)), None):
+            raise DataError(f"{problem}; {name!r} {fault}")
         if LONE_SURROGATE.search(json.dumps(objects, ensure_ascii=False)):
             raise DataError(f"{problem}; {name!r} has half a character (a surrogate alone); write it whole")
+        if part.dataset.task != "sis":  # where an id says nothing, it may be left out
+            objects = [{"id": place} | one for place, one in enumerate(objects, 1)]
         image = known.get(key(name)) or known.get(key(stem(name)))
         if image is not None and found.setdefault(image, objects) is not objects:
             raise DataError(f"{problem}; {image!r} has two entries, such as {name!r}; keep one")
     if absent := len(images) - len(found):
         print(f"{part}: {absent} of {len(images)} images are not in {part.split.attributes}", flush=True)
     return found
+
+
+def _object_fault(one: dict[str, Any]) -> str | None:
+    """What is said of an object that no stage after the import could make words of, if anything is."""
+    if not isinstance(one.get("id", 0), (int, float)):
+        return f"has the id {one['id']!r}, expected a number as in the map"
+    if one.get("salient", True) not in (True, False):
+        return f"has {one['salient']!r} for salient, expected true or false"
+    for word in _WORDS:
+        unknown = one.get(word) is None and (word not in one or word not in _MEASURED)
+        if not unknown and not _is_plain(one[word]):
+            return f"has the {word} {one[word]!r}, expected words without < and >"
+    also = one.get("also") or []
+    if not isinstance(also, list) or not all(map(_is_plain, also)):
+        return f"has {also!r} for also, expected a list of words without < and >"
+    return None
+
+
+def _is_plain(words: Any) -> bool:
+    """Whether this is a text that an answer may have between its tags, or none at all."""
+    return isinstance(words, str) and not {"<", ">"} & {*words} and (not words or not words.isspace())
 
 
 def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:

@@ -11,6 +11,9 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
+Name = Annotated[
+    str, Field(min_length=1)
+]  # of a file, a folder, a model: an empty one would be the project's own folder
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # what numpy takes
 
 

@@ -1,12 +1,13 @@
 """The sections of `params.yaml`, one class each, in the order of the pipeline."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from saliency_r1.names import TRAINED, ScoreSource, TrainedName
-from saliency_r1.params.section import Count, NotNegative, Positive, Section, Share, Split, Steps
+from saliency_r1.params.section import Count, Name, NotNegative, Positive, Section, Share, Split, Steps
 
 # What of an endpoint decides how fast and how much is asked, and not what the answer is.
 PACE = (
@@ -56,11 +57,11 @@ class Segmenter(Section):
 class Download(Section):
     """What is taken from the catalogue."""
 
-    catalogue: str
+    catalogue: Name
     datasets: Annotated[tuple[str, ...], Field(min_length=1)]
-    policy: str
-    segmenter: str
-    mirror: str | None
+    policy: Name
+    segmenter: Name
+    mirror: Name | None
     cosod_chunk: Count
     limit: Count | None
     allow_missing: tuple[str, ...]
@@ -119,6 +120,15 @@ class Lora(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: str
     modules_to_save: tuple[str, ...]
+
+    @field_validator("targets")
+    @classmethod
+    def _expression(cls, targets: str) -> str:
+        try:
+            re.compile(f"(?:)(?:{targets})")  # it stands behind another one, where global flags may not
+        except re.error as error:
+            raise ValueError(f"{targets!r}, expected a regular expression over module names: {error}") from None
+        return targets
 
 
 class Sft(Section):
@@ -208,6 +218,24 @@ class Cgpo(Section):
     max_grad_norm: Positive
     average: Annotated[float, Field(ge=0, lt=1)]
     checkpoint_every: Count
+
+    @model_validator(mode="after")
+    def _compared(self) -> Self:
+        """What an algorithm compares has to be in a batch; told here, before annotation and SFT have run for hours."""
+        if self.algorithm not in ("grpo", "rloo"):
+            if self.group_size != 1:
+                raise ValueError(f"group_size {self.group_size}: {self.algorithm} samples one response a prompt; set 1")
+        elif self.group_size < 2 or self.batch_size % self.group_size:
+            raise ValueError(
+                f"group_size {self.group_size} with batch_size {self.batch_size}: {self.algorithm} needs groups of two "
+                "or more that divide the batch"
+            )
+        alone = self.algorithm == "remax" or (self.algorithm == "cgpo" and self.normalise == "none")
+        if self.batch_size < 2 and not alone:
+            raise ValueError(
+                f"batch_size {self.batch_size}: {self.algorithm} compares the responses of an update, two or more"
+            )
+        return self
 
 
 class Asked(Section):

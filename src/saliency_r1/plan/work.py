@@ -41,7 +41,7 @@ class Samples:
 class Stage:
     """The work of one stage: prompts that are answered, tokens that are generated, tokens that are trained on.
 
-    `read` are tokens of forward passes alone. A stage of annotations by a server has requests and no tokens here.
+    `read` are tokens of forward passes alone. What a server answers has prompts and no tokens.
     """
 
     name: str
@@ -102,18 +102,20 @@ def stages(params: Params, samples: Samples, prompt_tokens: int, answer: int, gp
     twice = cgpo.micro_batch < -(-cgpo.batch_size // gpus)
     looks = cgpo.updates // cgpo.drift_every if cgpo.drift_every else 0
     compared = rollouts if cgpo.kl else looks * cgpo.batch_size
-    tests = samples.of(params.masks.split) * len(params.masks.models)
+    asked = samples.of(params.masks.split)
+    here = sum(isinstance(model, str) or model.endpoint is None for model in params.masks.models)  # by no server
+    greedy = 2 if cgpo.algorithm == "remax" else 1  # beside each sampled answer a greedy one
     return [
         Stage("annotate", samples.annotated),
         Stage("sft", sft.steps * sft.batch_size, validated * answer, sft.steps * sft.batch_size * row),
         Stage(
             "cgpo",
             rollouts // cgpo.group_size,
-            rollouts * answer,
+            rollouts * answer * greedy,
             (rollouts * cgpo.epochs + regularising) * row,
             (rollouts * row if twice else 0) + compared * row,
         ),
-        Stage("masks", tests, tests * answer),
+        Stage("masks", asked * len(params.masks.models), asked * here * answer),
     ]
 
 

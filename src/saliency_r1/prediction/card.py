@@ -28,11 +28,17 @@ def write_card(path: Path, about: Mapping[str, Any], metrics: Path, model: str, 
         pipeline_tag="image-text-to-text",
         base_model=about["base"]["source"] if "revision" in about["base"] else None,
         tags=["saliency", "salient-object-detection", "saliency-r1"],
-        model_name=path.parent.name.strip(".") if not scores else model,
+        model_name=model if scores else None,
         eval_results=list(_eval_results(scores)) or None,
     )
     body = "\n\n".join([*_intro(about), *_data(report), *_table(scores, intervals), *_limits(scores, licence)])
     write_text(path, f"---\n{head.to_yaml()}\n---\n\n{body}\n")
+
+
+def evaluated(metrics: Path) -> list[str]:
+    """The models that a folder of metrics has results of."""
+    file = metrics / "metrics.json"
+    return list(read_json(file)) if file.is_file() else []
 
 
 def _results(file: Path, model: str) -> dict[str, dict[str, Any]]:

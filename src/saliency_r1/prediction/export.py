@@ -49,7 +49,8 @@ _OURS = (
 class Sources:
     """What is exported: the folders of a policy, its adapter (None: the policy as it is) and a segmenter.
 
-    `metrics` is the folder with metrics.json and intervals.json, `model` the name that they have results under.
+    `metrics` is the folder with metrics.json and intervals.json, `model` the name that they have results under; ""
+    for an adapter of another run, of whose data and results the card then says that they are not known.
     """
 
     policy: Path
@@ -97,7 +98,8 @@ def export(sources: Sources, params: Params, out: Path, merge: bool, licence: st
         if "folder" in about["segmenter"]:
             link_tree(sources.segmenter, folder / about["segmenter"]["folder"])
         write_json(folder / MANIFEST, about)
-        write_card(folder / "README.md", about, sources.metrics, sources.model, sources.report, licence)
+        report = sources.report if sources.model else {}
+        write_card(folder / "README.md", about, sources.metrics, sources.model, report, licence)
     return about
 
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
@@ -111,17 +111,20 @@ def choose(model: str, segmenter: str | None = None) -> Chosen:
     return Chosen(model, folder, None, _folder(segmenter, hub.SEGMENTER_FILES), Settings())
 
 
-def trained_here(policy: Path, adapter: Path | None, segmenter: Path, params: Path | None) -> Chosen:
+def trained_here(policy: Path, adapter: Path | None, segmenter: str | Path, params: Path | None) -> Chosen:
     """Folders of a pipeline that has run here, in the sizes of `params`, else of the params.yaml that is there, if any.
 
-    Raises `PredictError` for a folder that is missing, `ParamsError` for a params file that cannot be used.
+    The segmenter may be a name of the hub as well. Raises `PredictError` for a folder that is missing, `ParamsError`
+    for a params file that cannot be used.
     """
-    for folder in (policy, adapter, segmenter):
+    own = None if hub.is_name(str(segmenter)) and not Path(segmenter).is_dir() else Path(segmenter)
+    for folder in (policy, adapter, own):
         if folder is not None and not folder.is_dir():
             raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
     name = f"{policy} + {adapter}" if adapter else str(policy)
     params = params or (PARAMS if PARAMS.is_file() else None)
-    return Chosen(name, policy, adapter, segmenter, sizes(params) or Settings())
+    settings = sizes(params) or Settings()
+    return Chosen(name, policy, adapter, own or hub.fetch(str(segmenter), hub.SEGMENTER_FILES), settings)
 
 
 def sizes(params: Path | None) -> Settings | None:
@@ -168,6 +171,8 @@ def champion(segmenter: str | None = None, root: Path = Path(".")) -> Chosen:
 
 def manifest(folder: Path) -> dict[str, Any]:
     """What an exported folder says of itself. Raises `PredictError` for one that cannot be read."""
+    from saliency_r1.params import Runtime
+
     try:
         content = read_json(folder / MANIFEST)
         if content["format"] != 1:
@@ -175,17 +180,22 @@ def manifest(folder: Path) -> dict[str, Any]:
         sizes, segmenter = content["sizes"], content["segmenter"]
         complete = sizes["max_new_tokens"] > 0 and sizes["cosod_chunk"] > 0 and isinstance(content["loading"], dict)
         inside = segmenter.get("folder", "segmenter") == "segmenter"
+        known = content["dtype"] in get_args(Runtime.model_fields["dtype"].annotation)
     except (InputError, KeyError, TypeError, AttributeError) as error:
         raise PredictError(f"{folder / MANIFEST} is not what `saliency-r1 export` writes ({error!r})") from None
-    if not complete or not inside:
-        raise PredictError(f"{folder / MANIFEST} is not what `saliency-r1 export` writes (sizes, loading, segmenter)")
+    if not complete or not inside or not known:
+        raise PredictError(
+            f"{folder / MANIFEST} is not what `saliency-r1 export` writes (sizes, loading, segmenter, dtype)"
+        )
     return dict(content)
 
 
 def identity(chosen: Chosen) -> str:
     """The name of models with a hash of their weights: the same folder, or `champion`, is another model tomorrow."""
     digest = hashlib.sha256()
-    for folder in (chosen.policy, chosen.adapter, chosen.segmenter):
+    base = chosen.policy / "base"  # of an exported adapter, which is read with it
+    within = [base] if base.is_dir() and (chosen.policy / "adapter_config.json").is_file() else []
+    for folder in (chosen.policy, *within, chosen.adapter, chosen.segmenter):
         files = sorted(folder.iterdir()) if folder else []  # not what lies deeper: weights are read from there alone
         for file in files:
             if (file.suffix in (".safetensors", ".bin") or file.name == "adapter_config.json") and file.is_file():

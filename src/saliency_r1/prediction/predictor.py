@@ -189,9 +189,11 @@ class Predictor:
         """Answer any number of prompts, `batch` at a time, in order; they are read as they are needed.
 
         A prompt that cannot be read or answered gives a `Failure` and costs the others nothing. Raises `PredictError`
-        for an unknown task.
+        for an unknown task and for a `batch` below 1.
         """
         rules = task_named(task)
+        if batch < 1:
+            raise PredictError(f"batch = {batch}, expected at least 1")
         return (outcome for part in batches(prompts, batch) for outcome in self._outcomes(part, rules))
 
     def _outcomes(self, prompts: Sequence[Sequence[Source]], rules: tasks.Task) -> list[Answer | Failure]:
@@ -222,7 +224,7 @@ class Predictor:
             return []
         encoded = [self.policy.prompt(pictures, rules.instruction) for pictures in prompts]
         sizes = [[(picture.height, picture.width) for picture in pictures] for pictures in prompts]
-        texts, attempts = self._texts(encoded, rules, list(map(len, sizes)))
+        texts, attempts = ask(self.policy, encoded, rules, list(map(len, sizes)), self.max_new_tokens)
         said = [
             Answered(text, rules, each, partial(list, pictures))
             for text, each, pictures in zip(texts, sizes, prompts, strict=True)
@@ -243,24 +245,25 @@ class Predictor:
             )
         ]
 
-    def _texts(
-        self, encoded: Sequence[Prompt], rules: tasks.Task, images: Sequence[int]
-    ) -> tuple[list[str], list[int]]:
-        """What the policy says to prompts of so many images, and how often it was asked; see `predict`."""
-        texts = [response.text for response in self.policy.generate(encoded, self.max_new_tokens)]
-        attempts = [1] * len(texts)
-        parses = lambda index, text: cot.parse(text, rules.name, images[index]).ok  # noqa: E731
-        failed = [index for index, text in enumerate(texts) if not parses(index, text)]
-        for attempt in range(2, ATTEMPTS + 1):
-            if not failed:
-                break
-            prompts, seeds = [encoded[index] for index in failed], [attempt] * len(failed)
-            said = zip(failed, self.policy.generate(prompts, self.max_new_tokens, seeds, TEMPERATURE), strict=True)
-            found = {index: response.text for index, response in said if parses(index, response.text)}
-            for index in failed:
-                attempts[index], texts[index] = attempt, found.get(index, texts[index])
-            failed = [index for index in failed if index not in found]
-        return texts, attempts
+
+def ask(
+    policy: Policy, encoded: Sequence[Prompt], rules: tasks.Task, images: Sequence[int], max_new_tokens: int
+) -> tuple[list[str], list[int]]:
+    """What a policy says to prompts of so many images, and how often it was asked; see `Predictor.predict`."""
+    texts = [response.text for response in policy.generate(encoded, max_new_tokens)]
+    attempts = [1] * len(texts)
+    parses = lambda index, text: cot.parse(text, rules.name, images[index]).ok  # noqa: E731
+    failed = [index for index, text in enumerate(texts) if not parses(index, text)]
+    for attempt in range(2, ATTEMPTS + 1):
+        if not failed:
+            break
+        prompts, seeds = [encoded[index] for index in failed], [attempt] * len(failed)
+        said = zip(failed, policy.generate(prompts, max_new_tokens, seeds, TEMPERATURE), strict=True)
+        found = {index: response.text for index, response in said if parses(index, response.text)}
+        for index in failed:
+            attempts[index], texts[index] = attempt, found.get(index, texts[index])
+        failed = [index for index in failed if index not in found]
+    return texts, attempts
 
 
 @dataclass(frozen=True)
@@ -296,6 +299,8 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _read(images: Sequence[Source], rules: tasks.Task) -> list[Image.Image]:
+    if isinstance(images, Source):  # a text is a sequence, too: of its letters
+        raise PredictError(f"a prompt is a list of pictures, got {type(images).__name__} by itself: write [picture]")
     if not images or (len(images) > 1 and rules.name != "cosod"):
         takes = "images" if rules.name == "cosod" else "one image"
         raise PredictError(f"{rules.name} takes {takes}, got {len(images)}")
@@ -314,6 +319,8 @@ def read_image(source: Source) -> Image.Image:
 
     Raises `PredictError` that names a file that is missing, no picture, or of a shape that the policy does not take.
     """
+    if not isinstance(source, Source):  # an array, most often, which does not say in what order its colours are
+        raise PredictError(f"expected a picture of Pillow or the path of a file, got {type(source).__name__}")
     try:
         if isinstance(source, Image.Image):
             check_shape(source.size, "the picture")

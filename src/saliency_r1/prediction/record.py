@@ -219,8 +219,9 @@ def coco(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for answer in answers:
         for place, name in enumerate(answer["names"]):
             height, width = answer["sizes"][place]
-            file_name = f"{name}{Path(answer['images'][place]).suffix}"
-            images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
+            # As the file is called on the disk; a name is written anew, in composed letters.
+            inside = Path(answer["images"][place]).parts[-1 - name.count("/") :]
+            images.append({"id": len(images) + 1, "file_name": "/".join(inside), "height": height, "width": width})
             for region in answer["regions"][place]:
                 if region["area"]:
                     about = {key: region[key] for key in ("segmentation", "area", "bbox", "score")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from saliency_r1.inputs.find import shown
@@ -32,6 +34,30 @@ class Done(NamedTuple):
 def name_of(prompt: Prompt) -> str:
     """The paths of a prompt's pictures, for messages."""
     return ", ".join(printable(shown(picture.path)) for picture in prompt)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold a folder of results while the block runs.
+
+    Two runs in one folder would end with the answers of the later one in `response.json`, and the others lost. Raises
+    `PredictError` where another run writes there; the lock is gone when its holder dies, however it dies.
+    """
+    lock = FileLock(out / ".answers.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PredictError(
+            f"another run is writing into {out}: wait until it is over, or name another folder (--out)"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks: a mounted drive, say
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps what is open
+            os.unlink(lock.lock_file)  # before the release: from then on it may be another's
+        lock.release()
 
 
 def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:

@@ -68,12 +68,12 @@ def prompts(groups: Sequence[Sequence[Picture]], task: str, chunk: int) -> list[
 def _matching(
     pattern: str, task: str, recursive: bool, written: Sequence[Path]
 ) -> tuple[list[Picture], list[list[Picture]]]:
-    """What fits a pattern: loose pictures, and the groups of folders. Names begin in the folder before its first `*`.
+    """What fits a pattern: loose pictures, and the groups of folders. Names begin in the folder it begins in.
 
     `**` fits folders and what is in them: a picture then counts once, as one of its folder.
     """
-    start = Path(*_until_magic(Path(pattern).parts))
-    found = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
+    start, rest = _begun(pattern)
+    found = [Path(path) for path in sorted(glob.glob(os.path.join(glob.escape(str(start)), rest), recursive=True))]
     folders = [path for path in found if path.is_dir()]
     groups = [group for folder in folders for group in _groups(folder, start, task, recursive, written)]
     taken: set[Path] = set()
@@ -93,11 +93,16 @@ def _expected(everywhere: bool) -> str:
     return f"({', '.join(sorted(SUFFIXES))}){more}"
 
 
-def _until_magic(parts: Iterable[str]) -> Iterable[str]:
-    for part in parts:
-        if glob.has_magic(part):
-            return
-        yield part
+def _begun(pattern: str) -> tuple[Path, str]:
+    """The folder that a pattern begins in, and the rest of it.
+
+    A part that is the name of a folder there is that folder, and no pattern: in `trip [2023]/*.jpg` the brackets are
+    letters of a name.
+    """
+    parts = Path(pattern).parts
+    count = next(place for place in range(len(parts) + 1) if not os.path.isdir(Path(*parts[: place + 1])))
+    only_folders = os.sep if pattern.endswith(("/", os.sep)) else ""
+    return Path(*parts[:count]), os.path.join("", *parts[count:]) + only_folders
 
 
 def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Sequence[Path]) -> list[list[Picture]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,11 @@ def file_at(folder: Path, revision: str, path: str) -> str | None:
         return git(folder, "show", f"{revision}:{path}")
     except GitError:
         return None
+
+
+def plain(name: str) -> str:
+    """A name as git takes it for a branch or DVC for an experiment; a person may have called a run `lr, 2nd try`."""
+    return re.sub(r"[^\w]+", "-", name).strip("-") or "run"
 
 
 SHARED = ("night/*", "saliency-r1@*", "saliency-r1#*")  # the tags that other clones are told of

@@ -26,18 +26,30 @@ DATA = "data.parquet"
 SHOWN = ("Sm", "maxFm", "maxEm", "MAE", "AP", "AP50", "reward", "parse_failures")
 
 
+class PackageError(ValueError):
+    """A run of which no model can be handed on; the message says what is missing."""
+
+
 def package(artifacts: Path, params: Path, title: str, folder: Path) -> None:
-    """Fill an empty folder from the folders of the stages and the params file."""
+    """Fill an empty folder from the folders of the stages and the params file.
+
+    Raises `PackageError` where the run has not measured the model.
+    """
+    metrics, intervals = (
+        json.loads((artifacts / "metrics" / f"{name}.json").read_text(encoding="utf-8")).get(MODEL)
+        for name in ("metrics", "intervals")
+    )
+    if metrics is None or intervals is None:
+        raise PackageError(
+            f"{artifacts / 'metrics'} has no numbers of {MODEL}, and a model is handed on with its own: expected "
+            f"{MODEL} in masks.models; add it, and only its answers are made"
+        )
     bases = json.loads((artifacts / "download" / "report.json").read_text(encoding="utf-8"))["models"]
     for name, base in bases.items():
         if "revision" not in base:
             link_tree(artifacts / "download" / "models" / name, folder / name)
     link_tree(artifacts / "cgpo" / "adapter", folder / "adapter")
     shutil.copyfile(params, folder / "params.yaml")
-    metrics, intervals = (
-        json.loads((artifacts / "metrics" / f"{name}.json").read_text(encoding="utf-8"))[MODEL]
-        for name in ("metrics", "intervals")
-    )
     download = artifacts / "download"
     describe(pl.read_parquet(download / "table.parquet"), download).write_parquet(folder / DATA)
     write_json(folder / "model.json", {"title": title, **bases})

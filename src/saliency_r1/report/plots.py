@@ -99,6 +99,7 @@ _PALETTE = {
     "advantage_down": "accent",
 }
 _X = ("step", "update")
+_LONGEST = 36  # letters of a name beside a plot
 
 
 def training(curves: pl.DataFrame, colour: str) -> list[Markup]:
@@ -192,14 +193,16 @@ def consistency(annotations: pl.DataFrame) -> Markup:
 
 def gains(scopes: Mapping[str, Mapping[str, float]], colour: str) -> Markup:
     """Differences with their intervals, one line a scope; the line at zero is what they are held against."""
+    # A data set's name may be so long that nothing of the figure would be left for its line.
+    names = [scope if len(scope) <= _LONGEST else f"{scope[: _LONGEST - 1]}…" for scope in scopes]
     with rc_context(_STYLE | {"axes.grid": False}):
-        figure, axes = _figure(5.4, 0.85 + 0.25 * len(scopes), left=0.3 + 0.068 * max(map(len, scopes)))
+        figure, axes = _figure(5.4, 0.85 + 0.25 * len(scopes), left=0.3 + 0.068 * max(map(len, names)))
         for place, (scope, gain) in enumerate(scopes.items()):
             wide = 3.2 if scope == "overall" else 2.0
             axes.plot([gain["low"], gain["high"]], [place, place], color=STAND_IN[colour], linewidth=wide)
             axes.plot(gain["difference"], place, "o", color=STAND_IN[colour], markersize=wide + 4)
         axes.axvline(0, color=STAND_IN["muted"], linewidth=1)
-        axes.set_yticks(range(len(scopes)), list(scopes))
+        axes.set_yticks(range(len(scopes)), names)
         axes.invert_yaxis()
         axes.margins(y=0.08)
         axes.grid(axis="x")
@@ -225,7 +228,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Plots of one page must not share ids; what a plot is called tells them apart.
-    prefix = re.sub(r"\W+", "-", title)
+    prefix = re.sub(r"\W", lambda sign: "-" if sign[0] == " " else f"-{ord(sign[0]):x}-", title)
     text = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
     # Size comes from the page, type too.
     text = re.sub(r'<svg ([^>]*?)width="[^"]+" ?', r"<svg \1", text, count=1)

@@ -62,7 +62,9 @@ class Artifacts:
     @cached_property
     def curves(self) -> pl.DataFrame:
         """Precision and recall by model, data set and threshold."""
-        return pl.read_csv(self.root / "metrics" / "curves.csv")
+        # Names are text even where they are digits: else a first data set called 2017 makes numbers of all of them.
+        names = {"model": pl.String, "dataset": pl.String}
+        return pl.read_csv(self.root / "metrics" / "curves.csv", schema_overrides=names, infer_schema_length=None)
 
     @cached_property
     def checks(self) -> list[dict[str, Any]]:
