@@ -7,11 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from dvc.utils.hydra import apply_overrides
 
 from flows.sweep import _text, chosen, points, read_grid, split, sweep
 from flows.tree import NightError
 from saliency_r1.registry.git import git, plain
+from saliency_r1.yaml_loader import load_yaml
 
 METRICS = {"cgpo": {"a": {"reward": 0.5, "Sm": 0.1}, "b": {"reward": 0.7}}, "sft": {"a": {"reward": 0.2}}}
 
@@ -42,9 +43,10 @@ def test_a_grid_of_a_command_line_has_each_key_once() -> None:
     "value",
     [3e-5, None, True, ["q_proj", "(k|v)"], {"every": 8, "of": ["é", {"a": "b, c"}]}, [{"name": "x", "shots": 0}]],
 )
-def test_dvc_reads_a_value_as_it_was_given(value: object) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"key={_text(value)}"])
-    assert override.value() == value
+def test_dvc_reads_a_value_as_it_was_given(value: object, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("key: 0\n", encoding="utf-8")
+    apply_overrides(tmp_path / "params.yaml", [f"key={_text(value)}"])
+    assert load_yaml(tmp_path / "params.yaml") == {"key": value}
 
 
 def test_a_point_has_a_name_that_git_takes_whatever_the_run_is_called() -> None:
