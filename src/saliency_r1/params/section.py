@@ -11,9 +11,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
-Name = Annotated[
-    str, Field(min_length=1)
-]  # of a file, a folder, a model: an empty one would be the project's own folder
+# Of a file, a folder, a model: an empty one would be the project's own folder.
+Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # what numpy takes
 
 
