@@ -117,14 +117,13 @@ def trained_here(policy: Path, adapter: Path | None, segmenter: str | Path, para
     The segmenter may be a name of the hub as well. Raises `PredictError` for a folder that is missing, `ParamsError`
     for a params file that cannot be used.
     """
-    own = None if hub.is_name(str(segmenter)) and not Path(segmenter).is_dir() else Path(segmenter)
-    for folder in (policy, adapter, own):
+    for folder in (policy, adapter):
         if folder is not None and not folder.is_dir():
             raise PredictError(f"{folder}: there is no such folder; `dvc repro` makes the models, or name your own")
     name = f"{policy} + {adapter}" if adapter else str(policy)
     params = params or (PARAMS if PARAMS.is_file() else None)
     settings = sizes(params) or Settings()
-    return Chosen(name, policy, adapter, own or hub.fetch(str(segmenter), hub.SEGMENTER_FILES), settings)
+    return Chosen(name, policy, adapter, _folder(str(segmenter), hub.SEGMENTER_FILES), settings)
 
 
 def sizes(params: Path | None) -> Settings | None:
