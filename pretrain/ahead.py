@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saliency_r1.runtime.stage import imitates_bfloat16
 
-WORKERS = max(0, (os.cpu_count() or 1) // 2 - 2)  # two trainings at once; none where there are a few cores only
+WORKERS = max(0, (os.cpu_count() or 1) // 2 - 1)  # two trainings at once; none where there are a few cores only
 
 
 def half_on_cpu() -> torch.autocast:

@@ -34,6 +34,9 @@ SPLIT = (
 )
 DESCRIBE_ONE = ("Describe the image.", "What is in the image?", "List the objects in the picture.")
 DESCRIBE_MANY = ("Describe the images.", "What is in each image?", "List the objects in every picture.")
+COMPARE = ("Compare the images.", "What do the images share?", "Which thing occurs in every picture?")
+SHARED = ("All of them show the {}.", "What they share is the {}.", "Each of them has the {}.")
+MISTAKEN = 0.25  # share of the names that are wrong in a comparison that begins with mistakes
 REPEAT = ("Repeat the text:", "Copy this:", "Say again:")
 WORDS = """
 a about above absent after against all almost alone among an and another answer apart appear appears are area around as
@@ -65,6 +68,33 @@ def description(groups: list[list[SceneObject]], rng: np.random.Generator) -> tu
         return str(rng.choice(DESCRIBE_ONE)), f"There is {texts[0]}."
     answer = " ".join(f"Image {number} shows {text}." for number, text in enumerate(texts, start=1))
     return str(rng.choice(DESCRIBE_MANY)), answer
+
+
+def comparison(
+    groups: list[list[SceneObject]], shared: str, names: Sequence[str], rng: np.random.Generator
+) -> tuple[str, str, str]:
+    """Question, what each of several images shows, and what all of them show: the thing of the name `shared`.
+
+    Half of the time some of what is said of the images bears another of `names`, as it does where a picture is misread,
+    and is given without being learnt: the conclusion is to be drawn from most of the images, and from looking again.
+    """
+    mistaken = rng.random() < 0.5
+    variety = 0.0 if rng.random() < 0.5 else 0.5
+    sentences, called = [], ""
+    for number, objects in enumerate(groups, start=1):
+        said = []
+        for item in map(SceneObject.to_json, objects):
+            if item["name"] == shared:
+                called = called or wording.noun(item, rng, variety)
+                item |= {"name": called, "also": ()}
+                if rng.random() < 0.5:
+                    item["colour"] = ""
+            if mistaken and rng.random() < MISTAKEN:
+                item |= {"name": names[rng.integers(len(names))], "also": ()}
+            said.append(wording.article(wording.name(item, rng, variety)))
+        sentences.append(f"Image {number} shows {wording.join(said)}.")
+    shows, same = " ".join(sentences), str(rng.choice(SHARED)).format(called)
+    return str(rng.choice(COMPARE)), shows if mistaken else "", same if mistaken else f"{shows} {same}"
 
 
 def nouns(world: World) -> list[str]:

@@ -213,9 +213,9 @@ def language_loss(policy: Policy, batch: Batch, features: Tensor) -> Tensor:
         position_ids=batch["position_ids"],
         use_cache=False,
     ).last_hidden_state
-    targets = batch["labels"][:, 1:]
-    mask = targets != -100
-    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][mask]).float(), targets[mask])
+    said = batch["said"]
+    targets = batch["labels"][:, 1:].flatten()[said]
+    return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1].flatten(0, 1)[said]).float(), targets)
 
 
 def train(policy: Policy, world: World, options: dict[str, Any], runs: Path, pool: Pool) -> None:

@@ -3,7 +3,7 @@
 Five phases. First SAM's image encoder alone learns to label every pixel with name and colour: the stand-in for the
 pre-training of a real SAM. Then BEiT-3 alone learns to carry the words of an expression into its prompt: the stand-in
 for that of a real BEiT-3. Then, as in the official recipe, the encoder is frozen and the rest learns to follow
-expressions. Then everything is tuned together, last at a larger side, for the sake of the outlines.
+expressions. Then everything is tuned together, last at a falling rate.
 Takes the accelerator that is there; each phase goes on where it was stopped.
 
     python pretrain/world/pool.py && python pretrain/segmenter.py
@@ -52,13 +52,13 @@ CONFIG = EvfSamConfig(
         max_source_positions=98,
     ),
     sam_image_encoder=ImageEncoderConfig(
-        img_size=112,
+        img_size=160,
         patch_size=8,
         embed_dim=128,
         depth=4,
         num_heads=4,
         mlp_ratio=3.0,
-        window_size=7,
+        window_size=10,
         global_attn_indexes=(1, 3),
         out_chans=96,
         use_rel_pos=True,
@@ -68,7 +68,6 @@ CONFIG = EvfSamConfig(
     ),
     projector_hidden=96,
 )
-FINE = replace(CONFIG, sam_image_encoder=replace(CONFIG.sam_image_encoder, img_size=128, window_size=8))
 HELD_OUT_BATCH = 10
 LOG_EVERY = 100
 WARMUP_RATE = 1.5e-3
@@ -85,8 +84,8 @@ FOLLOW = Recipe(
     log_every=LOG_EVERY,
     checkpoint_every=500,
 )
-TOGETHER = replace(FOLLOW, learning_rate=8e-4, train_image_encoder=True)
-SHARPEN = replace(TOGETHER, learning_rate=7e-4, schedule="cosine", warmup=0.05)
+TOGETHER = replace(FOLLOW, learning_rate=1e-3, train_image_encoder=True)
+SHARPEN = replace(TOGETHER, schedule="cosine", warmup=0.02)
 
 
 def _label_map(scene: Scene, values: dict[int, int]) -> np.ndarray:
@@ -270,21 +269,6 @@ def initialise(model: EvfSam) -> EvfSam:
     return model
 
 
-def enlarged(model: EvfSam, config: EvfSamConfig) -> EvfSam:
-    """The same weights for another side of SAM's view: only position tables depend on it, and are interpolated."""
-    larger = EvfSam(config)
-    state = model.state_dict()
-    for name, wanted in larger.state_dict().items():
-        if name.endswith("image_encoder.pos_embed"):
-            grid = wanted.shape[1:3]
-            table = F.interpolate(state[name].permute(0, 3, 1, 2), size=grid, mode="bicubic", align_corners=False)
-            state[name] = table.permute(0, 2, 3, 1)
-        elif name.endswith(("rel_pos_h", "rel_pos_w")):
-            state[name] = F.interpolate(state[name].T[None], size=len(wanted), mode="linear")[0].T
-    larger.load_state_dict(state)
-    return larger
-
-
 @torch.inference_mode()
 def measure(
     world: World,
@@ -388,7 +372,6 @@ def main() -> None:
     read(model, helper, material, options.work, **phases["read"])
     phase("follow", model, FOLLOW)
     phase("together", model, TOGETHER)
-    model = enlarged(model, FINE).to(device)
     phase("sharpen", model, SHARPEN)
     threshold = presence_threshold(measure(world, model, tokenizer, 600, 1))
     model.config = replace(model.config, presence_threshold=threshold)

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from saliency_r1.annotation.attributes import NAMED_COLOURS
+
 Array = NDArray[np.float32]
 Size = tuple[int, int]  # width, height
 MUTED = (
@@ -30,6 +32,7 @@ GROUNDS = (
     (190, 184, 176),
     (92, 84, 76),
 )
+VIVID = (*NAMED_COLOURS.values(),)
 NOISES, NOISE_SIDE = 48, 256
 
 
@@ -156,14 +159,40 @@ def patchwork(rng: np.random.Generator, size: Size) -> Array:
     return np.asarray(image + rng.uniform(3, 9) * noise(rng, size, 0.7)[..., None], np.float32)
 
 
+def leaves(rng: np.random.Generator, size: Size) -> Array:
+    """Clutter as photographs have it: things of all sizes hide each other, each of a colour and grain of its own.
+
+    The dead leaves model (Lee, Mumford and Huang 2001): radii fall off with their third power. None of them is a thing
+    that is told of, strong as its colour may be.
+    """
+    width, height = size
+    vivid = [_pick(rng, VIVID) * 0.7 + _pick(rng, MUTED) * 0.3 for _ in range(2)]
+    palette = np.array([_pick(rng, MUTED + GROUNDS) for _ in range(5)] + vivid)
+    palette = palette[rng.permutation(len(palette))[: rng.integers(3, 7)]]
+    low, high = (rng.uniform(*reach) * min(size) for reach in ((0.05, 0.2), (0.4, 1.2)))
+    image = np.ascontiguousarray(texture(rng, size))
+    grain, shade = noise(rng, size, 0.8), _ramp(rng, size)
+    for _ in range(int(rng.integers(15, 70))):
+        share = rng.random()
+        radius = 1 / np.sqrt((1 - share) / low**2 + share / high**2)
+        turn = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 12))))
+        reach = radius * rng.uniform(0.6, 1.2, (len(turn), 2)) * (1, rng.uniform(0.5, 1))
+        outline = np.stack([np.cos(turn), np.sin(turn)], 1) * reach + rng.uniform(0, size)
+        inside = cv2.fillPoly(np.zeros((height, width), np.uint8), [np.rint(outline).astype(np.int32)], 1) > 0
+        colour = palette[rng.integers(len(palette))] * rng.uniform(0.6, 1.2) + rng.uniform(-15, 15, 3)
+        light = rng.uniform(2, 14) * grain + rng.uniform(-60, 60) * shade
+        image[inside] = (colour + light[..., None])[inside]
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0)), np.float32)
+
+
 BACKGROUNDS: tuple[Callable[[np.random.Generator, Size], Array], ...] = (
     plain, texture, landscape, landscape, indoors, indoors, bokeh, water, patchwork,
 )  # fmt: skip
 
 
-def background(rng: np.random.Generator, size: Size) -> Array:
+def background(rng: np.random.Generator, size: Size, cluttered: bool = False) -> Array:
     """A background of any kind, now and then out of focus, darker towards the corners: float32 H x W x 3."""
-    image = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, size)
+    image = leaves(rng, size) if cluttered else BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, size)
     if rng.random() < 0.35:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 2.0)), np.float32)
     rows, columns = np.mgrid[-1 : 1 : size[1] * 1j, -1 : 1 : size[0] * 1j].astype(np.float32)

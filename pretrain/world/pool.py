@@ -3,7 +3,8 @@
     python pretrain/world/pool.py        # reads the section `pool` of pretrain/params.yaml, writes runs/pretrain-pool
 
 A chunk of scenes is a function of the seed and its number, so that the pool does not depend on how many cores there
-are. Pictures lie one behind the other in a file that is mapped into memory, not read.
+are. Pictures lie one behind the other in a file that is mapped into memory, not read. Each counts twice, as it was
+rendered and mirrored: a picture costs far more time than a step of training on it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from PIL import Image
 if __name__ == "__main__":  # a script's own folder is on the path, and that is `world`
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from saliency_r1.annotation.attributes import PLACES
 from world.cutouts import Cutouts, fetch
 from world.scenes import Scene, SceneObject, World, stored
 
@@ -38,7 +41,10 @@ _SEED: int
 
 
 class Pool:
-    """Pictures (uint8 H x W x 3), maps of what they show (uint8 H x W, ids of objects) and the objects, by number."""
+    """Pictures (uint8 H x W x 3), maps of what they show (uint8 H x W, ids of objects) and the objects, by number.
+
+    Of N rendered scenes, number N + i is number i, mirrored.
+    """
 
     def __init__(self, folder: Path = FOLDER, recipe: str | None = None) -> None:
         """Open a pool. Raises `ValueError` where there is none, or one that was made by another `recipe`."""
@@ -47,29 +53,45 @@ class Pool:
             raise ValueError(
                 f"{folder}: {'not the' if made else 'no'} pool of scenes; run python pretrain/world/pool.py"
             )
-        self.sizes: NDArray[np.int64] = np.load(folder / "sizes.npy")  # height, width
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes.prod(1))])
+        sizes = np.load(folder / "sizes.npy")
+        self.rendered = len(sizes)
+        self.sizes: NDArray[np.int64] = np.concatenate([sizes, sizes])  # height, width
+        self.starts = np.concatenate([[0], np.cumsum(sizes.prod(1))])
         self._pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=(int(self.starts[-1]), 3))
         self._ids = np.memmap(folder / "ids.bin", np.uint8, "r", shape=(int(self.starts[-1]),))
         lines = (folder / "objects.jsonl").read_text(encoding="utf-8").splitlines()
-        self.objects = [tuple(as_object(row) for row in json.loads(line)) for line in lines]
+        objects = [tuple(as_object(row) for row in json.loads(line)) for line in lines]
+        self.objects = [*objects, *map(mirrored, objects)]
 
     def __len__(self) -> int:
         return len(self.objects)
 
+    def _part(self, values: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """The values of one picture, H x W (x 3)."""
+        number = index % self.rendered
+        part = values[self.starts[number] : self.starts[number + 1]].reshape(*self.sizes[number], *values.shape[1:])
+        return part if index < self.rendered else np.ascontiguousarray(part[:, ::-1])
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """One picture."""
-        return self._pixels[self.starts[index] : self.starts[index + 1]].reshape(*self.sizes[index], 3)
+        return self._part(self._pixels, index)
 
     def ids(self, index: int) -> NDArray[np.uint8]:
         """Which object every pixel shows, 0: none."""
-        return self._ids[self.starts[index] : self.starts[index + 1]].reshape(self.sizes[index])
+        return self._part(self._ids, index)
 
     def scene(self, index: int) -> Scene:
         """One picture as it was rendered and stored."""
         ids = self.ids(index)
         masks = {item.id: ids == item.id for item in self.objects[index]}
         return Scene(Image.fromarray(self.image(index)), self.objects[index], masks)
+
+
+def mirrored(objects: Sequence[SceneObject]) -> tuple[SceneObject, ...]:
+    """What a mirrored picture shows: left is right, and the order is that of the places again; ids stay."""
+    names = {"left": "right", "right": "left"}
+    turned = [replace(item, place=" ".join(names.get(word, word) for word in item.place.split())) for item in objects]
+    return tuple(sorted(turned, key=lambda item: PLACES.index(item.place)))
 
 
 def as_object(row: dict) -> SceneObject:
@@ -80,10 +102,10 @@ def as_object(row: dict) -> SceneObject:
 def scenes(world: World, seed: int, chunk: int, count: int) -> Iterator[Scene]:
     """The scenes of a chunk: of all makers in turn, each behind a round of JPEG."""
     rng = np.random.default_rng((seed, chunk))
-    makers = (world.anything, world.anything, world.anything, world.sod, world.sis)
+    makers = (world.anything, world.sod, world.cluttered, world.anything, world.sis, world.cluttered)
     made = 0
     while made < count:
-        found = world.group(rng, 3) if made % 12 == 0 else [makers[made % 5](rng)]
+        found = world.group(rng, 3) if made % 12 == 0 else [makers[made % len(makers)](rng)]
         for scene in found[: count - made]:
             made += 1
             yield Scene(stored(scene.image, int(rng.integers(75, 98))), scene.objects, scene.masks)

@@ -146,10 +146,10 @@ def _side(rng: np.random.Generator, wish: Wish, large: int) -> float:
 
 
 def _compose(
-    rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int]
+    rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int], cluttered: bool
 ) -> tuple[NDArray[Any], list[NDArray[np.bool_]]]:
     """The picture (float32, 0 to 255) and the visible masks of the wishes, drawn from back to front."""
-    image = background(rng, size) / 255
+    image = background(rng, size, cluttered) / 255
     cells = rng.permutation(9)[: len(wishes)]
     if sum(wish.size == "large" for wish in wishes) == 1 and rng.random() < 0.4:  # what stands out is often central
         lone = next(index for index, wish in enumerate(wishes) if wish.size == "large")
@@ -206,10 +206,10 @@ def _place(mask: NDArray[np.bool_]) -> str | None:
     return PLACES[3 * int(spot[0]) + int(spot[1])]
 
 
-def render(rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int]) -> Scene:
+def render(rng: np.random.Generator, wishes: Sequence[Wish], size: tuple[int, int], cluttered: bool = False) -> Scene:
     """Draw things on a fresh background of `size` (width, height), all to be seen and in places of their own."""
     for _ in range(100):
-        image, masks = _compose(rng, wishes, size)
+        image, masks = _compose(rng, wishes, size, cluttered)
         enough = [0.5 * (0.6 * LEAST[wish.size] * min(size)) ** 2 for wish in wishes]
         if any(mask.sum() < least for mask, least in zip(masks, enough)):
             continue
@@ -309,6 +309,16 @@ class World:
         if sum(wish.size == "large" for wish in wishes) > 3:
             wishes[0] = replace(wishes[0], size="small")
         return render(rng, wishes, CANVASES[rng.integers(len(CANVASES))])
+
+    def cluttered(self, rng: np.random.Generator) -> Scene:
+        """One or two large things, most of them odd, before what photographs are full of and nobody tells of."""
+        count = 1 if rng.random() < 0.65 else 2
+        found = [self.odd(rng) if rng.random() < 0.6 else look for look in self._different(rng, count, False)]
+        wishes = [
+            Wish(look, "large" if index == 0 else SIZES[rng.integers(2)], "vivid", False)
+            for index, look in enumerate(found)
+        ]
+        return render(rng, wishes, CANVASES[rng.integers(len(CANVASES))], cluttered=True)
 
     def group(self, rng: np.random.Generator, images: int, unseen: bool = False) -> list[Scene]:
         """Scenes that share one category, in other colours where it has some; every other one occurs in one image only.

@@ -2,15 +2,11 @@
 
 import importlib
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from drawn import drawn_world
-from tiny import TINY
 
-from saliency_r1.segmenter.evf_sam import EvfSam
 from saliency_r1.segmenter.tokenizer import Tokenizer
 
 
@@ -70,15 +66,3 @@ def test_vocabulary_knows_whole_words(script, referring, world, tmp_path):
     assert len(tokenizer.encode("the large red disc at the top left")) == 2 + 8
     assert tokenizer.encode("The Red DISC") == tokenizer.encode("the red disc")
     assert script.CONFIG.beit3.vocab_size > referring.PIECES
-
-
-def test_enlarged_keeps_the_rest(script):
-    vision = replace(TINY.sam_image_encoder, use_rel_pos=False, window_size=0)
-    model = EvfSam(replace(TINY, sam_image_encoder=vision))
-    larger = script.enlarged(model, replace(TINY, sam_image_encoder=replace(vision, img_size=96)))
-    before, after = model.state_dict(), larger.state_dict()
-    table = "visual_model.image_encoder.pos_embed"
-    assert after.pop(table).shape == (1, 12, 12, 32)
-    assert all(torch.equal(before[name], value) for name, value in after.items())
-    with torch.no_grad():
-        assert larger.embed_images(torch.zeros(1, 3, 96, 96)).shape == (1, 32, 12, 12)

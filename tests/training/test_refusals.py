@@ -34,11 +34,6 @@ def test_processes_that_find_different_checkpoints_end(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algorithm": "grpo"}, "group_size = 1"),
-        ({"algorithm": "rloo", "group_size": 3}, "divide the batch"),
-        ({"group_size": 2}, "one response a prompt"),
-        ({"algorithm": "reinforce_pp", "group_size": 3}, "one response a prompt"),
-        ({"batch_size": 1}, "two or more"),
         ({"batch_size": 7}, "larger than the 6 training samples"),
         ({"isr": isr(1, batch_size=7)}, "isr.batch_size = 7 is larger than the 6 annotations"),
     ],

@@ -9,10 +9,12 @@ import torch
 from drawn import drawn_world
 from rendered import EMBEDDED
 
+from saliency_r1.annotation.attributes import PLACES
 from saliency_r1.policy import Policy
 from saliency_r1.segmenter.loading import load_model
 
-OPTIONS = {"seed": 1, "look_batch": 5, "batch_size": 6, "shares": {"one": 0.4, "many": 0.4, "repeat": 0.2}}
+SHARES = {"one": 0.3, "many": 0.3, "compare": 0.2, "repeat": 0.2}
+OPTIONS = {"seed": 1, "look_batch": 5, "batch_size": 6, "shares": SHARES}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,19 @@ def test_a_pool_holds_what_was_rendered(world, pool):
         assert kept.objects == scene.objects
         assert kept.image.tobytes() == scene.image.tobytes()
         assert all(np.array_equal(kept.masks[number], mask) for number, mask in scene.masks.items())
+
+
+def test_a_pool_holds_every_scene_mirrored_too(world, pool):
+    place = importlib.import_module("world.scenes")._place
+    assert len(pool) == 120
+    for index in range(60):
+        plain, turned = pool.scene(index), pool.scene(60 + index)
+        assert np.array_equal(np.asarray(turned.image), np.asarray(plain.image)[:, ::-1])
+        assert {item.id: item.name for item in turned.objects} == {item.id: item.name for item in plain.objects}
+        assert [item.place for item in turned.objects] == [place(turned.masks[item.id]) for item in turned.objects]
+        order = [PLACES.index(item.place) for item in turned.objects]
+        assert order == sorted(order)
+        assert all(np.array_equal(turned.masks[number], mask[:, ::-1]) for number, mask in plain.masks.items())
 
 
 def test_patches_features_and_places_are_those_of_the_library(policy, material, pretrain_on_path):
@@ -97,10 +112,34 @@ def test_prompts_are_those_that_the_policy_makes(policy, material, pool, pretrai
     assert torch.equal(prompt.input_ids, policy.prompt([pool.scene(3).image], question).input_ids)
 
 
+def test_compared_pictures_share_one_thing_and_the_answer_says_which(material, policy, pool, pretrain_on_path):
+    rng = np.random.default_rng(2)
+    groups, shared = material._alike(rng, 40, 2)
+    given = 0
+    for group, name in zip(groups, shared, strict=True):
+        assert len(set(group)) == 2
+        assert len({tuple(pool.sizes[index]) for index in group}) == 1
+        first, second = ({item.name for item in pool.objects[index]} & set(material.names) for index in group)
+        assert first & second == {name}
+        prompt, response = material._compared(rng, group, name)
+        said, learnt = policy.tokenizer.decode(prompt.input_ids), policy.tokenizer.decode(response)
+        words = {name, *(word for item in pool.objects[group[0]] if item.name == name for word in item.also)}
+        assert any(f" the {word}." in learnt for word in words)
+        beginning = said.rpartition("assistant\n")[2]
+        assert bool(beginning) is not learnt.startswith("Image 1 shows ")
+        given += beginning.startswith("Image 1 shows ") and "Image" not in learnt
+    assert 10 < given < 30  # begun with mistakes, which are not learnt
+
+
+def test_a_pool_that_shows_nothing_twice_is_told(material, pretrain_on_path):
+    with pytest.raises(ValueError, match="no 1000 pictures of one size that show the same; render more"):
+        material._alike(np.random.default_rng(0), 1, 1000)
+
+
 def test_a_pool_of_another_recipe_is_refused(pool, world, tmp_path):
     module = importlib.import_module("world.pool")
     module.make(world, 3, 12, tmp_path / "pool")
-    assert len(module.Pool(tmp_path / "pool", module.recipe_of(3, 12))) == 12
+    assert len(module.Pool(tmp_path / "pool", module.recipe_of(3, 12))) == 2 * 12
     with pytest.raises(ValueError, match="not the pool of scenes"):
         module.Pool(tmp_path / "pool", module.recipe_of(4, 12))
     with pytest.raises(ValueError, match="no pool"):
@@ -139,5 +178,5 @@ def test_the_shipped_models_are_those_that_are_built(policy, pretrain_on_path):
     ]
     assert texts[0] == texts[1]
     config = load_model(EMBEDDED / "models/segmenter").config
-    fine = importlib.import_module("segmenter").FINE
-    assert replace(config, presence_threshold=fine.presence_threshold) == fine
+    asked = importlib.import_module("segmenter").CONFIG
+    assert replace(config, presence_threshold=asked.presence_threshold) == asked

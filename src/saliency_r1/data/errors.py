@@ -1,6 +1,8 @@
-"""The one error of this package."""
+"""The one error of this package, and which errors of clients may go away by themselves."""
 
 from collections.abc import Sequence
+
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status of a server that may answer later
 
 
 class DataError(ValueError):
@@ -11,6 +13,16 @@ class Unreachable(DataError):
     """Data that cannot be had at the moment; the same run may go well later, and a schedule tries again."""
 
     transient = True
+
+
+def may_pass(error: Exception, refusals: tuple[type[Exception], ...] = ()) -> bool:
+    """Whether what a client raised may go away by itself.
+
+    The status of the server's answer decides; where there was none, everything may but `refusals` and what was asked
+    wrongly, a ValueError such as a name that is none.
+    """
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return not isinstance(error, (ValueError, *refusals)) if status is None else status in BUSY
 
 
 def listed(names: Sequence[str], limit: int = 10) -> str:

@@ -21,8 +21,8 @@ import httpx
 
 from saliency_r1.data.archives import check_space
 from saliency_r1.data.catalogue import Archive
-from saliency_r1.data.errors import DataError, Unreachable
-from saliency_r1.data.models import BUSY, hub_errors, may_pass
+from saliency_r1.data.errors import BUSY, DataError, Unreachable, may_pass
+from saliency_r1.data.models import hub_errors
 from saliency_r1.runtime.files import link, sha256, write_json
 from saliency_r1.runtime.proxies import certificates, proxy_for
 from saliency_r1.runtime.replies import retry_after

@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.catalogue import Catalogue
-from saliency_r1.data.errors import DataError, Unreachable
+from saliency_r1.data.errors import DataError, Unreachable, may_pass
 from saliency_r1.runtime.files import link_tree
-
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status of a server that may answer later
 
 
 class Source(NamedTuple):
@@ -90,16 +88,6 @@ def hub_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     return (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError, OSError)
-
-
-def may_pass(error: Exception, refusals: tuple[type[Exception], ...] = ()) -> bool:
-    """Whether what a client raised may go away by itself.
-
-    The status of the server's answer decides; where there was none, everything may but `refusals` and what was asked
-    wrongly, a ValueError such as a name that is none.
-    """
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return not isinstance(error, (ValueError, *refusals)) if status is None else status in BUSY
 
 
 def _unobtainable(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue, Dataset, SplitName
-from saliency_r1.data.errors import DataError, Unreachable
+from saliency_r1.data.errors import DataError, Unreachable, may_pass
 from saliency_r1.data.places import unpacked
 from saliency_r1.inputs.find import shown, walk
 from saliency_r1.params import Download
@@ -69,5 +69,5 @@ def _revision(hub: str) -> str:
     try:
         return str(HfApi().model_info(hub, timeout=10.0).sha)
     except models.hub_errors() as error:
-        kind = Unreachable if models.may_pass(error) else DataError
+        kind = Unreachable if may_pass(error) else DataError
         raise kind(f"{hub}: the hub does not say which revision is the newest ({error}); pin one") from error

@@ -256,13 +256,13 @@ def mean_terms(out: dict[str, Tensor], masks: int, present: int) -> dict[str, Te
         masks: of the whole batch.
         present: of these, those that are not empty; dice and iou are means over them.
     """
-    seen = out["present"]
+    seen = out["present"].float()  # as weights: to select by them is to wait for an accelerator
     present = max(present, 1)
     return {
         "bce": out["bce"].sum() / masks,
-        "dice": out["dice"][seen].sum() / present,  # it has no slope where the target is empty
+        "dice": (out["dice"] * seen).sum() / present,  # it has no slope where the target is empty
         "score": F.mse_loss(out["score"], out["iou"], reduction="sum") / masks,
-        "iou": out["iou"][seen].sum() / present,
+        "iou": (out["iou"] * seen).sum() / present,
         "score_error": (out["score"] - out["iou"]).abs().sum() / masks,
     }
 

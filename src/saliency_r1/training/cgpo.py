@@ -51,21 +51,8 @@ Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], Tensor]
 
 def check(options: Cgpo, rows: Sequence[Row], examples: int) -> None:
     """Refuse what cannot work before the first update."""
-    grouped = options.algorithm in ("grpo", "rloo")
     if not rows:
         raise TrainingError("there is no training sample; look at download.datasets and at the checks of download")
-    if grouped and (options.group_size < 2 or options.batch_size % options.group_size):
-        raise TrainingError(
-            f"cgpo.group_size = {options.group_size} with batch_size = {options.batch_size}: {options.algorithm} needs "
-            "groups of two or more that divide the batch"
-        )
-    if not grouped and options.group_size != 1:
-        raise TrainingError(
-            f"cgpo.group_size = {options.group_size}: {options.algorithm} samples one response a prompt, set it to 1"
-        )
-    alone = options.algorithm == "remax" or (options.algorithm == "cgpo" and options.normalise == "none")
-    if options.batch_size < 2 and not alone:
-        raise TrainingError("cgpo.batch_size = 1: this advantage compares the responses of an update, two or more")
     if options.batch_size // options.group_size > len(rows):
         raise TrainingError(f"cgpo.batch_size = {options.batch_size} is larger than the {len(rows)} training samples")
     if options.isr.every and options.isr.batch_size > examples:
