@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -36,7 +37,7 @@ def ended(error: BaseException, *arguments: str, extra: str = "") -> Any:
     return CliRunner().invoke(small, list(arguments))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("odd"), KeyError("k"), MemoryError(), RecursionError(), ValueError()])
+@pytest.mark.parametrize("error", [RuntimeError("odd"), KeyError("k"), RecursionError(), ValueError()])
 def test_what_nobody_has_thought_of_names_its_input_and_offers_the_traceback(error: Exception) -> None:
     done = ended(error, "--name", "photo")
     assert done.exit_code == 1
@@ -46,6 +47,13 @@ def test_what_nobody_has_thought_of_names_its_input_and_offers_the_traceback(err
     seen = ended(error, "--name", "photo", "--debug")
     assert seen.exception is error
     assert seen.exit_code == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_too_little_memory_is_no_defect(error: Exception) -> None:
+    done = ended(error)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("out of memory at x.png: less at once takes less (`--batch`")
 
 
 def test_an_error_of_the_system_is_one_line_with_what_it_was_about() -> None:

@@ -94,6 +94,8 @@ def describe(error: Exception, extra: str = "") -> str:
         about = f" ({notes})" if notes and notes not in text else ""
         return printable(text, keep="\n") + about
     where = f" at {notes}" if notes else ""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; nothing imports it here
+        return f"out of memory{where}: less at once takes less (`--batch`, where the command has it), smaller files too"
     what = " ".join(str(error).split())[:500]
     return (
         f"unexpected {type(error).__name__}{where}{': ' if what else ''}{printable(what)}\n"
