@@ -90,7 +90,7 @@ def comparison(
                 if rng.random() < 0.5:
                     item["colour"] = ""
             if mistaken and rng.random() < MISTAKEN:
-                item |= {"name": names[rng.integers(len(names))], "also": ()}
+                item |= {"name": names[int(rng.integers(len(names)))], "also": ()}
             said.append(wording.article(wording.name(item, rng, variety)))
         sentences.append(f"Image {number} shows {wording.join(said)}.")
     shows, same = " ".join(sentences), str(rng.choice(SHARED)).format(called)

@@ -49,7 +49,7 @@ def test_what_nobody_has_thought_of_names_its_input_and_offers_the_traceback(err
     assert seen.exit_code == 1
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_too_little_memory_is_no_defect(error: Exception) -> None:
     done = ended(error)
     assert done.exit_code == 1
