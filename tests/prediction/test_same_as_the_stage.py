@@ -38,7 +38,7 @@ def adapter(samples, environment, params, tmp_path_factory) -> Path:
     """Some steps on two pictures and one sentence: it answers in form, and names something."""
     folder = tmp_path_factory.mktemp("adapter")
     whole = load_yaml(ROOT / "params.yaml")
-    whole["sft"] |= {"steps": 20, "batch_size": 2, "micro_batch": 2, "warmup": 1, "lr": 1e-2, "average": 0.0}
+    whole["sft"] |= {"steps": 40, "batch_size": 2, "micro_batch": 2, "warmup": 1, "lr": 1e-2, "average": 0.0}
     policy = wrap(Policy.load(EMBEDDED / "models/policy", **params.policy.loading), LORA, seed=1)
     rows = [row for row in samples[1] if row["task"] == "sod"]
     list(sft.train(policy, environment, sft.Examples(rows, [SAID] * 2), parse_params(whole).sft, 0, folder / "runs"))
@@ -60,6 +60,7 @@ def test_the_map_of_the_command_is_the_map_of_the_stage_to_the_byte(samples, env
     assert done.exit_code == 0, done.output
     answers = json.loads((tmp_path / "command/response.json").read_text())["answers"]
     assert all(entry["expressions"] and not entry["errors"] for entry in answers), "maps of nothing show nothing"
+    assert all(entry["attempts"] == 1 for entry in answers), "the stage does not ask again"
     for row in rows:
         (stem,) = row["names"]
         one = (tmp_path / "stage/maps/sft/sod" / f"{stem}.png").read_bytes()
