@@ -131,7 +131,10 @@ def test_an_algorithm_gets_the_batch_that_it_compares() -> None:
     content["cgpo"] |= {"algorithm": "rloo", "batch_size": 32, "group_size": 3}
     with pytest.raises(ParamsError, match="cgpo: group_size 3 with batch_size 32: rloo needs groups"):
         parse_params(content)
-    content["cgpo"]["group_size"] = 8
+    content["cgpo"] |= {"algorithm": "reinforce_pp"}
+    with pytest.raises(ParamsError, match="cgpo: group_size 3: reinforce_pp samples one response a prompt; set 1"):
+        parse_params(content)
+    content["cgpo"] |= {"algorithm": "rloo", "group_size": 8}
     assert parse_params(content).cgpo.group_size == 8
 
 
