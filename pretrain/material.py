@@ -42,9 +42,13 @@ class Material:
             {name: [i for i in group if name in self.shown[i]] for name in self.names} for group in self.of_size
         ]
 
+    def _size(self, rng: np.random.Generator) -> int:
+        """The number of a size, drawn so that all pictures are equally likely."""
+        return int(rng.choice(len(self.of_size), p=self.shares))
+
     def _pictures(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
         """Numbers of pictures of one size, all pictures being equally likely."""
-        return np.asarray(rng.choice(self.of_size[rng.choice(len(self.of_size), p=self.shares)], count))
+        return np.asarray(rng.choice(self.of_size[self._size(rng)], count))
 
     def _shown(self, chosen: NDArray[np.int64]) -> Batch:
         """Pictures, their maps and the attributes of their objects."""
@@ -88,7 +92,7 @@ class Material:
 
         Raises `ValueError` where no name is shown by so many pictures.
         """
-        showing = self.showing[rng.choice(len(self.of_size), p=self.shares)]
+        showing = self.showing[self._size(rng)]
         names = [name for name, pictures in showing.items() if len(pictures) >= count]
         if not names:
             raise ValueError(f"the pool has no {count} pictures of one size that show the same; render more")
