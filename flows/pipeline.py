@@ -26,10 +26,10 @@ from flows.children import start as start_child
 from flows.locks import forget_dead_owners, only_run
 from flows.pictures import show_overview
 from flows.schedule import need_server
+from saliency_r1.runtime.stage import TRY_AGAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("records/sources.json")
-TRY_AGAIN = "exited with 75"  # runtime/stage.py, as DVC tells it
 LAST_LINES = 15  # of a failed stage's output that go into the error
 
 
@@ -163,8 +163,8 @@ def notice(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def may_go_well_later(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """Whether a task failed for a reason that goes away by itself: its stage says so by its exit code."""
-    return TRY_AGAIN in str(state.message)
+    """Whether a task failed for a reason that goes away by itself: its stage says so by its exit code, DVC in words."""
+    return f"exited with {TRY_AGAIN}" in str(state.message)
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)

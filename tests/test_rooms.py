@@ -26,6 +26,7 @@ KNOWS = {
     "tasks": {"cot", "metrics"},
 }
 HEAVY = {"dvc", "prefect", "great_expectations"}
+OUTSIDE = {"benchmarks", "flows", "pretrain", "stages"}
 
 
 def modules(path: Path, top: bool = False) -> Iterator[str]:
@@ -66,6 +67,17 @@ def test_training_imports_on_a_machine_without_the_pipeline() -> None:
         if module.partition(".")[0] in HEAVY
     }
     assert not found
+
+
+def test_the_library_knows_nobody_outside() -> None:
+    found = {(path.name, module) for path in PACKAGE.rglob("*.py") for module in modules(path)}
+    assert not {pair for pair in found if pair[1].partition(".")[0] in OUTSIDE}
+
+
+def test_flows_know_how_stages_run_and_nothing_of_what_they_compute() -> None:
+    found = {module for path in (PACKAGE.parents[1] / "flows").glob("*.py") for module in modules(path)}
+    known = {module.split(".")[1] for module in found if module.startswith("saliency_r1.")}
+    assert {"registry", "runtime"} <= known <= {"registry", "report", "runtime"}
 
 
 def test_every_room_is_on_the_map() -> None:

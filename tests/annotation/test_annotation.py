@@ -98,7 +98,7 @@ def test_plain_wording_has_no_synonyms(samples):
     subject = Subject("a", "sod", [], tasks.get("sod").truth([np.ones((2, 2), np.uint8) * 255]), objects)
     for seed in range(20):
         (said,) = OfflineAnnotator(0.0).write([Try(subject, 0, 1, (seed,))])
-        for item, expression in zip([o for o in objects[0] if o["salient"]], said.expressions):
+        for item, expression in zip([o for o in objects[0] if o["salient"]], said.expressions, strict=True):
             assert f"{item['colour']} {item['name']}".strip() in expression.text
 
 

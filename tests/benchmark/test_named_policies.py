@@ -57,9 +57,10 @@ def test_a_named_server_answers_in_the_stage(stage, params, server, download, ro
     json.dumps(table)
 
 
-def test_where_answers_are_kept_follows_what_decides_them_alone(stage, params, monkeypatch):
+def test_where_answers_are_kept_follows_what_decides_them_alone(stage, params, tmp_path, monkeypatch):
     """A further model leaves the others where they are; another pace changes nothing, another number of shots does."""
     keys = []
+    monkeypatch.setattr(stage, "ADAPTERS", {"sft": tmp_path})
     monkeypatch.setattr(stage, "run_key", lambda settings, inputs: keys.append((settings, list(inputs))) or "key")
     alone = load_params(ROOT / "params.yaml")
     entry = params.masks.models[-1]
@@ -68,5 +69,7 @@ def test_where_answers_are_kept_follows_what_decides_them_alone(stage, params, m
     for one, model in ((alone, "sft"), (params, "sft"), (params, entry), (params, slower), (params, more)):
         stage.runs(one, model)
     assert keys[0] == keys[1]
+    assert tmp_path in keys[0][1], "another adapter answers anew"
+    assert tmp_path not in keys[2][1], "and not for a model that has none of it"
     assert keys[2] == keys[3]
     assert keys[3] != keys[4]

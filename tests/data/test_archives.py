@@ -74,6 +74,29 @@ def test_a_zip_with_a_link(tmp_path: Path) -> None:
         extract(tmp_path / "some.zip", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("images/../../escaped", "climbs out"),
+        ("images/../../", "climbs out"),  # a folder
+        ("/escaped", "absolute or foreign"),
+        ("C:/escaped", "absolute or foreign"),
+        ("images\\..\\..\\escaped", "absolute or foreign"),
+    ],
+)
+def test_a_member_that_some_system_would_put_elsewhere(tmp_path: Path, name: str, fault: str) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.writestr(name, "")
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        member = tarfile.TarInfo(name.rstrip("/"))
+        member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+        tar.addfile(member)
+    for archive in ("some.zip", "some.tar"):
+        with pytest.raises(DataError, match=fault):
+            extract(tmp_path / archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("bound", [None, 1000])
 def test_a_bomb(tmp_path: Path, bound: int | None) -> None:
     archive = tmp_path / "bomb.zip"

@@ -31,6 +31,18 @@ def test_a_difference_too_small_to_matter_does_not_move_thousands() -> None:
     assert not row["moved"]
 
 
+def test_each_of_several_tests_has_its_share_of_the_level() -> None:
+    """Four measures of one split: what is rarer than a fourth of the level has moved."""
+    before, after = world(100, 0.3), world(100, 0.32, 1)
+
+    def share(level: float) -> dict:
+        return next(row for row in drift(before, after, level, 0.01) if row["measure"] == "mask_share")
+
+    p = share(1.0)["p"]
+    assert 0 < p < 0.1
+    assert [share(level)["moved"] for level in (3 * p, 5 * p)] == [False, True]
+
+
 def test_splits_that_come_and_go_are_named() -> None:
     assert moved(world(9, 0.3), world(9, 0.3, split="val")) == ["d/train is gone", "d/val is new"]
 

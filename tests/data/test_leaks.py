@@ -60,6 +60,23 @@ def test_a_small_difference_is_a_difference() -> None:
     assert find_leaks(index(("a", "train", "1", one), ("a", "test", "1", other))).is_empty()
 
 
+def test_a_spot_that_the_mean_hardly_sees_is_a_difference() -> None:
+    one = picture(0, (96, 96))
+    other, place = one.copy(), (42, 42, 48, 48)  # one pixel of a thumbnail
+    mean = one.crop(place).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    other.paste(tuple((level + 128) % 256 for level in mean), place)
+    assert find_leaks(index(("a", "train", "1", one), ("a", "test", "1", other))).is_empty()
+
+
+def test_of_several_look_alikes_the_nearest_is_named() -> None:
+    one = picture(0, (96, 96))
+    lighter = one.point(lambda level: min(level + 4, 255))
+    leaks = find_leaks(
+        index(("a", "train", "1", saved_again(one)), ("a", "test", "lighter", lighter), ("a", "test", "one", one))
+    )
+    assert leaks["twin"].to_list() == ["a/test/one"]
+
+
 @pytest.fixture
 def leaky(project: Project, tmp_path: Path) -> Project:
     """Training image 0001 is test image 0001, saved again."""

@@ -1,13 +1,20 @@
 """Promotion: a real gain passes, chance does not; a spoilt data set or unparsed answers stop it; groups stay whole."""
 
+import importlib
+import json
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
 from saliency_r1.evaluation.judge import as_markdown, judge
 from saliency_r1.evaluation.split import EvaluationError
-from saliency_r1.params import Judge
+from saliency_r1.params import Judge, load_params
+from saliency_r1.runtime.parts import Parts
+from saliency_r1.yaml_loader import load_yaml
 
+ROOT = Path(__file__).parents[2]
 RULES = Judge(minimum_effect=0.01, margin=0.05, parse_failures=0.02, level=0.99)
 
 
@@ -65,6 +72,16 @@ def test_one_spoilt_data_set_stops_a_gain_overall(before: np.ndarray) -> None:
     assert decision["reasons"] == ["second: may be worse by 0.0600, the margin is 0.0500"]
 
 
+def test_a_data_set_that_may_be_spoilt_stops_a_gain_overall(before: np.ndarray) -> None:
+    """The mean there is a loss that the margin allows; what chance leaves possible is not."""
+    rng = np.random.default_rng(3)
+    after = before + np.where(np.arange(400) < 200, 0.3, rng.normal(-0.03, 0.3, 400))
+    decision = judge(answers(before), answers(after), RULES)
+    second = decision["datasets"]["second"]
+    assert second["difference"] > -0.05 > second["low"]
+    assert decision["reasons"] == [f"second: may be worse by {-second['low']:.4f}, the margin is 0.0500"]
+
+
 def test_unparsed_answers_stop_a_gain_and_the_first_model(before: np.ndarray) -> None:
     for champion in (answers(before), None):
         decision = judge(champion, answers(before + 0.1, unparsed=9), RULES)
@@ -108,3 +125,31 @@ def test_a_person_can_read_it(before: np.ndarray) -> None:
     assert "**v0.0.2 takes the place of v0.0.1**" in text
     assert "| second | 200 |" in text
     assert "99 % interval" in text
+
+
+def test_answers_of_the_champion_are_kept_by_what_decides_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its folder and its own sizes, today's data and reward; where all are there, no model is loaded."""
+    monkeypatch.syspath_prepend(ROOT / "stages")  # as when it is run
+    script = importlib.import_module("stages.judge")
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "prepare_torch", lambda *_: (None, None))
+    monkeypatch.setattr(script, "run_key", lambda settings, inputs: asked.append((settings, inputs)) or "key")
+    monkeypatch.setattr(script, "load_segmenter", lambda *_, **__: pytest.fail("a model was loaded"))
+    champion = tmp_path / "champion"
+    champion.mkdir()
+    content = load_yaml(ROOT / "params.yaml")
+    content["policy"]["max_pixels"] += 1
+    (champion / "params.yaml").write_text(json.dumps(content))
+    params = load_params(ROOT / "params.yaml")
+    rows = [{"sample_id": f"s{number}", "reward": number / 250, "parsed": True} for number in range(250)]
+    parts = Parts(Path("runs/judge/key"), len(rows), params.masks.batch_size)
+    for number in parts.numbers:
+        with parts.writing(number) as part:
+            (part / "answers.json").write_text(json.dumps(parts.of(rows, number)))
+    assert len(parts.numbers) > 1
+    assert script.ask(params, champion, rows).to_dicts() == rows
+    ((settings, inputs),) = asked
+    assert {champion, script.DOWNLOAD / "report.json", script.DOWNLOAD / "table.parquet"} <= set(inputs)
+    assert settings["policy"]["max_pixels"] == content["policy"]["max_pixels"]
+    assert settings["rewards"] == params.rewards.model_dump()

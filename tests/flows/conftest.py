@@ -37,6 +37,8 @@ home = Path(str(Path.cwd()).partition("/runs/nights/")[0])  # of a night's tree,
 (home / "pids" / name).write_text(f"{os.getpid()} {os.getppid()}")
 if name == os.environ.get("FAIL"):
     sys.exit("reward: expected in [0, 1]")
+if name == os.environ.get("AWAY"):
+    sys.exit(75)
 if (home / "hang").exists() and name == (home / "hang").read_text():
     time.sleep(600)
 path, content = {

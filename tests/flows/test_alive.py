@@ -33,7 +33,8 @@ def test_a_killed_process_gives_no_sign_of_life(tmp_path: Path) -> None:
     assert not lives(tmp_path, "another")
 
 
-def test_a_run_that_ends_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_lives_until_it_ends_and_leaves_nothing(tmp_path: Path) -> None:
     with alive(tmp_path, "run"):
-        assert (tmp_path / LOCKS / "run.lock").exists()
+        assert lives(tmp_path, "run")
+    assert not lives(tmp_path, "run")
     assert not list((tmp_path / LOCKS).iterdir())

@@ -11,9 +11,10 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.states import Failed
 from processes import alive, read, until
 
-from flows.pipeline import ROOT, metrics_table, pipeline, read_graph, reproduce, run_stage
+from flows.pipeline import ROOT, may_go_well_later, metrics_table, pipeline, read_graph, reproduce, run_stage
 
 
 def test_the_graph_is_that_of_dvc_and_of_this_pipeline_only(project: Path) -> None:
@@ -47,11 +48,20 @@ def test_a_stage_runs_once_and_is_then_up_to_date(project: Path) -> None:
     assert reproduce("first", project, lines.append, force=True).ran
 
 
-def test_a_failed_stage_says_what_it_printed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_stage_says_what_it_printed_and_whether_it_may_go_well_later(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its exit code, which DVC tells in words of its own."""
     monkeypatch.setenv("FAIL", "first")
     reproduce("data.dvc", project, print)
-    with pytest.raises(RuntimeError, match=r"(?s)first ended with exit code .*expected in \[0, 1\]"):
+    with pytest.raises(RuntimeError, match=r"(?s)first ended with exit code .*expected in \[0, 1\]") as broken:
         reproduce("first", project, print)
+    monkeypatch.delenv("FAIL")
+    monkeypatch.setenv("AWAY", "first")
+    with pytest.raises(RuntimeError) as away:
+        reproduce("first", project, print)
+    states = [Failed(message=repr(error.value)) for error in (broken, away)]  # as Prefect asks
+    assert [may_go_well_later(None, None, state) for state in states] == [False, True]
 
 
 def test_a_gate_that_does_not_start_shows_no_complaints_of_an_earlier_run(

@@ -67,6 +67,16 @@ def test_processes_share_what_is_missing(tmp_path, monkeypatch):
     assert share([7]) == [], "fewer parts than processes"
 
 
+def test_a_batch_is_dealt_out_from_the_fewest_images_to_the_most(monkeypatch):
+    rows = [{"images": ["x"] * count} for count in (4, 1, 1, 4, 1)]
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    shares = []
+    for index in (0, 1):
+        monkeypatch.setattr(processes, "index", lambda index=index: index)
+        shares.append(processes.shard_indices(rows))
+    assert shares == [[1, 3, 4], [0, 2]], "a group each, and every row once"
+
+
 def in_masks(monkeypatch, folder: Path) -> list[Path]:
     """Run the stage masks in `folder`, of its three models the last with one part that is missing; what was written."""
     monkeypatch.syspath_prepend(ROOT / "stages")

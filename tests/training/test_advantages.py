@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from handful import CGPO
 
-from saliency_r1.training import advantages
+from saliency_r1.training import advantages, cgpo
 
 R = torch.tensor([0.9, 0.5, 0.1, 0.5], dtype=torch.float64)
 C = torch.tensor([0.7, 0.6, 0.6, 0.5], dtype=torch.float64)
@@ -76,3 +77,26 @@ def test_expected_cgpo_ascends_to_the_projection_on_the_simplex():
         (gradient,) = torch.autograd.grad(gain, theta)
         theta = (theta + 2.0 * gradient).detach().requires_grad_()
     assert torch.allclose(theta.softmax(0), torch.tensor([0.7, 0.3, 0.0]).double(), atol=0.01)
+
+
+GREEDY = torch.tensor([0.6, 0.6, 0.3, 0.3], dtype=torch.float64)
+TASKS = ["sis", "sod", "sod", "sis"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"normalise": "none"}, advantages.cgpo(R, C, "none")),
+        ({"normalise": "batch"}, advantages.cgpo(R, C, "batch")),
+        ({"normalise": "task"}, advantages.cgpo(R, C, "task", TASKS)),
+        ({"algorithm": "reinforce_pp"}, advantages.reinforce_pp(R)),
+        ({"algorithm": "rloo", "group_size": 2}, advantages.rloo(R, 2)),
+        ({"algorithm": "grpo", "group_size": 2}, advantages.grpo(R, 2)),
+        ({"algorithm": "remax"}, advantages.remax(R, GREEDY)),
+    ],
+)
+def test_the_section_says_what_a_response_is_compared_with(change: dict, expected: torch.Tensor):
+    columns = {"task": TASKS, "reward": R.tolist(), "confidence": C.tolist(), "greedy_reward": GREEDY.tolist()}
+    table = [dict(zip(columns, row)) for row in zip(*columns.values())]
+    found = cgpo.advantage_of(table, CGPO.model_copy(update=change))
+    assert torch.allclose(found.double(), expected, atol=1e-5)

@@ -15,7 +15,9 @@ from saliency_r1.policy import Policy, PolicyError
 from saliency_r1.runtime import processes
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.errors import TrainingError
-from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
+from saliency_r1.training.optimiser import Optimiser, check_finite, save_adapter, wrap
+
+NAN = float("nan")
 
 
 def test_another_distribution_than_the_sampled_one_ends_the_run(environment, examples, tmp_path, monkeypatch):
@@ -104,6 +106,13 @@ def test_a_forward_pass_that_is_not_finite_stops_the_run_after_three(
     options = CGPO.model_copy(update={"isr": isr(0), "epochs": epochs})
     with pytest.raises(TrainingError, match="three steps in a row"):
         run_cgpo(environment, examples, tmp_path, options=options)
+
+
+@pytest.mark.parametrize("norms", [[NAN, NAN], [NAN, NAN, 1.0], [1.0, NAN, NAN], [NAN, 1.0, NAN, NAN]])
+def test_a_gradient_now_and_then_that_is_not_finite_stops_nothing(norms):
+    check_finite(norms, [])
+    with pytest.raises(TrainingError, match=r"the last one saw a, b\."):
+        check_finite([*norms, NAN, NAN, NAN], ["a", "b"])
 
 
 def test_isr_steps_that_are_not_finite_stop_the_run_after_three(environment, examples, tmp_path):

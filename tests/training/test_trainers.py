@@ -1,10 +1,13 @@
 """SFT and CGPO on a handful of samples: what changes, what does not, and that a killed run goes on exactly."""
 
+from itertools import product
+
 import pytest
 import torch
 from handful import CGPO, LORA, SFT, fresh, isr, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
 
+import saliency_r1
 from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.runtime.keys import run_key
@@ -122,6 +125,34 @@ def test_moments_of_their_own_change_the_run_and_resume_to_the_very_same_weights
         assert [update.curve for update in updates] == [update.curve for update in again]
     shared, _ = run_cgpo(environment, examples, tmp_path / "shared")
     assert moved(whole, shared) > 0
+
+
+def test_isr_steps_take_every_annotation_in_turn(environment, examples, tmp_path, monkeypatch):
+    taken = []
+    honest = sft.backward
+
+    def backward(policy, environment, chosen, *rest):
+        taken.extend(row["sample_id"] for row in chosen.rows)
+        return honest(policy, environment, chosen, *rest)
+
+    monkeypatch.setattr(sft, "backward", backward)
+    run_cgpo(environment, examples, tmp_path, stop=3, options=CGPO.model_copy(update={"isr": isr(1)}))
+    assert sorted(taken) == sorted(row["sample_id"] for row in examples.rows)
+
+
+def test_no_two_responses_of_a_run_share_a_seed():
+    assert len({cgpo.response_seed(*each) for each in product(range(3), range(4), range(5))}) == 60
+
+
+def test_the_rate_rises_evenly_and_falls_to_a_tenth():
+    optimiser = Optimiser(fresh(), SFT.model_copy(update={"lr": 1.0, "warmup": 2}), 10)
+    rates = []
+    for _ in range(11):
+        rates.append(optimiser.lr)
+        optimiser.advance()
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates[2:] == pytest.approx([1 - 0.9 * step / 8 for step in range(9)])
+    assert rates[-1] == pytest.approx(0.1)
 
 
 def test_more_passes_over_the_same_rollouts_go_further(environment, examples, tmp_path):
@@ -333,14 +364,24 @@ def test_only_the_newest_two_checkpoints_stay(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-0000003.pt", "step-0000004.pt"]
 
 
-def test_the_key_of_a_run_follows_parameters_and_inputs(tmp_path):
-    file = tmp_path / "table"
-    file.write_text("1")
-    key = run_key({"lr": 1e-3}, [file])
-    assert key == run_key({"lr": 1e-3}, [file])
-    assert key != run_key({"lr": 1e-4}, [file])
-    file.write_text("2")
-    assert key != run_key({"lr": 1e-3}, [file])
+def test_the_key_of_a_run_follows_parameters_inputs_and_code(tmp_path, monkeypatch):
+    package, folder = tmp_path / "package", tmp_path / "models"
+    for path in (package / "__init__.py", package / "deep/code.py", folder / "a.json", folder / "deep/b.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    monkeypatch.setattr(saliency_r1, "__file__", str(package / "__init__.py"))
+    keys = [run_key({"lr": 1e-3}, [folder])]
+    assert keys[0] == run_key({"lr": 1e-3}, [folder])
+    (package / "notes.txt").write_text("of no matter")
+    assert keys[0] == run_key({"lr": 1e-3}, [folder])
+    keys.append(run_key({"lr": 1e-4}, [folder]))
+    (folder / "deep/b.json").write_text("2")
+    keys.append(run_key({"lr": 1e-3}, [folder]))
+    (folder / "deep/b.json").rename(folder / "deep/c.json")
+    keys.append(run_key({"lr": 1e-3}, [folder]))
+    (package / "deep/code.py").write_text("2")
+    keys.append(run_key({"lr": 1e-3}, [folder]))
+    assert len(set(keys)) == 5
 
 
 def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():
@@ -348,8 +389,9 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():
     content["cgpo"]["micro_batch"], content["policy"]["gradient_checkpointing"] = 1, True
     smaller, shipped = parse_params(content), load_params("params.yaml")
     assert smaller.result_settings("policy", "cgpo") == shipped.result_settings("policy", "cgpo")
-    content["cgpo"]["lr"] = 1.0
-    assert parse_params(content).result_settings("policy", "cgpo") != shipped.result_settings("policy", "cgpo")
+    for section, key, value in (("cgpo", "lr", 1.0), ("policy", "max_pixels", 20_000), ("policy", "autocast", True)):
+        other = {**content, section: {**content[section], key: value}}
+        assert parse_params(other).result_settings("policy", "cgpo") != shipped.result_settings("policy", "cgpo"), key
 
 
 def test_an_adapter_is_loaded_and_never_wrapped_again(environment, examples, tmp_path):
