@@ -5,8 +5,10 @@ import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from .toys import EMPTY_ZIP
+
 COMMIT = "c" * 40
-FILES = {"config.json": b'{"hidden": 8}', "weights/model.safetensors": bytes(1000)}
+FILES = {"config.json": b'{"hidden": 8}', "weights/model.safetensors": bytes(1000), "set.zip": EMPTY_ZIP}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -153,7 +153,7 @@ def test_folders_that_are_elsewhere(project: Project, finished: Intact, tmp_path
     folder = pairs(tmp_path / "bad")
     (folder / "images").rename(folder / "camera")
     project.add("bad", folder, images="left")
-    refused(project, "bad/test: left: expected once in the archive", "camera, masks")
+    refused(project, "bad/test: left: expected once in the archive", "camera/, masks/")
     finished()
 
 
@@ -239,6 +239,7 @@ def test_attributes_with_ids_that_are_no_numbers(
         ('{"0000": [{"id": 1, "size": null}]}', "'0000' has the size None, expected words"),
         ('{"0000": [{"id": 1, "salient": "no"}]}', "'0000' has 'no' for salient, expected true or false"),
         ('{"0000": [{"id": [1], "name": "cat"}]}', "'0000' has the id [1], expected a number"),
+        ('{"0000": [{"id": 17, "phrase": "the kayak"}]}', "'0000' has the ids [17], expected 1 for the salient region"),
     ],
 )
 def test_attributes_that_cannot_be_meant(
@@ -248,6 +249,14 @@ def test_attributes_that_cannot_be_meant(
     (source / "attributes.json").write_text(content)
     project.add("bad", source)
     refused(project, "bad/test: attributes.json", said)
+    finished()
+
+
+def test_attributes_that_are_named_and_not_there(project: Project, finished: Intact, tmp_path: Path) -> None:
+    project.datasets["bad"] = {
+        "splits": {"test": {"folder": str(pairs(tmp_path / "bad")), "attributes": "objects.json"}}
+    }
+    refused(project, "bad/test: objects.json: expected once")
     finished()
 
 

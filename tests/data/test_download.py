@@ -58,6 +58,28 @@ def test_attributes_by_the_names_of_files(project: Project, tmp_path: Path, caps
     assert "toy/test: 1 of 2 images are not in attributes.json" in capsys.readouterr().out
 
 
+def test_attributes_in_an_outer_folder_are_found(project: Project, tmp_path: Path) -> None:
+    pairs(tmp_path / "source/holiday", 1)
+    told = {"0000": [{"id": 1, "phrase": "the red kayak"}]}
+    (tmp_path / "source/holiday/attributes.json").write_text(json.dumps(told))
+    project.add("toy", tmp_path / "source")
+    (row,) = project.run().to_dicts()
+    assert json.loads(row["meta"]) == {"objects": [told["0000"]]}
+
+
+def test_categories_stay_for_images_that_the_attributes_leave_out(project: Project, tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", 2)
+    images = [{"id": n, "file_name": f"{n:04d}.jpg", "height": 30, "width": 40} for n in range(2)]
+    outline = [[5, 5, 20, 5, 20, 20]]
+    marks = [{"id": n, "image_id": n, "category_id": 3, "segmentation": outline} for n in range(2)]
+    kinds = [{"id": 3, "name": "cat"}, {"id": 4, "name": "dog"}]
+    (source / "truth.json").write_text(json.dumps({"images": images, "annotations": marks, "categories": kinds}))
+    (source / "attributes.json").write_text(json.dumps({"0001": [{"id": 1, "phrase": "the kitten"}]}))
+    project.add("toy", source, task="sis", layout="coco", annotations="truth.json")
+    objects = [json.loads(meta)["objects"] for meta in project.run()["meta"]]
+    assert objects == [[[{"id": 1, "name": "cat"}]], [[{"id": 1, "phrase": "the kitten"}]]]
+
+
 def test_attributes_without_ids_are_numbered(project: Project, tmp_path: Path) -> None:
     source = pairs(tmp_path / "source", 1)
     told = [{"name": "kite"}, {"id": 7, "name": "tree", "salient": False}]
@@ -76,14 +98,14 @@ def test_groups_are_cut_into_even_chunks(project: Project, tmp_path: Path) -> No
                 path = tmp_path / "groups" / side / group / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 image.save(path)
-    attributes = {f"cat/{number}": [{"id": number}] for number in range(4)}
+    attributes = {f"cat/{number}": [{"id": 1, "number": number}] for number in range(4)}
     (tmp_path / "groups/attributes.json").write_text(json.dumps(attributes))
     project.add("together", tmp_path / "groups", task="cosod", count=6)
     table = project.run()
     assert table["sample_id"].to_list() == [f"together/test/{name}" for name in ("cat-01", "cat-02", "dog-01")]
     assert table["group"].to_list() == ["cat", "cat", "dog"]
     assert table["names"].to_list() == [["cat/0", "cat/1"], ["cat/2", "cat/3"], ["dog/0", "dog/1"]]
-    assert json.loads(table["meta"][1]) == {"objects": [[{"id": 2}], [{"id": 3}]]}
+    assert json.loads(table["meta"][1]) == {"objects": [[{"id": 1, "number": 2}], [{"id": 1, "number": 3}]]}
 
 
 def test_coco_becomes_id_maps(project: Project, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Fetching from a real server on this machine that stalls, truncates, lies, apologises in HTML and hangs up."""
 
 import hashlib
+import io
 import os
 import random
 import socket
@@ -8,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +26,16 @@ from saliency_r1.runtime.files import sha256
 
 from .toys import QUICK, Project, pairs
 
-CONTENT = random.Random(0).randbytes(3_000_000)
+
+def packed(content: bytes) -> bytes:
+    """A zip, the same bytes from the same content."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr(zipfile.ZipInfo("content"), content)
+    return file.getvalue()
+
+
+CONTENT = packed(random.Random(0).randbytes(3_000_000))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -148,13 +159,22 @@ class Handler(BaseHTTPRequestHandler):
     def moved(self, visit: int) -> None:
         self.answer(b"", 302, Location="/good")
 
-    def endless(self, visit: int) -> None:
+    def endless(self, visit: int, content: bytes = CONTENT) -> None:
         """No length at all, as servers do that make an archive on the fly."""
         self.send_response(200)
         self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(CONTENT)
+        self.wfile.write(content)
         self.close_connection = True
+
+    def endless_and_cut(self, visit: int) -> None:
+        self.endless(visit, CONTENT[:2_000_000])
+
+    def quota(self, visit: int) -> None:
+        self.answer(b'{"error": "over its quota"}', Content_Type="application/json")
+
+    def page(self, visit: int) -> None:
+        self.answer(b"<!-- saved --><html>Too many downloads", Content_Type="application/octet-stream")
 
 
 @pytest.fixture
@@ -215,8 +235,8 @@ def test_what_can_be_fetched(
     [
         ("always-stalls", "gave up after 3 attempts: no answer in time", 3),
         ("truncates", "gave up after 3 attempts", 3),
-        ("understates", "announces 1,000,000 bytes, the catalogue says 3,000,000", 1),
-        ("overstates", "announces 3,001,000 bytes, the catalogue says 3,000,000", 1),
+        ("understates", f"announces 1,000,000 bytes, the catalogue says {len(CONTENT):,}", 1),
+        ("overstates", f"announces {len(CONTENT) + 1000:,} bytes, the catalogue says {len(CONTENT):,}", 1),
         ("html", "HTML page", 1),
         ("disguised-html", "the server announces 28 bytes", 1),
         ("missing", "HTTP status 404", 1),
@@ -294,17 +314,29 @@ def test_a_link_in_the_cache_leads_nowhere_else(server: tuple[str, type[Handler]
     assert (outside / "file.zip").read_bytes() == b"somebody's own"
 
 
+@pytest.mark.parametrize("kind", ["endless-and-cut", "quota", "page"])
+def test_what_is_no_archive_leads_to_the_next_location(
+    server: tuple[str, type[Handler]], tmp_path: Path, kind: str
+) -> None:
+    """Where the catalogue knows no hash, only the file can tell; the benchmarks of the catalogue have none."""
+    address, seen = server
+    cache = store(tmp_path)
+    places = [f"{address}/{one}" for one in (kind, "good")]
+    assert cache.obtain(archive(*places, known=False), tmp_path).read_bytes() == CONTENT
+    assert list(seen.visits) == [kind, "good"]
+
+
 def test_a_damaged_download_of_unknown_size_is_fetched_anew(
     server: tuple[str, type[Handler]], project: Project, tmp_path: Path
 ) -> None:
     """Without length and hash, only the archive itself can tell that it is not whole."""
     archive_file = project.add("toy", pairs(tmp_path / "toy"))
     archive_file.unlink()
-    project.datasets["toy"]["splits"]["test"] = {"archive": "toy.zip", "locations": [f"{server[0]}/endless"]}
+    project.datasets["toy"]["splits"]["test"] = {"archive": "toy.zip", "locations": [f"{server[0]}/quota"]}
     for visits in (1, 2):
-        with pytest.raises(DataError, match=r"toy\.zip: expected a zip or tar archive"):
+        with pytest.raises(DataError, match=r"toy\.zip: expected a zip or tar archive, found .*over its quota"):
             project.run()
-        assert server[1].visits["endless"] == visits
+        assert server[1].visits["quota"] == visits
 
 
 def test_licence_and_terms_are_shown_before_anything_is_fetched(

@@ -2,7 +2,6 @@
 
 import errno
 import ftplib
-import json
 import os
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from saliency_r1.data.models import Source, provide
 from saliency_r1.data.sources import _revision
 
 from . import hub
-from .toys import QUICK
+from .toys import EMPTY_ZIP, QUICK
 
 ASK_THE_HUB = """
 import sys
@@ -34,7 +33,7 @@ from saliency_r1.data.models import Source, provide
 
 folder = Path(sys.argv[1])
 print(provide(Source(None, "owner/name", "v1.0"), folder / "model"))
-archive = Archive(path="weights.bin", locations=("hf:owner/name@v1.0/weights/model.safetensors",))
+archive = Archive(path="own.zip", locations=("hf:owner/name@v1.0/set.zip",))
 print(ArchiveCache(folder / "cache").obtain(archive, folder))
 for attempt in (
     lambda: provide(Source(None, "nobody/nothing"), folder / "other"),
@@ -58,7 +57,7 @@ def test_models_and_files_of_the_hugging_face_hub(tmp_path: Path) -> None:
         assert path.read_bytes() == content
         assert not path.is_symlink()
     assert hub.COMMIT in done.stdout, "the report says which commit it was"
-    assert (tmp_path / "cache/weights.bin").read_bytes() == hub.FILES["weights/model.safetensors"]
+    assert (tmp_path / "cache/own.zip").read_bytes() == EMPTY_ZIP
     model, files = [line for line in done.stdout.splitlines() if line.startswith("REFUSED")]
     assert "nobody/nothing: not to be had from the Hugging Face hub" in model
     assert "hf:owner/name/x: Hugging Face hub:" in files
@@ -81,7 +80,7 @@ def drive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         if "error" in asked:
             raise asked["error"]
         if not Path(arguments["output"]).exists():  # what is there already is not fetched again
-            Path(arguments["output"]).write_bytes(b"content")
+            Path(arguments["output"]).write_bytes(EMPTY_ZIP)
         return str(arguments["output"])
 
     gdown = ModuleType("gdown")
@@ -94,7 +93,7 @@ def drive(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_google_drive(drive: dict[str, Any], tmp_path: Path) -> None:
     archive = Archive(path="DUTS-TR.zip", locations=("gdrive:quota", "gdrive:1hy5"))
     path = ArchiveCache(tmp_path, None, QUICK).obtain(archive, tmp_path / "nowhere")
-    assert path.read_bytes() == b"content"
+    assert path.read_bytes() == EMPTY_ZIP
     assert drive["id"] == "1hy5"
     assert drive["resume"]
     with pytest.raises(DataError, match="Google Drive: Too many users"):
@@ -106,7 +105,7 @@ def test_google_drive_goes_on_from_nothing_of_another_location(drive: dict[str, 
     (tmp_path / "x.zip.part").write_bytes(b"half of what another location has")
     for file_id in ("1hy5", "1/..hy6"):
         path = store.obtain(Archive(path="x.zip", locations=(f"gdrive:{file_id}",)), tmp_path / "nowhere")
-        assert path.read_bytes() == b"content"
+        assert path.read_bytes() == EMPTY_ZIP
         path.unlink()
         outputs.append(Path(drive["output"]))
     assert [output.parent for output in outputs] == [tmp_path, tmp_path]
@@ -216,7 +215,7 @@ def test_an_archive_of_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     def retrieve(url: str, known_hash: None, fname: str, path: Path) -> str:
         assert url == "doi:10.5281/zenodo.1/set.zip"
-        (path / fname).write_text(json.dumps(url))
+        (path / fname).write_bytes(EMPTY_ZIP)
         return str(path / fname)
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)

@@ -14,8 +14,10 @@ from saliency_r1.data.errors import DataError
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.survey import survey
+from saliency_r1.params import parse_params
+from saliency_r1.yaml_loader import load_yaml
 
-from .toys import Project, mask, pairs, picture
+from .toys import Project, mask, pairs, picture, zipped
 
 SHIPPED = Path(__file__).parents[2] / "embedded/catalogue.yaml"
 
@@ -56,7 +58,7 @@ def test_everything_is_said_at_once_before_any_import(project: Project, tmp_path
     with pytest.raises(DataError) as refused:
         project.run()
     for words in ("3 of 7 things", "lost/test: no address is listed (http://nowhere)", "put the archive at",
-                  "moved/test: there is no folder", "few/test", "3 pairs, the catalogue expects 1000"):  # fmt: skip
+                  "moved/test: there is no folder", "3 pairs where the catalogue expects 1000"):  # fmt: skip
         assert words in str(refused.value)
     assert not project.out.exists()
 
@@ -64,7 +66,7 @@ def test_everything_is_said_at_once_before_any_import(project: Project, tmp_path
 def test_a_number_that_the_import_accepts_is_accepted(project: Project, tmp_path: Path) -> None:
     project.datasets["few"] = {"splits": {"test": {"folder": str(pairs(tmp_path / "few", 3)), "count": 5}}}
     assert states(project)["few/test"] == "unfit"
-    with pytest.raises(DataError, match=r"3 pairs, the catalogue expects 5; .* put 'few/test/\*' into"):
+    with pytest.raises(DataError, match=r"3 pairs where the catalogue expects 5; .* put 'few/test/\*' into"):
         project.run()
     assert len(project.run(allow_missing=("few/test/*",))) == 3
 
@@ -150,6 +152,81 @@ def test_the_benchmarks_lie_in_folders_of_many_names(
     found = LAYOUTS[entry.layout].find(folder, settled)
     assert len(found.items) == 3
     assert not found.problems
+
+
+def test_what_windows_leaves_hides_no_folder(tmp_path: Path) -> None:
+    entry = Catalogue.load(SHIPPED).datasets["ECSSD"]
+    put(tmp_path, "images/images", "ground_truth_mask/ground_truth_mask")
+    for name in ("images/Thumbs.db", "ground_truth_mask/desktop.ini"):
+        (tmp_path / name).write_bytes(b"x")
+    assert len(LAYOUTS["pairs"].find(tmp_path, entry.splits["test"]).items) == 3
+    (tmp_path / "ground_truth_mask").rename(tmp_path / "GT")
+    settled = settle(tmp_path, entry.splits["test"], "test")
+    assert len(LAYOUTS["pairs"].find(tmp_path, settled).items) == 3
+
+
+@pytest.mark.parametrize(("where", "ending"), [("MSRA10K_Imgs_GT/Imgs", "jpg"), (".", "JPG"), ("images", "jpeg")])
+def test_pictures_and_masks_side_by_side(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str, ending: str
+) -> None:
+    folder = tmp_path / "set"
+    put(folder / where, "", "")
+    for path in sorted(folder.rglob("*.jpg")):
+        path.rename(path.with_suffix(f".{ending}"))
+    project.datasets["x"] = {"splits": {"test": {"folder": str(folder)}}}
+    assert states(project)["x/test"] == "there"
+    assert len(project.run()) == 3
+    assert f"x/test: masks are read from {'' if where == '.' else where + '/'}*.png" in capsys.readouterr().out
+
+
+def test_pictures_of_two_kinds_are_no_pairs(project: Project, tmp_path: Path) -> None:
+    put(tmp_path / "set", "images", "images")
+    for path in (tmp_path / "set/images").glob("*.png"):
+        path.rename(path.with_name(f"other-{path.name}"))
+    project.datasets["x"] = {"splits": {"test": {"folder": str(tmp_path / "set")}}}
+    project.write()
+    (finding,) = survey(settings(project, None), project.root, ("x",))
+    assert finding.state == "unfit"
+    assert "masks: expected once" in finding.text
+
+
+def test_archives_that_were_not_unpacked_are_named(project: Project, tmp_path: Path) -> None:
+    zipped(pairs(tmp_path / "made"), tmp_path / "mirror/ECSSD/all.zip")
+    project.datasets["ECSSD"] = {"splits": {"test": {"archive": "ECSSD.zip"}}}
+    project.write()
+    (finding,) = survey(settings(project, tmp_path / "mirror"), project.root, ("ECSSD",))
+    assert finding.state == "unfit"
+    assert "Unpack all.zip there" in finding.text
+
+
+def test_a_page_in_place_of_a_local_archive_is_seen(project: Project) -> None:
+    (project.root / "data/x.zip").write_text("<html>")
+    project.datasets["x"] = {"splits": {"test": {"archive": "x.zip"}}}
+    assert states(project)["x/test"] == "unfit"
+
+
+def test_a_number_that_does_not_fit_is_that_of_all_images(project: Project, tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "set", 3)
+    picture(9).save(folder / "images/alone.jpg")
+    project.datasets["x"] = {"splits": {"test": {"folder": str(folder), "count": 3}}}
+    project.write()
+    (finding,) = survey(settings(project, None), project.root, ("x",))
+    assert "4 images, 1 of them without a pair, where the catalogue expects 3" in finding.text
+
+
+def test_a_home_folder_is_written_as_people_do(project: Project, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pairs(tmp_path / "holiday")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    project.datasets["x"] = {"folder": "~/holiday"}
+    project.write()
+    wanted = settings(project, None)
+    wanted.policy = "~/base"
+    assert [finding.state for finding in survey(wanted, project.root)] == ["there"] * 3
+    numbers = load_yaml(SHIPPED.parents[1] / "params.yaml")
+    numbers["download"]["mirror"] = "~/mirror"
+    assert parse_params(numbers).download.mirror == f"{tmp_path}/mirror"
 
 
 def test_the_pictures_of_another_split_are_not_taken(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from saliency_r1.data.catalogue import describe_archive
 from saliency_r1.data.download import download
 from saliency_r1.data.fetch import Patience
 
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)  # the least that is an archive
 QUICK = Patience(attempts=3, timeout=0.5, pause=0.01, longest_pause=0.05)
 
 

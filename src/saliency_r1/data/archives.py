@@ -108,11 +108,11 @@ def check_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def expanded_size(archive: Path) -> int:
-    """Roughly how many bytes an archive's content takes, without unpacking it: exact for zip, a guess for tar.
+    """Roughly how many bytes an archive's content takes, without unpacking it: exact for zip, a guess for others.
 
-    Raises `DamagedArchive` for a zip whose list of members cannot be read.
+    Raises `DamagedArchive` for what is no archive, and for a zip whose list of members, at its end, cannot be read.
     """
-    if zipfile.is_zipfile(archive):
+    if _kind(archive) == "zip":
         try:
             with zipfile.ZipFile(archive) as file:
                 return sum(info.file_size for info in file.infolist())
@@ -123,19 +123,30 @@ def expanded_size(archive: Path) -> int:
 
 def _members(archive: Path) -> Generator[Member, None, None]:
     """The regular files of an archive; whatever else it holds (folders aside) is refused."""
+    match _kind(archive):
+        case "zip":
+            return _zip_members(archive)
+        case "tar":
+            return _tar_members(archive)
+        case other:
+            raise DataError(
+                f"{archive}: {other} archives are not read; unpack it by hand and zip the content again, or put the "
+                "unpacked folder under download.mirror"
+            )
+
+
+def _kind(archive: Path) -> str:
+    """`zip`, `tar`, or an archive that is not read, by how it begins. Raises `DamagedArchive` for anything else."""
     with open(archive, "rb") as file:
         start = file.read(512)
     for magic, kind in _UNSUPPORTED.items():
         if start.startswith(magic):
-            raise DataError(
-                f"{archive}: {kind} archives are not read; unpack it by hand and zip the content again, or put the "
-                "unpacked folder under download.mirror"
-            )
+            return kind
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _zip_members(archive)
+        return "zip"
     if start.startswith((b"\x1f\x8b", b"\xfd7zXZ", b"BZh")) or start[257:262] == b"ustar":
-        return _tar_members(archive)
-    looks = "an HTML page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else f"bytes {start[:8]!r}"
+        return "tar"
+    looks = "an HTML page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else f"bytes {start[:40]!r}"
     raise DamagedArchive(f"{archive}: expected a zip or tar archive, found {looks}; delete it and fetch it again")
 
 

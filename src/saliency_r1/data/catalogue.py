@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -61,7 +62,7 @@ class Split(_Entry):
     """One part of a data set: the archives that are unpacked over each other, or a folder read in place."""
 
     archives: tuple[Archive, ...] = ()
-    folder: str | None = None
+    folder: Annotated[str, AfterValidator(expanduser)] | None = None
     count: tuple[int, ...] = ()
     images: Inside = "images"
     masks: Inside = "masks"

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import httpx
 
-from saliency_r1.data.archives import check_space
+from saliency_r1.data.archives import check_space, expanded_size
 from saliency_r1.data.catalogue import Archive
 from saliency_r1.data.errors import BUSY, DataError, Unreachable, may_pass
 from saliency_r1.data.models import hub_errors
@@ -74,7 +74,7 @@ class ArchiveCache:
         name = Path(archive.path).name
         local = [base / archive.path]
         if self.mirror is not None:
-            local += [self.mirror / archive.path, self.mirror / name]
+            local += dict.fromkeys((self.mirror / archive.path, self.mirror / name))
         for path in local:
             if path.is_file():
                 self.verify(archive, path)
@@ -96,6 +96,7 @@ class ArchiveCache:
                 self._fetch(location, cached, archive.size)
                 self._note(cached)
                 self.verify(archive, cached)
+                expanded_size(cached)  # where no hash is known, this tells a page or half a zip from the file
                 return cached
             except DataError as error:
                 if self._fetched_here(cached):

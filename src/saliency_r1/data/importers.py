@@ -4,6 +4,7 @@
 checking and storing a pair is the same for all of them: `store.import_item`.
 """
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from saliency_r1.inputs.find import folders_in, hidden, key, nfc, pictures_in, s
 from saliency_r1.inputs.image_names import stem
 from saliency_r1.inputs.masks import read_ids, read_mask
 from saliency_r1.inputs.regions import area, decode
+
+_PACKED = frozenset({".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".rar", ".7z"})
+_SAID = 10  # folders and files in a message
 
 
 @dataclass(frozen=True)
@@ -209,31 +213,45 @@ def locate(folder: Path, wanted: str) -> Path:
 
     Archives differ between mirrors by an outer folder; where one place fits only, it is meant. Raises `DataError`.
     """
+    found = places(folder, wanted)
+    if len(found) == 1:
+        return found.pop()
+    files = sorted(path.relative_to(folder) for path, is_folder in walk(folder) if not is_folder)
+    folders = [f"{shown(path)}/" for path in sorted({path.parent for path in files})[:_SAID]]
+    packed = [shown(path) for path in files if path.suffix.lower() in _PACKED][:_SAID]
+    cure = f"Unpack {', '.join(packed)} there, or correct" if packed else "Correct"
+    raise DataError(
+        f"{wanted}: expected once in the archive or folder, found {len(found)} times; files lie in: "
+        f"{', '.join(folders) or 'none'}. {cure} this path of the split in the catalogue"
+    )
+
+
+def places(folder: Path, wanted: str) -> set[Path]:
+    """Every file or folder that a path of the catalogue may mean: the one that is there exactly, or all that end so."""
     if (exact := folder / wanted).exists():
-        return _unwrapped(exact)
+        return {_unwrapped(exact)}
     tail = [key(part) for part in Path(wanted).parts]
-    matches = {
+    return {
         _unwrapped(path)
         for path, _ in walk(folder)
         if [key(part) for part in path.relative_to(folder).parts[-len(tail) :]] == tail
     }
-    if len(matches) == 1:
-        return matches.pop()
-    folders = sorted({str(path.parent.relative_to(folder)) for path, is_folder in walk(folder) if not is_folder})[:10]
-    raise DataError(
-        f"{wanted}: expected once in the archive, found {len(matches)} times; files lie in: "
-        f"{', '.join(folders) or 'none'}. Correct images, masks or annotations of the split in the catalogue"
-    )
 
 
 def _unwrapped(place: Path) -> Path:
-    """A file or folder, or the folder of the same name that is all it holds.
+    """A file or folder, or the folder of the same name that holds all its pictures.
 
     Windows unpacks `images.zip`, in which there is a folder `images`, into a folder `images`.
     """
-    inside = [path for path in place.iterdir() if not hidden(path.name)] if place.is_dir() else []
-    alone = len(inside) == 1 and key(inside[0].name) == key(place.name) and inside[0].is_dir()
-    return inside[0] if alone else place
+    inner = only_folder(place) if place.is_dir() else None
+    return inner if inner is not None and key(inner.name) == key(place.name) else place
+
+
+def only_folder(folder: Path) -> Path | None:
+    """The one folder in a folder, if no picture lies beside it; other files, such as `Thumbs.db`, say nothing."""
+    with os.scandir(folder) as entries:
+        inside = [folder / entry.name for entry in entries if entry.is_dir() and not hidden(entry.name)]
+    return inside[0] if len(inside) == 1 and not pictures_in(folder) else None
 
 
 def image_files(folder: Path, wanted: str) -> list[Path]:
@@ -261,9 +279,10 @@ def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:
     )
     for inner in sorted(ours & theirs):
         if len(inner.parts) != depth and pictures_in(images / inner) and pictures_in(masks / inner):
+            both = shown(images.name / inner), shown(masks.name / inner)
             raise DataError(
-                f"{shown(images.name / inner)} and {shown(masks.name / inner)} hold pictures, where this layout does "
-                "not look: move them to the others, under names of their own, or make them a split"
+                f"{both[0]} and {both[1]} hold pictures, where this layout does not look: move them to the others, "
+                f"under names of their own, or make them a split (images: {both[0]}, masks: {both[1]})"
             )
 
 

@@ -1,5 +1,6 @@
 """The base models: copied from a local folder, or taken from the Hugging Face hub at a pinned revision."""
 
+from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,14 +31,15 @@ def resolve(name: str, key: str, catalogue: Catalogue, root: Path) -> Source:
     entry = catalogue.models.get(name)
     if entry is not None and entry.hub:
         return Source(None, entry.hub, entry.revision)
-    candidates = [entry.base / str(entry.path)] if entry else [root / name, catalogue.path.parent / name]
+    own = expanduser(name)
+    candidates = [entry.base / str(entry.path)] if entry else [root / own, catalogue.path.parent / own]
     for folder in candidates:
         if folder.is_dir():
             if not any(folder.iterdir()):
                 raise DataError(f"{folder}: the model folder is empty")
             return Source(folder)
     hub, _, revision = name.partition("@")
-    if entry is not None or hub.count("/") != 1 or hub.startswith((".", "/")):
+    if entry is not None or hub.count("/") != 1 or hub.startswith((".", "/", "~")):
         looked = ", ".join(map(str, candidates))
         raise DataError(f"download.{key} = {name!r}: no such folder ({looked}) and not a name on the hub (owner/model)")
     return Source(None, hub, revision or None)

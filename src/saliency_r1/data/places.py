@@ -2,19 +2,19 @@
 
 The field's data sets are passed on by hand. `ECSSD/Image`, `ecssd/images` and `ECSSD/Imgs` are the same folder, and
 `DUTS-TR` may lie inside of `DUTS` or beside it. What the catalogue says is looked for first; where it is not there, and
-one folder alone goes by another usual name, that one is meant.
+one folder alone goes by another usual name, that one is meant. Pictures and masks may also lie side by side in one.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from saliency_r1.data.catalogue import Dataset, Split, SplitName
-from saliency_r1.data.errors import DataError
-from saliency_r1.data.importers import locate
-from saliency_r1.inputs.find import folders_in, hidden, walk
+from saliency_r1.data.importers import only_folder, places
+from saliency_r1.inputs.find import folders_in, key, pictures_below, walk
 
 _NAMES = {
     "images": frozenset({"image", "images", "img", "imgs", "im", "jpegimages", "picture", "pictures", "rgb", "src"}),
@@ -47,28 +47,31 @@ def unpacked(dataset: Dataset, split: SplitName, mirror: Path) -> Path | None:
 
 def settle(folder: Path, split: Split, name: SplitName) -> Split:
     """The split with its folders as they are called in `folder`; what cannot be found is left as it was."""
-    names = {}
-    for key in ("images", "masks") if split.annotations is None else ("images",):
-        wanted = getattr(split, key)
-        if "*" in wanted or _there(folder, wanted):
-            continue
-        if found := _usual(folder, key, name):
-            names[key] = found.relative_to(folder).as_posix()
+    roles = ("images", "masks") if split.annotations is None else ("images",)
+    absent = [role for role in roles if "*" not in (said := getattr(split, role)) and len(places(folder, said)) != 1]
+    names = _side_by_side(folder) if "masks" in absent and "*" not in split.images else {}
+    if not names:
+        usual = {role: found for role in absent if (found := _usual(folder, role, name))}
+        names = {role: found.relative_to(folder).as_posix() for role, found in usual.items()}
     return split.model_copy(update=names) if names else split
 
 
-def _there(folder: Path, wanted: str) -> bool:
-    try:
-        locate(folder, wanted)
-    except DataError:
-        return False
-    return True
+def _side_by_side(folder: Path) -> dict[str, str]:
+    """Patterns where the only folder with pictures has a JPEG and, as its mask, a PNG of each name (as MSRA10K)."""
+    names: dict[tuple[Path, str], set[str]] = defaultdict(set)
+    for path in pictures_below(folder):
+        names[path.parent.relative_to(folder), path.suffix.lower()].add(key(path.stem))
+    match sorted(names):
+        case [(holder, ".jpeg" | ".jpg" as suffix), (other, ".png")] if holder == other:
+            if names[holder, suffix] & names[other, ".png"]:
+                return {"images": (holder / f"*{suffix}").as_posix(), "masks": (holder / "*.png").as_posix()}
+    return {}
 
 
-def _usual(folder: Path, key: str, name: SplitName) -> Path | None:
-    """The one folder with a usual name for `key`, of the split's own if there are several; never another split's."""
-    usual = [path for path in _folders(folder) if _role(path.name) == key]
-    found = [path for path in usual if _all_inside(path) not in usual]
+def _usual(folder: Path, role: str, name: SplitName) -> Path | None:
+    """The one folder with a usual name for `role`, of the split's own if there are several; never another split's."""
+    usual = [path for path in _folders(folder) if _role(path.name) == role]
+    found = [path for path in usual if only_folder(path) not in usual]
     said = {path: _splits_of(path.relative_to(folder)) for path in found}
     own = [path for path in found if said[path] == {name}]
     # Where one folder is left, it may be the other split's: test pictures are not in DUTS-TR-Image.
@@ -82,12 +85,6 @@ def _usual(folder: Path, key: str, name: SplitName) -> Path | None:
 def _folders(folder: Path) -> Iterator[Path]:
     """The folders below a folder, hidden ones left out."""
     yield from sorted(path for path, is_folder in walk(folder) if is_folder)
-
-
-def _all_inside(folder: Path) -> Path | None:
-    """The one thing that a folder holds."""
-    inside = [path for path in folder.iterdir() if not hidden(path.name)]
-    return inside[0] if len(inside) == 1 else None
 
 
 def _role(name: str) -> str | None:

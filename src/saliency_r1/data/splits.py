@@ -21,7 +21,7 @@ from saliency_r1.data.catalogue import Dataset, Split, SplitName
 from saliency_r1.data.earlier import Earlier, Memory, index_path, pairs_path
 from saliency_r1.data.errors import DataError, listed
 from saliency_r1.data.fetch import ArchiveCache
-from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
+from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate, places
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
@@ -164,7 +164,7 @@ class Importer:
         earlier = self.memories[0].recall(str(part))
         if earlier is not None and earlier.reading == _reading(part):
             work = partial(_taken_or_imported, earlier, target, work)
-        objects = _attributes(part, source, [item.name for item in found.items]) or found.objects or None
+        objects = found.objects | _attributes(part, source, [item.name for item in found.items]) or None
         rows, problems, dropped = [], list(found.problems), []
         for result in progress(_in_order(work, found.items), len(found.items), str(part)):
             if isinstance(result, Imported) and (fault := _disagreement(part, result, objects)):
@@ -287,11 +287,14 @@ def _find(part: DatasetSplit, source: Path) -> Found:
         raise DataError(f"{part}: {error}") from None
 
 
-def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict[str, list[dict[str, Any]]] | None:
-    """The scene objects of each image, by name, if the data set has them; says how many images it does not name."""
-    path = source / part.split.attributes
-    if not path.exists():
-        return None
+def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The scene objects of images, by name, as far as the data set has them; says how many images it does not name."""
+    if "attributes" not in part.split.model_fields_set and not places(source, part.split.attributes):
+        return {}
+    try:
+        path = locate(source, part.split.attributes)
+    except DataError as error:
+        raise DataError(f"{part}: {error}") from None
     problem = f"{part}: {part.split.attributes}: expected JSON, {{'<name>': [{{...}}, ...]}}"
     try:
         content = read_json(path)
@@ -310,6 +313,9 @@ def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict
             raise DataError(f"{problem}; {name!r} has half a character (a surrogate alone); write it whole")
         if part.dataset.task != "sis":  # where an id says nothing, it may be left out
             objects = [{"id": place} | one for place, one in enumerate(objects, 1)]
+            ids = [one["id"] for one in objects]
+            if 1 not in ids and any(one.get("salient", True) for one in objects):
+                raise DataError(f"{problem}; {name!r} has the ids {ids}, expected 1 for the salient region, or no ids")
         image = known.get(key(name)) or known.get(key(stem(name)))
         if image is not None and found.setdefault(image, objects) is not objects:
             raise DataError(f"{problem}; {image!r} has two entries, such as {name!r}; keep one")

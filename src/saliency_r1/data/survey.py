@@ -103,7 +103,8 @@ def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path, allow
     if split.count and split.names is None and not fits and not allowed(f"{what}/", allow_missing):
         expected = " or ".join(map(str, split.count))
         cure = f"get all of it, correct `count`, or put '{what}/*' into download.allow_missing"
-        return Finding(what, "unfit", f"{folder}: {count} pairs, the catalogue expects {expected}; {cure}")
+        pairs = f"{count} pairs" if there == count else f"{there} images, {there - count} of them without a pair,"
+        return Finding(what, "unfit", f"{folder}: {pairs} where the catalogue expects {expected}; {cure}")
     if not count:
         reasons = "".join(f"\n    {problem.name}: {problem.reason}" for problem in found.problems[:_REASONS])
         return Finding(what, "unfit", f"{folder}: no pair of an image and a mask of the same name{reasons}")

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from saliency_r1.names import TRAINED, ScoreSource, TrainedName
 from saliency_r1.params.section import Count, Name, NotNegative, Positive, Section, Share, Split, Steps
@@ -61,7 +62,7 @@ class Download(Section):
     datasets: Annotated[tuple[str, ...], Field(min_length=1)]
     policy: Name
     segmenter: Name
-    mirror: Name | None
+    mirror: Annotated[Name, AfterValidator(expanduser)] | None
     cosod_chunk: Count
     limit: Count | None
     allow_missing: tuple[str, ...]
