@@ -212,3 +212,40 @@ def test_options_that_would_do_nothing_are_refused(folders, options, said):
     result = run("--pred", folders / "good/set", "--gt", folders / "gt/set", *options)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_without_an_instance_there_is_no_average_precision(instances):
+    for path in (instances / "gt").glob("*.png"):
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    page = instances / "page.html"
+    arguments = ("--pred", instances / "pred", "--gt", instances / "gt", "--task", "sis", "--suffix", "_ids")
+    result = run(*arguments, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert "0 instances" in result.output
+    assert "0 instances" in page.read_text()
+    assert "nan" not in result.output + page.read_text().partition("<h2>")[0]
+
+
+def test_two_results_of_instances_fit_into_eighty_columns(instances):
+    """The longest name of a measure, and a change between two negative numbers."""
+    for folder, found in (("half", 1), ("none", 0)):
+        (instances / folder).mkdir()
+        for path in (instances / "gt").glob("*.png"):
+            ids = np.asarray(Image.open(path))
+            Image.fromarray(np.where(ids <= found, ids, 0).astype(np.uint8)).save(instances / folder / path.name)
+    folders = ("--pred", instances / "half", "--gt", instances / "gt", "--compare", instances / "none")
+    arguments = [str(argument) for argument in (*folders, "--task", "sis")]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "-.505–-.505" in result.output
+    assert "AP50_constant" in result.output
+
+
+def test_one_image_of_instances_has_no_interval(instances):
+    for path in (instances / "gt/b.png", instances / "pred/b_ids.png"):
+        path.unlink()
+    arguments = ("--pred", instances / "pred", "--gt", instances / "gt", "--task", "sis", "--suffix", "_ids")
+    result = run(*arguments, "--compare", instances / "pred", "--json", instances / "n.json")
+    assert result.exit_code == 0, result.output
+    content = json.loads((instances / "n.json").read_text())
+    assert (content["results"][0]["intervals"], content["comparison"]) == ({}, {})

@@ -179,11 +179,16 @@ def test_a_set_that_is_empty_as_a_whole(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / "gt" / f"{name}.png", OBJECT * np.uint8(0))
         save(tmp_path / "pred" / f"{name}.png", OBJECT * np.uint8(255))
-    with pytest.raises(MeasureError, match="all 2 ground truths that have a map are empty"):
+    with pytest.raises(MeasureError, match="all 2 ground truths are empty"):
         score_folders(tmp_path / "pred", tmp_path / "gt")
     assert len(score_folders(tmp_path / "pred", tmp_path / "gt", may_be_empty=True).evaluator) == 2
     save(tmp_path / "gt/b.png", OBJECT * np.uint8(255))
     assert len(score_folders(tmp_path / "pred", tmp_path / "gt").evaluator) == 2
+    (tmp_path / "pred/b.png").unlink()  # the one that is not empty counts, though its map is missing
+    assert len(score_folders(tmp_path / "pred", tmp_path / "gt", missing="zero").evaluator) == 2
+    save(tmp_path / "gt/b.png", OBJECT * np.uint8(0))
+    with pytest.raises(MeasureError, match="all 2 ground truths are empty"):
+        score_folders(tmp_path / "pred", tmp_path / "gt", missing="zero")
 
 
 def test_faint_maps_of_sixteen_bits_are_not_guessed(tmp_path: Path) -> None:

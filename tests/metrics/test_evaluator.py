@@ -103,6 +103,27 @@ def test_intervals_over_groups_are_wider_where_groups_differ():
     assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
 
 
+def test_one_image_or_group_is_nothing_to_draw_from():
+    """Each replicate would be the same: an interval of no width, and a difference for certain."""
+    images = pairs(4)
+    for some, group in ((images[:1], None), (images, lambda name: "the only one")):
+        one = filled(some, group=group, bootstrap=50, weighted=False)
+        other = filled([(name, 255 - gt // 2, gt) for name, _, gt in some], group=group, bootstrap=50, weighted=False)
+        assert one.intervals() == {}
+        assert one.compare(other) == {}
+    mixed = filled(images, group=lambda name: "a" if name == images[0][0] else None, bootstrap=50, weighted=False)
+    assert mixed.intervals()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_few_images_make_no_certain_difference(count):
+    """By chance alone all of them are better, or all worse, in 2^(1 - n) of the cases."""
+    images = pairs(count)
+    better = filled([(name, gt, gt) for name, _, gt in images], bootstrap=200, weighted=False)
+    worse = filled([(name, 255 - gt, gt) for name, _, gt in images], bootstrap=200, weighted=False)
+    assert worse.compare(better)["MAE"].p == 2.0 ** (1 - count)
+
+
 def test_paired_comparison():
     images = pairs(30)
     before = filled(images, bootstrap=500)

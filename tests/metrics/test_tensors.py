@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from saliency_r1.metrics import MeasureError, Pair
+from saliency_r1.metrics import MeasureError, Pair, Protocol
 
 from .maps import KINDS, make, truth
 
@@ -53,3 +53,15 @@ def test_whole_numbers_beyond_a_level_are_refused(value):
     gt = torch.ones(2, 8, 8, dtype=torch.bool)
     with pytest.raises(MeasureError, match="255"):
         tensors.scores(torch.full((2, 8, 8), value), gt)
+
+
+@pytest.mark.parametrize("stretch", [True, False])
+def test_a_level_on_the_adaptive_threshold_is_on_the_side_of_the_evaluation(stretch):
+    """Twice the mean of a ramp is the sum of its ends, which is a level."""
+    rng = np.random.default_rng(2)
+    for height, width in ((48, 6), (37, 15), (52, 27), (6, 46), (4, 26)):
+        pred = np.add.outer(np.arange(height), np.arange(width)).astype(np.uint8)
+        gt = rng.random((height, width)) < 0.3
+        expected = Pair(pred, gt, Protocol(stretch=stretch)).scores(weighted=False)
+        scores = tensors.scores(torch.from_numpy(pred)[None], torch.from_numpy(gt), stretch=stretch)
+        assert {key: float(value[0]) for key, value in scores.items()} == pytest.approx(expected, abs=1e-6)

@@ -33,6 +33,7 @@ PLUMBING = {
         "runtime/processes",
         "runtime/proxies",
         "runtime/replies",
+        "runtime/workers",
         "training/live",
     )
 }

@@ -1,5 +1,6 @@
 """`saliency-r1 evaluate`: score a folder of maps against a folder of ground truths."""
 
+import math
 import sys
 from enum import StrEnum
 from functools import partial
@@ -195,7 +196,8 @@ def _print(console: "Console", results: "list[FolderResult]", comparison: "dict[
     from rich.table import Table
 
     for result in results:
-        notes = [f"{result.images} images", f"protocol {result.protocol}"]
+        notes = [f"{result.images} images", *(f"{count} {what}" for what, count in result.counts.items())]
+        notes.append(f"protocol {result.protocol}")
         notes += [f"scores from {result.score_source}"] * bool(result.score_source)
         notes += [f"{result.scored_as_empty} predictions scored as empty maps"] * bool(result.scored_as_empty)
         notes += [f"{result.resized} stretched to the size of the ground truth"] * bool(result.resized)
@@ -205,7 +207,7 @@ def _print(console: "Console", results: "list[FolderResult]", comparison: "dict[
         headings += [result.name, *["95 %"] * bool(result.intervals), *["by group"] * bool(result.per_group)]
     headings += ["change", "95 %", "p"] * bool(comparison)
     # Two results side by side fit into 80 columns; where names are too long, they go on in a second line.
-    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
         interval = heading == "95 %"
         style = "dim" if interval else None
@@ -213,7 +215,7 @@ def _print(console: "Console", results: "list[FolderResult]", comparison: "dict[
     for key in results[0].measures:
         cells = [key]
         for result in results:
-            cells.append(f"{result.measures[key]:.4f}")
+            cells.append(_score(result.measures[key]))
             if result.intervals:
                 cells.append(_interval(*result.intervals[key]) if key in result.intervals else "")
             if result.per_group:
@@ -225,6 +227,11 @@ def _print(console: "Console", results: "list[FolderResult]", comparison: "dict[
             )
         table.add_row(*cells)
     console.print(table)
+
+
+def _score(value: float) -> str:
+    """A measure; a dash where there is none, as AP of pictures without an instance."""
+    return f"{value:.4f}" if math.isfinite(value) else "–"
 
 
 def _interval(low: float, high: float) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -22,6 +20,7 @@ from saliency_r1.inputs.masks import GREYS, read_levels, read_mask
 from saliency_r1.metrics.evaluator import SaliencyEvaluator
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol, Truth
 from saliency_r1.runtime.messages import about, printable
+from saliency_r1.runtime.workers import spread
 
 Missing = Literal["error", "zero"]
 _LOSSY = (".jpg", ".jpeg", ".jfif")
@@ -230,10 +229,10 @@ def score_folders(
     _stop(problems, missing)
     settings: dict[str, Any] = {"protocol": protocol, "weighted": weighted, "bootstrap": bootstrap}
     score = score_files(matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress)
-    if not may_be_empty and len(score.problems.empty) == len(score.evaluator) - score.scored_as_empty > 0:
+    if not may_be_empty and len(score.problems.empty) == len(score.evaluator):
         raise MeasureError(
-            f"{gt}: all {len(score.problems.empty)} ground truths that have a map are empty (every value is 0); if "
-            "nothing is salient in them, say what F is there: --empty zero or --empty agree"
+            f"{gt}: all {len(score.evaluator)} ground truths are empty (every value is 0); if nothing is salient in "
+            "them, say what F is there: --empty zero or --empty agree"
         )
     return score
 
@@ -257,7 +256,8 @@ def score_files(
     part = _Part(dict(settings), grouped, resize, may_be_empty)
     jobs = [(name, matched.get(name), path) for name, path in truths.items()]
     total = SaliencyEvaluator(**settings)
-    for evaluator, found in _parts(part, jobs, workers):
+    chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
+    for evaluator, found in spread(part, chunks, workers):
         total.merge(evaluator)
         problems.add(found)
         if progress:
@@ -267,6 +267,8 @@ def score_files(
         empty = problems.missing + problems.unreadable + problems.sizes
         for name in empty:
             truth = read_truth(truths[name], total.protocol, may_be_empty)
+            if not truth.foreground:
+                problems.empty.append(name)
             total.update(np.zeros(truth.shape, np.uint8), truth, name, _group(name, grouped))
     else:
         empty = []
@@ -308,15 +310,6 @@ class _Part:
             problems.empty.append(name)
         levels = without_void(levels, void, evaluator.protocol.stretch)
         evaluator.update(levels, truth, name, _group(name, self.grouped))
-
-
-def _parts(part: _Part, jobs: list[Any], workers: int) -> Iterable[tuple[SaliencyEvaluator, Problems]]:
-    chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
-    if workers > 1 and len(chunks) > 1:
-        with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-            yield from pool.map(part, chunks)
-    else:
-        yield from map(part, chunks)
 
 
 def _stop(problems: Problems, missing: Missing) -> None:

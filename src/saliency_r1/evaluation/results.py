@@ -11,7 +11,7 @@ from typing import Any, Literal
 from saliency_r1.evaluation.detections import read_predictions, read_truths
 from saliency_r1.evaluation.folders import Missing, score_folders
 from saliency_r1.evaluation.published import Row, image_counts, table
-from saliency_r1.evaluation.scores import Scores, of_instances, of_maps
+from saliency_r1.evaluation.scores import Scores, finite, of_instances, of_maps
 from saliency_r1.metrics.resampling import Difference, differences
 from saliency_r1.metrics.truth import DEFAULT, MeasureError, Protocol
 from saliency_r1.names import ScoreSource, TaskName
@@ -64,7 +64,7 @@ class FolderResult(Scores):
             return self.evaluator.compare(other.evaluator)
         if {row["name"] for row in self.rows} != {row["name"] for row in other.rows}:
             raise MeasureError("not the same images")
-        return differences(self.measures, other.measures, self.replicates, other.replicates)
+        return differences(self.measures, other.measures, self.replicates, other.replicates, self.images)
 
 
 def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progress | None = None) -> FolderResult:
@@ -118,7 +118,7 @@ def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
 
 def among_published(results: list[FolderResult], dataset: str) -> list[Row]:
     """The results' rows among the published ones of a data set."""
-    own = {result.name: result.measures for result in results}
+    own = {result.name: finite(result.measures) for result in results}
     return table(dataset, own, results[0].protocol)
 
 

@@ -55,9 +55,12 @@ def of_maps(evaluator: SaliencyEvaluator, grouped: bool, scored_as_empty: int = 
 def of_instances(
     predictions: Predictions, truths: Truths, bootstrap: int, score_source: str = "unknown", missing: str = "error"
 ) -> Scores:
-    """The scores of instances, with intervals from so many replicates; the rest as in `evaluate_instances`."""
+    """The scores of instances, with intervals from so many replicates; the rest as in `evaluate_instances`.
+
+    Of a single image there are none: all its replicates are the same.
+    """
     found = evaluate_instances(predictions, truths, score_source=score_source, missing=missing)
-    replicates = replicate_instances(predictions, truths, bootstrap) if bootstrap else {}
+    replicates = replicate_instances(predictions, truths, bootstrap) if bootstrap and len(truths) > 1 else {}
     return Scores(
         measures={key: value for key, value in found.items() if key.startswith("AP")},
         intervals=intervals(replicates),

@@ -10,10 +10,8 @@ seeded, so equal predictions give equal files.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +30,8 @@ from saliency_r1.metrics.instances import as_regions
 from saliency_r1.metrics.resampling import draw, intervals
 from saliency_r1.names import MEASURES, TRAINED
 from saliency_r1.runtime.files import write_json
-from saliency_r1.runtime.parent import die_with_parent
 from saliency_r1.runtime.stage import progress
+from saliency_r1.runtime.workers import spread
 
 REPLICATES = 1000
 DIGITS = 6
@@ -103,7 +101,7 @@ def evaluate(download: Path, masks: Path, split: str, models: Sequence[str], wor
     result = Evaluation(comparison=compare_rewards(predictions, models))
     tables = []
     curves = []
-    scored = progress(_score_all(parts, workers), total=len(parts), label="evaluate")
+    scored = progress(spread(score, parts, workers), total=len(parts), label="evaluate")
     for part, scores in zip(parts, scored, strict=True):
         answers = predictions.filter(model=part.model, dataset=part.dataset).sort("sample_id")
         said, of_said = _answer_measures(answers)
@@ -202,16 +200,6 @@ def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals
 def _said_how_sure(probabilities: pl.Series) -> dict[str, float]:
     """The mean token probability; a server does not tell."""
     return {} if probabilities.null_count() else {"token_probability": float(probabilities.to_numpy().mean())}
-
-
-def _score_all(parts: Sequence[ModelOnDataset], workers: int) -> Iterable[Scores]:
-    if workers == 1 or len(parts) == 1:
-        yield from map(score, parts)
-        return
-    # Fresh processes: a fork would copy the locks of the threads that numpy and polars have started.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(parts)), context, initializer=die_with_parent) as pool:
-        yield from pool.map(score, parts)
 
 
 def score(part: ModelOnDataset) -> Scores:

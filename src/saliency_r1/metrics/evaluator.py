@@ -147,7 +147,7 @@ class SaliencyEvaluator:
     def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Bootstrap interval of every measure, over images or, where there are groups, over groups.
 
-        There is none where all replicates of a few images came out empty.
+        There is none of a single image or group, nor where all replicates of a few came out empty.
         """
         return intervals(self._replicated(), level)
 
@@ -160,7 +160,13 @@ class SaliencyEvaluator:
             raise MeasureError(f"evaluators differ: {self._settings()} and {other._settings()}")
         if apart := self._names ^ other._names:
             raise MeasureError(f"not the same images: {', '.join(sorted(apart)[:10])}")
-        return differences(self.compute(), other.compute(), self._replicated(), other._replicated())
+        return differences(self.compute(), other.compute(), self._replicated(), other._replicated(), self._units)
+
+    @property
+    def _units(self) -> int:
+        """How many things are drawn: groups, and images outside of any."""
+        alone = self._groups.get(None)
+        return len(self._groups) + (alone.images - 1 if alone else 0)
 
     def _settings(self) -> tuple[Any, ...]:
         return self.protocol, self.weighted, self.bootstrap, self.seed
@@ -223,6 +229,6 @@ class SaliencyEvaluator:
             raise MeasureError("no image was scored")
         self._flush()
         drawn = self._weights > 0  # a replicate of very few images can come out empty
-        if not drawn.any():
+        if self._units < 2 or not drawn.any():  # what is drawn from one thing never differs
             return {}
         return self._measures(self._replicates[drawn] / self._weights[drawn, None])

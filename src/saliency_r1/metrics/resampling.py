@@ -41,14 +41,19 @@ def differences(
     after: Mapping[str, float],
     before_replicates: Mapping[str, Floats],
     after_replicates: Mapping[str, Floats],
+    units: int,
 ) -> dict[str, Difference]:
-    """The second minus the first of two results with paired replicates."""
+    """The second minus the first of two results with paired replicates, in which so many things were drawn.
+
+    By chance alone all of `units` differences have one sign in 2^(1 - units) of the cases, so that no p-value is lower;
+    nor is one below 1 / B, which of B replicates cannot be told from 0.
+    """
+    least = 2.0 ** (1 - units)
     found = {}
     for key, theirs in after_replicates.items():
         change = theirs - before_replicates[key]
         low, high = np.quantile(change, [0.025, 0.975])
         rarer = float(min(np.mean(change <= 0), np.mean(change >= 0)))
-        # Of B replicates a p-value below 1 / B cannot be told from 0.
-        p = min(1.0, max(2 * rarer, 1 / len(change)))
+        p = min(1.0, max(2 * rarer, 1 / len(change), least))
         found[key] = Difference(after[key] - before[key], float(low), float(high), p)
     return found

@@ -20,14 +20,14 @@ def scores(pred: Tensor, gt: Tensor, stretch: bool = True, beta2: float = 0.3) -
     W or H x W for all, bool. Equal to `Pair` to 1e-6. Raises MeasureError for shapes that differ and for values
     outside of these.
     """
-    counts, values, corners = _tables(pred, gt, stretch)
+    levels, counts, values, corners = _tables(pred, gt, stretch)
     by_class = counts.sum(1)  # N x 2 x 256
     size = by_class.sum((1, 2))
     foreground = by_class[:, 1].sum(1)
     mean = (by_class.sum(1) * values).sum(1) / size
     error = (by_class[:, 0] * values + by_class[:, 1] * (1 - values)).sum(1) / size
 
-    adaptive = (2 * mean).clamp(max=1)
+    adaptive = _adaptive(levels, values, mean)
     above_adaptive = (values >= adaptive[:, None]).double()
     false, true = ((by_class * above_adaptive[:, None]).sum(2)).unbind(1)
     f, e = _f_and_e(true[:, None], false[:, None], foreground[:, None], size[:, None], beta2)
@@ -59,9 +59,18 @@ def sm_and_iou(pred: Tensor, gt: Tensor, stretch: bool = True) -> tuple[Tensor, 
     return both["Sm"], both["IoU"]
 
 
-def _tables(pred: Tensor, gt: Tensor, stretch: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixel counts, N x 4 quadrants x (background, foreground) x 256 levels; what each level means, N x 256; and the
-    row and column where the quadrants meet, N x 2.
+def _adaptive(levels: Tensor, values: Tensor, mean: Tensor) -> Tensor:
+    """The adaptive threshold of each image, N: twice the mean of its map, at most 1."""
+    adaptive = 2 * mean
+    # A level lies on the threshold: only the mean as `Pair` sums it tells on which side.
+    for image in ((values - adaptive[:, None]).abs() < 1e-12).any(1).nonzero().flatten().tolist():
+        adaptive[image] = 2 * float(values[image].cpu().numpy()[levels[image].cpu().numpy()].mean())
+    return adaptive.clamp(max=1)
+
+
+def _tables(pred: Tensor, gt: Tensor, stretch: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The levels, N x H x W; pixel counts, N x 4 quadrants x (background, foreground) x 256 levels; what each level
+    means, N x 256; and the row and column where the quadrants meet, N x 2.
     """
     if pred.ndim != 3 or gt.shape[-2:] != pred.shape[-2:] or gt.dtype != torch.bool or not pred.numel():
         raise MeasureError(f"expected N x H x W maps and bool masks, got {tuple(pred.shape)} and {tuple(gt.shape)}")
@@ -101,7 +110,7 @@ def _tables(pred: Tensor, gt: Tensor, stretch: bool) -> tuple[Tensor, Tensor, Te
     # The same operations in the same order as in `Pair`, so that truncated values agree to the bit.
     values = torch.arange(256, device=counts.device, dtype=torch.float64) / 255
     low, high = low.double() / 255, high.double() / 255
-    return counts.double(), ((values - low[:, None]) / (high - low)[:, None]).clamp(0, 1), corners
+    return levels, counts.double(), ((values - low[:, None]) / (high - low)[:, None]).clamp(0, 1), corners
 
 
 def _s_measure(counts: Tensor, values: Tensor, mean: Tensor, corners: Tensor, shape: tuple[int, int]) -> Tensor:
