@@ -50,7 +50,7 @@ def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
     say = get_run_logger()
     branch = f"machines/{plain(str(flow_run.name))}"
     commit = git(folder, "rev-parse", "--verify", f"{commit}^{{commit}}")  # of a night's tag, what it is the tag of
-    git(folder, "push", "--quiet", "origin", f"{commit}:refs/heads/{branch}")
+    _begin(folder, branch, commit)
     for pool, stages in legs(read_graph(folder, commit)):
         say.info("to a worker of %s: %s", pool, ", ".join(stages))
         parameters = {"stages": stages, "branch": branch}
@@ -59,6 +59,20 @@ def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
             raise RuntimeError(f"the leg {run.name} on {pool} is {run.state_name}: {run.state and run.state.message}")
     say.info("the result is on the branch %s", branch)
     return branch
+
+
+def _begin(folder: Path, branch: str, commit: str) -> None:
+    """Push the run's branch; where a run is tried again it is there, and goes on from what its legs have left.
+
+    Raises `RuntimeError` where a branch of that name began elsewhere.
+    """
+    ref = f"refs/heads/{branch}"
+    if not git(folder, "ls-remote", "origin", ref):
+        git(folder, "push", "--quiet", "origin", f"{commit}:{ref}")
+        return
+    git(folder, "fetch", "--quiet", "origin", ref)
+    if commit not in git(folder, "rev-list", "FETCH_HEAD").split():
+        raise RuntimeError(f"origin has a branch {branch} that does not come from {commit[:12]}: start a new run")
 
 
 @flow(name="saliency-r1-leg", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)))

@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -29,7 +29,7 @@ from flows.pictures import show_decision, show_drift
 from flows.pipeline import ROOT, notice, publish_outcomes, run, run_stages
 from flows.schedule import need_server
 from flows.tree import begin, prepare, record, refresh
-from saliency_r1.registry.champion import champion, resolve, rolled_back_as
+from saliency_r1.registry.champion import STAGE, champion, resolve, rolled_back_as
 from saliency_r1.registry.git import learn
 from saliency_r1.registry.nights import DECISION, LOGS
 from saliency_r1.runtime.files import write_json, write_text
@@ -47,13 +47,12 @@ def night(folder: Path = ROOT, branch: str | None = None, force: bool = False) -
                 tree = prepare(folder, branch)
                 refresh(tree, say.info)
                 notice(tree, say.info)
-                known = champion(folder)
-                theirs = resolve(known.name, folder).resolve() if known else None
+                theirs = resolve(STAGE, folder).resolve() if champion(folder) else None
                 if theirs and (tree / "stages" / "drift.py").exists():
                     run_stages(tree, False, until="check@download")
                     look_for_drift(tree, theirs)
                 publish_outcomes(run_stages(tree, force))
-                promote = decide(tree, theirs, known.name if known else None)
+                promote = compare(folder, tree, say.warning)
                 tag = record(tree, name, promote, say.info)
             except Exception as error:
                 say.error("night %s leaves no record: %s", name, error)
@@ -74,6 +73,18 @@ def look_for_drift(tree: Path, theirs: Path) -> None:
             moved = sum(row["moved"] for row in rows)
             create_table_artifact(rows, key="drift", description=f"Against the champion's data: {moved} moved")
             show_drift(rows)
+
+
+def compare(folder: Path, tree: Path, say: Callable[[str], None]) -> bool:
+    """Whether the tree's model takes the place of the champion; compared again where that changes meanwhile."""
+    while True:
+        known = champion(folder)
+        theirs = resolve(STAGE, folder).resolve() if known else None
+        promote = decide(tree, theirs, known.name if known else None)
+        learn(folder, say)
+        if champion(folder) == known:
+            return promote
+        say("somebody has changed the champion meanwhile: compared again, with the new one")
 
 
 @task(name="judge", task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)

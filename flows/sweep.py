@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import product
+from itertools import chain, count, product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from flows.locks import forget_dead_owners, only_run
 from flows.pipeline import ROOT, dvc_as_child, run
 from flows.schedule import need_server
 from flows.tree import check_out, committed
-from saliency_r1.registry.git import plain
+from saliency_r1.registry.git import file_at, git, plain
 
 METRICS = Path("artifacts/metrics/metrics.json")
 MEASURES = "cgpo.*.reward"
@@ -43,8 +43,9 @@ def sweep(
     rows = []
     with alive(folder, flow_run.id), only_run(folder, say.warning):
         commit = committed(folder, branch)  # once: the branch may move while points run
+        expect(measures, grid, folder, commit)
         for number, point in enumerate(points(grid), start=1):
-            name = f"{plain(str(flow_run.name))}-{number}"
+            name = unused(folder, f"{plain(str(flow_run.name))}-{number}")
             try:
                 metrics = try_out.with_options(task_run_name=name)(check_out(folder, commit), name, point)
                 rows.append({"experiment": name, **point, **chosen(metrics, measures)})
@@ -82,6 +83,23 @@ def chosen(metrics: Mapping[str, Any], pattern: str) -> dict[str, float]:
     if not found:
         raise RuntimeError(f"no metric is called {pattern}; there are: {', '.join(name for name, _ in _flat(metrics))}")
     return {"mean": round(sum(found.values()) / len(found), 5), **found}
+
+
+def expect(measures: str, grid: Mapping[str, list[Any]], folder: Path, commit: str) -> None:
+    """Raise `RuntimeError` before any point runs where none of the commit's own metrics is called so.
+
+    A grid that changes the data sets or the models may bring metrics that nobody has seen yet.
+    """
+    text = file_at(folder, commit, METRICS.as_posix())
+    if text and not any(key.partition(".")[0] in ("download", "masks") for key in grid):
+        chosen(json.loads(text), measures)
+
+
+def unused(folder: Path, name: str) -> str:
+    """The name, or a numbered one where an experiment has it: a run that is tried again comes with its old name."""
+    refs = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    taken = {ref.rpartition("/")[2] for ref in refs}
+    return next(one for one in chain([name], (f"{name}.{again}" for again in count(2))) if one not in taken)
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import date
+from itertools import count
 from pathlib import Path
 
 from flows.pipeline import dvc_as_child
@@ -128,15 +129,28 @@ def begin(folder: Path, day: date) -> str:
     Making the log takes the name: a night that failed keeps its own.
     """
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
+    name = _free(folder, day.isoformat())
+    (folder / LOGS / f"{name}.log").touch()
+    return name
+
+
+def _free(folder: Path, day: str) -> str:
+    """The first name of a day that no night has, neither by its tag nor by its log."""
     taken = {tag.removeprefix(PREFIX) for tag in tags(folder, f"{PREFIX}*")}
-    number = 1
-    while True:
-        name = f"{day.isoformat()}{'' if number == 1 else f'.{number}'}"
-        log = folder / LOGS / f"{name}.log"
-        if name not in taken and not log.exists():
-            log.touch()
-            return name
-        number += 1
+    taken |= {log.stem for log in (folder / LOGS).glob("*.log")}
+    names = (day if number == 1 else f"{day}.{number}" for number in count(1))
+    return next(name for name in names if name not in taken)
+
+
+def _own_name(tree: Path, name: str) -> str:
+    """The name of a night, or a free one, with its log, where another clone was faster with a night of that name."""
+    if not tags(tree, PREFIX + name):
+        return name
+    folder = tree.parents[len(TREE.parts) - 1]
+    own = _free(folder, name.partition(".")[0])
+    if (log := folder / LOGS / f"{name}.log").exists():
+        log.rename(folder / LOGS / f"{own}.log")
+    return own
 
 
 def _has_remote(tree: Path) -> bool:
@@ -175,8 +189,9 @@ def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> 
         say(dvc(tree, "push", "--run-cache"))
     git(tree, "add", "--update")
     git(tree, "add", "--", *(path for path in RECORDS if (tree / path).exists()))
+    learn(tree, say)  # others may have recorded a night or registered a version meanwhile
+    name = _own_name(tree, name)
     git(tree, *IDENTITY, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", f"Night {name} [skip ci]")
-    learn(tree, say)  # others may have registered a version meanwhile
     tag = PREFIX + name
     try:
         git(tree, *IDENTITY, "tag", "--annotate", "--message", f"Night {name}", tag)

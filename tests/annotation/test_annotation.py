@@ -172,6 +172,12 @@ def test_distractors_are_described_where_nothing_stands_out():
         assert said.reasoning.split(". ")[-1].startswith("Nothing ")
 
 
+def test_a_distractor_is_called_small_or_faint_only_where_it_is():
+    for said in proposals("sod", [[thing(1), thing(2, "right", name="ball", salient=False)]], variety=0):
+        assert "The red ball is" in said.reasoning
+        assert not {"small", "minor", "faint", "blends", "fades"} & set(said.reasoning.split())
+
+
 def test_a_photograph_without_attributes_is_measured():
     pixels = np.full((60, 90, 3), 200, np.uint8)
     pixels[5:20, 65:85] = (200, 40, 40)

@@ -80,12 +80,13 @@ def test_the_request_and_the_proposal(server, annotator):
     [
         lambda _: (429, b"slow down"),
         lambda _: (503, b"busy"),
+        lambda _: (524, b"a gateway's own timeout"),
         lambda _: (200, b"<html>a proxy's page</html>"),
         lambda _: (200, b'{"choices": []}'),
         lambda _: None,  # the connection is dropped
         lambda _: time.sleep(1.5) or (200, b"too late"),
     ],
-    ids=["rate limit", "busy", "html", "no choices", "dropped", "too slow"],
+    ids=["rate limit", "busy", "gateway", "html", "no choices", "dropped", "too slow"],
 )
 def test_what_may_go_away_by_itself_is_tried_again(trouble, server, annotator):
     server.replies = [trouble, trouble, lambda _: completion(GOOD)]

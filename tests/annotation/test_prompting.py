@@ -75,6 +75,15 @@ def test_good_answers() -> None:
     assert [(e.kind, e.image) for e in group.expressions] == [("rg", 0), ("rg", 1), ("rg", 2)]
 
 
+def test_a_picture_of_many_instances_can_be_answered() -> None:
+    """Every one of them is asked for, so that a limit below their number would refuse each answer."""
+    ids = np.arange(1, 81, dtype=np.uint16).reshape(8, 10)
+    objects = [[{"id": number, "salient": True} for number in range(1, 81)]]
+    crowd = Subject("s", "sis", [GREY.resize((10, 8))], tasks.get("sis").truth([ids]), objects)
+    said = prompting.read(answer(expressions=[f"person {number}" for number in range(80)]), crowd)
+    assert (said.fault, len(said.expressions)) == ("", 80)
+
+
 def test_a_draft_within_the_thinking_is_no_answer() -> None:
     """A template may open the thinking, and then the answer holds nothing of it but the end."""
     draft, last = answer(expressions=["the draft"]), answer(expressions=["the ring"])

@@ -1,5 +1,10 @@
 """The client of the chat protocol against servers that differ, and environments that do."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import httpx
 import pytest
 from chat_server import completion
@@ -221,3 +226,70 @@ def test_an_answer_that_was_kept_in_part_is_asked_for_again(client, server, left
     assert client.ask(question()).text == "a dog"
     assert len(server.bodies) == 2
     assert client.known(question()).text == "a dog"
+
+
+@pytest.mark.parametrize("slow", [{"backoff": 60.0}, {"requests_per_minute": 2.0}])
+def test_where_a_run_ends_nothing_more_is_sent(server, tmp_path, capsys, slow):
+    """Neither what waits for its turn nor what would be tried again."""
+    server.replies = [lambda _: (503, b"busy")]
+    client = make(server.url, tmp_path, **slow)
+
+    def ask(number):
+        if number:
+            return client.ask(question(f"s{number}"))
+        while not server.bodies:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        client.at_once(ask, range(9))
+    assert time.monotonic() - began < 20
+    assert len(server.bodies) <= 2, "the first, and one that began before the end was seen"
+    assert "nothing more is asked" in capsys.readouterr().err
+    server.replies = [lambda _: completion("a dog")]
+    assert client.ask(question("later")).text == "a dog", "the client can be asked again"
+
+
+def test_what_is_on_its_way_when_a_run_ends_is_kept(server, tmp_path):
+    server.replies = [lambda _: time.sleep(0.5) or completion("a dog")]
+    client = make(server.url, tmp_path)
+
+    def ask(number):
+        if number:
+            return client.ask(question(f"s{number}"))
+        while not server.bodies:
+            time.sleep(0.01)
+        raise ChatError("the first is refused")
+
+    with pytest.raises(ChatError, match="the first is refused"):
+        client.at_once(ask, range(9))
+    assert client.known(question("s1")).text == "a dog"
+    assert len(server.bodies) <= 2, "the first, and one that began before the end was seen"
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+import polars
+from saliency_r1.chat import ChatClient, Question
+from saliency_r1.params import Endpoint
+options = Endpoint(url=sys.argv[1], concurrency=2, requests_per_minute=None, timeout=2.0, retries=5, backoff=60.0,
+                   temperature=0.0, max_requests=None, max_tokens=None)
+ChatClient("a-model", 64, options, Path(sys.argv[2]), "endpoint").ask_all([Question("a", "a"), Question("b", "b")])
+"""
+
+
+def test_an_interrupt_is_heard_beside_the_tables_library(server, tmp_path):
+    """polars has a handler of its own for SIGINT, under which a wait without end goes on."""
+    server.replies = [lambda _: (503, b"busy")]
+    command = [sys.executable, "-c", INTERRUPTED, server.url, str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while len(server.bodies) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "nothing more is asked" in said
+    assert "KeyboardInterrupt" in said
+    assert len(server.bodies) == 2

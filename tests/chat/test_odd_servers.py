@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import threading
 import time
 from email.utils import formatdate
 
@@ -16,7 +15,7 @@ from saliency_r1.params import Endpoint
 @pytest.fixture
 def ask(server, tmp_path, monkeypatch):
     """Asks the server a question, through a client whose options one may change."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: ask.waits.append(seconds))
+    monkeypatch.setattr(ChatClient, "_pause", lambda self, seconds: ask.waits.append(seconds) if seconds else None)
 
     def ask(name="s0", url=None, client=None, **changes):
         client = client or make(**({"url": url} if url else {}) | changes)
@@ -55,21 +54,27 @@ def test_at_once_is_no_reason_to_spend_all_requests_at_once(server, ask):
 
 
 def test_a_server_that_drips_is_not_waited_for_for_ever(server, ask, monkeypatch):
-    sleep = threading.Event().wait  # the fixture has replaced the other
-
     def drip(handler):
         handler.send_response(200)
         handler.end_headers()
         with contextlib.suppress(OSError):
             for _ in range(100):
                 handler.wfile.write(b" ")
-                sleep(0.05)
+                time.sleep(0.05)
 
     monkeypatch.setattr(connection, "LONGEST", 1)
     server.replies = [drip, lambda _: completion("a dog")]
     start = time.monotonic()
     assert ask(timeout=0.4).text == "a dog"
     assert time.monotonic() - start < 4, "the server goes on for five seconds"
+
+
+def test_an_answer_without_end_is_given_up(server, ask, monkeypatch):
+    monkeypatch.setattr(connection, "LARGEST", 1 << 20)
+    server.replies = [lambda _: completion("x" * (2 << 20))] * 4 + [lambda _: completion("a dog")]
+    with pytest.raises(ChatError, match="the answer was not whole after 1 MiB"):
+        ask()
+    assert ask().text == "a dog"
 
 
 @pytest.mark.parametrize("status", [429, 500])
@@ -86,9 +91,16 @@ def test_an_address_that_leads_nowhere_is_told_with_what_may_be_wrong(server, as
         ask()
 
 
-def test_images_that_are_too_much_for_a_server_are_called_so(server, ask):
-    server.replies = [lambda _: (413, b"<title>413 Request Entity Too Large</title>")]
-    with pytest.raises(ChatError, match=r"status 413: .*Its images are more than the server takes"):
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (413, b"<title>413 Request Entity Too Large</title>"),
+        (400, b"This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"),
+    ],
+)
+def test_images_that_are_too_much_for_a_server_are_called_so(server, ask, status, reason):
+    server.replies = [lambda _: (status, reason)]
+    with pytest.raises(ChatError, match=rf"s0: status {status}: .*Its images are more than the server takes"):
         ask()
 
 

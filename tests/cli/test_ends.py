@@ -195,3 +195,26 @@ def test_streams_may_be_closed(named: Path, closed: str) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert b"NoneType" not in done.stderr + done.stdout
     assert (named / f"{closed[0]}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        (".", ". is a folder, expected the name of a file to write"),
+        ("gone/a.html", "gone/a.html: there is no folder gone; make it, or name another"),
+        ("download/table.parquet", "would be written over or between the inputs"),
+    ],
+)
+def test_a_page_of_annotations_has_a_place_before_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("saliency_r1.report.annotated.write_page", lambda *_: pytest.fail("the page was made"))
+    call = ["annotations", "--download", "download", "--annotate", "annotate", "--out", out]
+    assert "download/table.parquet is missing" in CliRunner().invoke(app, call).output
+    for stage in ("download", "annotate"):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "table.parquet").touch()
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 1
+    assert said in " ".join(done.output.split())

@@ -159,12 +159,15 @@ def test_models_are_found_by_entry_folder_or_name(tmp_path: Path) -> None:
         resolve("nothing", "segmenter", catalogue, tmp_path)
 
 
-def test_an_edit_of_a_copy_is_refused_and_the_original_named(tmp_path: Path) -> None:
-    """`dvc repro` would put the copy back."""
-    for folder in ("embedded", "data"):
-        (tmp_path / folder).mkdir()
-        load(tmp_path / folder, "datasets:\n  a: {folder: a}\n")
+def test_a_copy_that_is_missing_old_or_edited_is_refused_and_the_original_named(tmp_path: Path) -> None:
+    """A fresh clone has none; `dvc repro` would put an edited one back."""
+    (tmp_path / "embedded").mkdir()
+    load(tmp_path / "embedded", "datasets:\n  a: {folder: a}\n")
     (tmp_path / "data.dvc").write_text("deps: [{path: embedded}]\nouts: [{path: data}]\n")
+    with pytest.raises(DataError, match=r"(?s)not there yet; `dvc repro data\.dvc` makes it.*embedded/catalogue\.yaml"):
+        Catalogue.load(tmp_path / "data/catalogue.yaml")
+    (tmp_path / "data").mkdir()
+    load(tmp_path / "data", "datasets:\n  a: {folder: a}\n")
     with pytest.raises(DataError, match=r"embedded/catalogue\.yaml has no data set 'b'"):
         Catalogue.load(tmp_path / "data/catalogue.yaml").select(["b"])
     with pytest.raises(DataError, match=r"(?s)is a copy of .*embedded/catalogue\.yaml.*dvc repro data\.dvc"):

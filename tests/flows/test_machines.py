@@ -60,6 +60,15 @@ def test_a_night_may_be_what_is_run_with_the_graph_that_it_had(
     assert git(tmp_path / "bare.git", "rev-parse", branch) == commit
     assert given == [["data.dvc", "first", "check@first", "metrics"]]
 
+    # A leg has left a commit and failed; somebody presses "Retry", and the run has the name it had.
+    left = git(project, *IDENTITY, "commit-tree", "-p", commit, "-m", "leg", f"{commit}^{{tree}}")
+    git(project, "push", "--quiet", "origin", f"{left}:refs/heads/{branch}")
+    assert machines.fn(project, "night/2026-03-01") == branch
+    assert git(tmp_path / "bare.git", "rev-parse", branch) == left
+    git(project, *IDENTITY, "commit", "--quiet", "--allow-empty", "--message", "another one")
+    with pytest.raises(RuntimeError, match="does not come from"):
+        machines.fn(project)
+
 
 @pytest.fixture
 def site(tmp_path: Path, path_of_python: str, make_project: Callable[[Path], Path]) -> Iterator[Site]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from flows.sweep import _text, chosen, points, read_grid, split, sweep
+from flows.sweep import _text, chosen, expect, points, read_grid, split, sweep, unused
 from flows.tree import NightError
 from saliency_r1.registry.git import git, plain
 from saliency_r1.yaml_loader import load_yaml
@@ -151,3 +151,24 @@ def _latest(key: str) -> str:
     with get_client(sync_client=True) as client:
         found = [each for each in client.read_artifacts() if each.key == key]
     return str(max(found, key=lambda each: each.created).data)
+
+
+def test_a_run_that_is_tried_again_takes_names_that_are_free(project: Path) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    for name in ("fox-1", "fox-1.2"):
+        git(project, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", head)
+    assert unused(project, "fox-1") == "fox-1.3"
+    assert unused(project, "fox-2") == "fox-2"
+
+
+def test_measures_that_no_point_will_have_are_refused_before_the_first(project: Path) -> None:
+    expect("cgpo.*.rewrd", {"seed": [1]}, project, "HEAD")  # nothing has run: nobody knows
+    metrics = project / "artifacts/metrics/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps(METRICS))
+    git(project, "add", "artifacts/metrics")
+    git(project, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "metrics")
+    expect("cgpo.*.reward", {"seed": [1]}, project, "HEAD")
+    with pytest.raises(RuntimeError, match=r"no metric is called cgpo\.\*\.rewrd; there are: cgpo\.a\.reward"):
+        expect("cgpo.*.rewrd", {"seed": [1]}, project, "HEAD")
+    expect("qwen.*.reward", {"masks.models": [["base", "qwen"]]}, project, "HEAD")

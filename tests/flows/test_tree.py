@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.night import decide
+from flows.night import compare, decide
 from flows.tree import IDENTITY, NightError, begin, check_out, committed, dvc, prepare, record
-from saliency_r1.registry.champion import assign, register, versions
+from saliency_r1.registry.champion import assign, champion, register, versions
 from saliency_r1.registry.git import GitError, git, share
-from saliency_r1.registry.nights import nights
+from saliency_r1.registry.nights import LOGS, nights
 
 DAY = date(2026, 3, 1)
 
@@ -143,6 +143,46 @@ def test_a_version_that_another_clone_registered_meanwhile_keeps_its_number(proj
     record(tree, begin(project, DAY), True, print)
     assert [version.name for version in versions(bare)] == ["v0.0.1", "v0.0.2"]
     assert versions(bare)[0] == theirs
+
+
+def test_a_night_whose_name_another_clone_took_meanwhile_is_recorded_under_the_next(
+    project: Path, tmp_path: Path
+) -> None:
+    """Two clones with one remote and the same hour: neither knows of the other when it begins."""
+    bare, other = tmp_path / "bare.git", tmp_path / "other"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(project), str(bare)], check=True)
+    subprocess.run(["git", "clone", "--quiet", str(bare), str(other)], check=True)
+    git(project, "remote", "add", "origin", str(bare))
+    ours, theirs = begin(project, DAY), begin(other, DAY)
+    assert ours == theirs == "2026-03-01"
+    assert record(prepare(other, None), theirs, True, print) == "night/2026-03-01"
+    (project / LOGS / f"{ours}.log").write_text("ours")
+    assert record(prepare(project, None), ours, True, print) == "night/2026-03-01.2"
+    assert [night.name for night in nights(project)] == ["2026-03-01", "2026-03-01.2"]
+    assert [(night.log and night.log.read_text()) for night in nights(project)] == [None, "ours"]
+    assert git(project, "log", "-1", "--format=%s", "night/2026-03-01.2") == "Night 2026-03-01.2 [skip ci]"
+
+
+def test_a_champion_that_changes_while_the_judge_compares_is_compared_with(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        git(project, *IDENTITY, "commit", "--quiet", "--allow-empty", "--message", str(number))
+        assign(project, register(project, "HEAD", *IDENTITY).name, *IDENTITY)
+    against = []
+
+    def judge(tree: Path, theirs: Path | None, name: str) -> bool:
+        against.append((theirs, name))
+        if name == "v0.0.2":
+            assign(project, "v0.0.1", *IDENTITY)
+        return name == "v0.0.2"
+
+    monkeypatch.setattr("flows.night.decide", judge)
+    monkeypatch.setattr("flows.night.resolve", lambda name, folder: Path(name) / str(champion(folder).name))
+    said: list[str] = []
+    assert compare(project, project, said.append) is False
+    assert against == [(Path(f"champion/{name}").resolve(), name) for name in ("v0.0.2", "v0.0.1")]
+    assert len(said) == 1
 
 
 def test_a_model_that_was_rolled_back_is_not_promoted_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from saliency_r1 import cot
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy, PolicyError, Prompt
 from saliency_r1.policy.families import FAMILIES
+from saliency_r1.policy.network import shares_embedding
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.training import cgpo, sft
 from saliency_r1.training.optimiser import save_adapter, wrap
@@ -198,6 +199,27 @@ def test_an_adapter_comes_back_as_it_was(member, tmp_path):
     )  # fmt: skip
     assert all(map(torch.equal, trained, loaded))
     assert not near(trained, base, atol=0.1)
+
+
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_an_output_layer_that_shares_the_embedding_s_weights_goes_on_sharing_them(member, saved, tmp_path):
+    """Published folders say so in the config, in that of the text, in both or in one of them wrongly."""
+    policy = wrap(member.fresh(), LORA.model_copy(update={"modules_to_save": (saved,)}), seed=1)
+    own = [weight for name, weight in policy.model.named_parameters() if weight.requires_grad and "lora_" not in name]
+    assert len(own) == 1
+    base = policy.model.get_base_model()
+    shared = base.get_input_embeddings().weight is base.get_output_embeddings().weight
+    assert shared is shares_embedding(member.policy.model) is (member.kind != "smolvlm")
+    with torch.no_grad():
+        own[0].add_(torch.randn(own[0].shape, generator=torch.Generator().manual_seed(3)) * 0.1)
+    policy.model.eval()
+    trained = scores(policy, member.prompts, member.answers)
+    save_adapter(policy, tmp_path / "adapter")
+    assert all(map(torch.equal, trained, scores(member.fresh(adapter=tmp_path / "adapter"), member.prompts,
+                                                member.answers)))  # fmt: skip
+    policy.model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    policy.processor.save_pretrained(tmp_path / "merged")
+    assert near(trained, scores(Policy.load(tmp_path / "merged", **SIZES), member.prompts, member.answers))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The policy's invariants: one distribution for sampling and for log-probabilities, whatever the padding."""
 
+import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -64,6 +66,23 @@ def test_a_checkpoint_s_generation_config_does_not_leak_into_sampling(policy, pr
         texts.append([response.text for response in responses])
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 1
+
+
+HABITS = {
+    "no_repeat_ngram_size": 2,
+    "exponential_decay_length_penalty": [2, 5.0],
+    "begin_suppress_tokens": list(range(20, 400)),
+}
+
+
+def test_nothing_of_a_checkpoint_s_generation_config_is_taken_over(policy, prompts, tmp_path):
+    """Neither what no call of `generate` here speaks of."""
+    folder = shutil.copytree(EMBEDDED / "models/policy", tmp_path / "policy")
+    (folder / "generation_config.json").write_text(json.dumps(HABITS))
+    own = Policy.load(folder, min_pixels=1024, max_pixels=25600)
+    assert own.generate(prompts, 16) == policy.generate(prompts, 16)
+    seeds = range(len(prompts))
+    assert own.generate(prompts, 16, seeds, temperature=1.5) == policy.generate(prompts, 16, seeds, temperature=1.5)
 
 
 def test_padding_changes_nothing(policy, prompts):

@@ -143,6 +143,31 @@ def test_what_is_there_is_not_asked_again(command: Any, monkeypatch: pytest.Monk
     assert seen == [1, 1], "a file that is gone is made again"
 
 
+def test_a_picture_that_was_edited_is_asked_about_again(command: Any) -> None:
+    options = ("a.png", "b.png", "--out", "out", "--skip-existing")
+    assert command(*options).exit_code == 0
+    picture(12, 20).save("a.png")
+    assert "1 of 2 are there" in command(*options).output
+    assert Image.open("out/maps/a.png").size == (20, 12)
+    assert "2 of 2 are there" in command(*options).output
+    record = Path("out/response.json")
+    answers = json.loads(record.read_text())
+    for entry in answers["answers"]:
+        del entry["sha256"]  # as the last version wrote it
+    record.write_text(json.dumps(answers))
+    assert "2 of 2 are there" in command(*options).output
+
+
+def test_a_model_is_known_by_its_weights_and_not_by_the_way_to_it(command: Any, tmp_path: Path) -> None:
+    adapter = tmp_path / "artifacts/cgpo/adapter"
+    (adapter / "adapter_model.safetensors").write_bytes(b"learnt")
+    assert command("a.png", "--out", "out").exit_code == 0
+    moved = adapter.rename(tmp_path / "moved")
+    for place in (moved, "moved/"):
+        done = command("a.png", "--out", "out", "--skip-existing", "--adapter", str(place))
+        assert "1 of 1 are there" in done.output
+
+
 def test_answers_of_another_task_are_not_mixed(command: Any) -> None:
     assert command("a.png", "--out", "out").exit_code == 0
     done = command("b.png", "--out", "out", "--task", "sis", "--skip-existing", said="sis")

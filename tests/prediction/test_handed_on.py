@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from saliency_r1.cli.app import app
+from saliency_r1.params import load_params
 from saliency_r1.prediction.card import write_card
-from saliency_r1.prediction.export import Sources
+from saliency_r1.prediction.export import Sources, export
 from saliency_r1.prediction.models import Chosen, Settings, identity, manifest
 from saliency_r1.prediction.predictor import PredictError
 
@@ -72,6 +73,17 @@ def test_results_that_are_named_and_not_there_are_refused(
     assert done.exit_code == 1
     assert said in " ".join(done.output.split())
     assert not asked
+
+
+@pytest.mark.parametrize("out", [".", "..", "../here", "linked"])
+def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if out == "linked":
+        Path(out).symlink_to(".")
+    sources = Sources(Path("policy"), Path("adapter"), Path("segmenter"), Path("metrics"), "")
+    with pytest.raises(PredictError, match=r"is the folder you are in, or above it.* name another one"):
+        export(sources, load_params(ROOT / "params.yaml"), Path(out), merge=False)
 
 
 def test_a_card_has_no_name_of_a_folder_that_is_gone(tmp_path: Path) -> None:

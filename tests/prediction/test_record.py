@@ -130,6 +130,17 @@ def test_two_runs_do_not_write_into_one_folder_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_takes_no_file_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("saliency_r1.prediction.run.FileLock.acquire", refuse)
+    with monkeypatch.context() as closed:
+        closed.setattr("saliency_r1.prediction.run.os.access", lambda *_: False)
+        with pytest.raises(PredictError, match=r"nothing can be written into .*--out"), alone(tmp_path):
+            pytest.fail("models would be loaded here")
+
+
 def test_a_file_system_without_locks_is_written_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

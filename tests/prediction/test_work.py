@@ -85,6 +85,19 @@ def test_a_pattern_finds_no_results_of_an_earlier_run(photos: Path) -> None:
     assert ["circle"] in names("photos/*.png", written=written), "told as a bad file when it is read"
 
 
+def test_patterns_do_not_go_round_in_circles(photos: Path) -> None:
+    """With two links to the folder they lie in, `glob` finds 2**40 ways to every picture."""
+    for name in ("here", "again"):
+        (photos / "photos/cats" / name).symlink_to(".")
+    everything = [["a"], ["cats/b"], ["cats/old/c"], ["dogs/b"]]
+    for pattern in ("photos/**", "photos/**/", "photos/**/**", "ph*/**"):
+        assert sorted(names(pattern)) == (
+            [[f"photos/{name}"] for [name] in everything] if "ph*" in pattern else everything
+        )
+    assert names("photos/**/*.png") == everything[1:]
+    assert names("photos/**/old/*") == [["cats/old/c"]]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

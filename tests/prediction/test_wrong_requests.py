@@ -1,10 +1,12 @@
 """What cannot be answered as it is asked for, by a call or on the command line, and what is said of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_predict import command, picture, predictor
 
 from saliency_r1.prediction.predictor import Failure, PredictError
@@ -13,21 +15,45 @@ from saliency_r1.prediction.run import alone
 __all__ = ["command"]  # a fixture
 
 
-@pytest.mark.parametrize("source", ["a.png", Path("a.png"), picture()])
-def test_a_picture_by_itself_is_no_prompt(source: Any) -> None:
+ARRAY = np.zeros((24, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize("source", ["a.png", Path("a.png"), picture(), ARRAY, (name for name in ["a.png"]), None])
+def test_what_is_no_list_is_no_prompt(source: Any) -> None:
     """A text is a sequence as well: of as many pictures as it has letters."""
     with pytest.raises(PredictError, match=r"a prompt is a list of pictures, got \w+ by itself: write \[picture\]"):
         predictor("sod").predict(source, "sod")
-    (outcome,) = predictor("sod").predict_many([source], "cosod")
+    outcome, other = predictor("sod").predict_many([source, [picture()]], "sod")
     assert isinstance(outcome, Failure)
+    assert not isinstance(other, Failure)
 
 
 def test_an_array_is_no_picture_and_costs_the_others_nothing() -> None:
-    array: Any = np.zeros((24, 32, 3), np.uint8)
+    array: Any = ARRAY
     first, second = predictor("sod").predict_many([[array], [picture()]], "sod")
     assert isinstance(first, Failure)
     assert str(first.error) == "expected a picture of Pillow or the path of a file, got ndarray"
     assert not isinstance(second, Failure)
+
+
+def test_a_picture_that_was_closed_or_is_cut_off_costs_the_others_nothing(tmp_path: Path) -> None:
+    """Prompts are read ahead, a batch at a time: `with Image.open(...) as image: yield [image]` closes them before."""
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+
+    def given() -> Iterator[list[Image.Image]]:
+        with Image.open(tmp_path / "a.png") as image:
+            yield [image]
+        yield [Image.open(tmp_path / "cut.png")]
+        yield [picture()]
+
+    closed, cut, whole = predictor("sod").predict_many(given(), "sod")
+    for outcome in (closed, cut):
+        assert isinstance(outcome, Failure)
+        assert isinstance(outcome.error, PredictError)
+        assert "the picture cannot be read" in str(outcome.error)
+        assert "it stays open until its answer is there" in str(outcome.error)
+    assert not isinstance(whole, Failure)
 
 
 def test_no_prompts_at_once_are_no_answers_and_refused() -> None:
@@ -61,3 +87,24 @@ def test_a_second_run_into_the_same_folder_is_refused(command: Any, tmp_path: Pa
         assert done.exit_code == 1
         assert "another run is writing into out" in done.output
     assert command("a.png", "--out", "out").exit_code == 0
+
+
+def test_a_file_is_no_folder_for_results(command: Any) -> None:
+    done = command("a.png", "--out", "b.png")
+    assert done.exit_code == 1
+    assert "b.png is no folder: name one for the results (--out)" in done.output
+
+
+def test_of_a_full_disk_is_said_which_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(
+            "saliency_r1.prediction.formats.write_map", lambda *_: _raise(OSError(28, "No space left on device"))
+        )
+        done = command("a.png", "--out", "out")
+        assert done.exit_code == 1
+        assert "(in out; once there is room, --skip-existing goes on from here)" in " ".join(done.output.split())
+    assert command("a.png", "--out", "out", "--skip-existing").exit_code == 0
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -80,6 +80,15 @@ DEFECTS = {
         "known: expected a sample of the download",
         "scenes-sod/test/0000",
     ),
+    "annotation of another split": (
+        "annotate",
+        with_value("split", "train", pl.col("sample_id").str.contains("/val/0000")),
+        "occurrences: expected in [1, 1]",
+        "scenes-sod/val/0000",
+    ),
+    "annotation of nothing": ("annotate", with_value("sample_id", None), "task: expected never null", "a row without"),
+    "map of another data set": ("masks", with_value("dataset", "new"), "occurrences: expected in", "base: scenes-sod"),
+    "score of another task": ("metrics", with_value("task", "sis"), "occurrences: expected in", "base: scenes-sod"),
     "of another task": ("sft", with_value("task", "sis"), "known: expected a sample of the", "scenes-sod/val/0000"),
     "unsure": (
         "masks",
@@ -164,6 +173,39 @@ def test_a_missing_column_is_named(params: Params, tmp_path: Path) -> None:
     write(world | {"sft": world["sft"].drop("reward")}, tmp_path)
     with pytest.raises(GateError, match="the table of sft has no column reward"):
         check("sft", params, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "words"),
+    [
+        ("annotate", pl.col("kept").cast(pl.Int64), "kept holds Int64, expected Boolean"),
+        ("download", pl.col("names").list.join(","), "names holds String, expected List(String)"),
+        ("download", pl.col("height").cast(pl.List(pl.String)), "height holds List(String), expected List(Int64)"),
+        ("cgpo", pl.col("reward").cast(pl.String), "reward holds String, expected Float64"),
+        ("masks", pl.col("sample_id").cast(pl.Categorical), "sample_id holds Categorical, expected String"),
+    ],
+)
+def test_a_column_of_another_type_is_named(
+    stage: str, change: pl.Expr, words: str, params: Params, tmp_path: Path
+) -> None:
+    world = tables(params)
+    world[stage] = world[stage].with_columns(change)
+    write(world, tmp_path)
+    with pytest.raises(GateError, match=rf"the table of {stage} has columns of another type") as raised:
+        check(stage, params, tmp_path)
+    assert words in str(raised.value)
+
+
+def test_whole_numbers_and_columns_of_nulls_are_of_every_fitting_type(params: Params, tmp_path: Path) -> None:
+    world = tables(params)
+    world["sft"] = world["sft"].with_columns(reward=pl.lit(1))
+    world["metrics"] = world["metrics"].with_columns(pl.col("instances").cast(pl.UInt32))
+    write(world, tmp_path)
+    for stage in ("sft", "metrics"):
+        check(stage, params, tmp_path)
+    write({"annotate": world["annotate"].with_columns(expressions=None)}, tmp_path)
+    with pytest.raises(GateError, match="stated: expected a kept response"):
+        check("annotate", params, tmp_path)
 
 
 def test_the_stage_writes_its_report_only_if_the_gate_is_met(params: Params, tmp_path: Path) -> None:

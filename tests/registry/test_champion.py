@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from saliency_r1.cli.app import app
 from saliency_r1.prediction.models import choose
 from saliency_r1.registry.champion import (
     FETCHED,
     RegistryError,
+    appoint,
     assign,
     before,
     champion,
@@ -24,7 +27,7 @@ from saliency_r1.registry.champion import (
     rolled_back_as,
     versions,
 )
-from saliency_r1.registry.git import GitError, git, learn, share
+from saliency_r1.registry.git import GitError, git, learn, share, tags
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +155,54 @@ def test_gto_reads_the_same(project: Path) -> None:
     command = ["gto", "show", "saliency-r1#champion", "--json", "--repo", str(project)]
     shown = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert shown[0]["version"] == champion(project).name == "v0.0.1"
+
+
+@pytest.mark.parametrize("whom", [["v0.0.2", "champion"], ["v0.0.2"]], ids=["assignment", "version"])
+def test_what_gto_takes_back_is_taken_back(project: Path, whom: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "t")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "t@example.org")
+    subprocess.run(["gto", "deprecate", "--repo", str(project), "saliency-r1", *whom], capture_output=True, check=True)
+    assert champion(project).name == "v0.0.1"
+    assert names(history(project)) == ["v0.0.1", "v0.0.2", "v0.0.1"]
+    assert names(rolled_back(project)) == ["v0.0.2"], "and is not promoted again when it is trained again"
+    assert names(versions(project)) == ["v0.0.1", "v0.0.2"][: len(whom)]
+    assert assign(project, register(project, "HEAD", *WHO).name, *WHO).name == "v0.0.3"
+    assert champion(project).name == "v0.0.3"
+
+
+def test_the_last_one_who_is_taken_back_leaves_no_champion(project: Path) -> None:
+    for number, revision in ((3, "HEAD~1"), (4, "HEAD~2")):
+        git(project, *WHO, "tag", "--annotate", "--message", "back", f"saliency-r1#champion!#{number}", revision)
+    assert champion(project) is None
+    assert history(project) == []
+
+
+def test_a_champion_that_the_git_remote_refuses_is_none_here_either(project: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(bare)], check=True)
+    git(project, "remote", "add", "origin", str(bare))
+    git(project, "config", "user.name", "t")
+    git(project, "config", "user.email", "t@example.org")
+    hook = bare / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho protected >&2\nexit 1\n")
+    hook.chmod(0o755)
+    before_it = tags(project, "*")
+    with pytest.raises(GitError, match=r"(?s)the champion is who it was.*protected"):
+        appoint(project, "v0.0.1")
+    assert tags(project, "*") == before_it
+    hook.unlink()
+    assert appoint(project, "v0.0.1") == "origin"
+    assert champion(project).name == champion(bare).name == "v0.0.1"
+
+
+def test_a_champion_whose_version_was_deleted_is_found_and_said(project: Path) -> None:
+    git(project, "tag", "--delete", "saliency-r1@v0.0.2")
+    commit = git(project, "rev-parse", "HEAD~1")
+    (project / FETCHED / commit).mkdir(parents=True)
+    assert resolve("champion", project) == project / FETCHED / commit
+    said = CliRunner().invoke(app, ["champion", "--root", str(project)]).output
+    assert f"{commit[:12]} is the champion and no version" in said
 
 
 def test_a_clone_that_pulls_has_the_same_champion(project: Path, tmp_path: Path) -> None:

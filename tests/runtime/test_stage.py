@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from processes import alive
 
 from saliency_r1.params import load_params
+from saliency_r1.runtime import processes
 from saliency_r1.runtime.stage import StageError, describe_error, prepare_torch, progress
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +46,7 @@ def test_a_stage_gets_its_parameters_and_ends_with_zero(tmp_path: Path) -> None:
         ("raise __import__('saliency_r1.quality', fromlist=['x']).GateError('too bad')", "thing stopped: too bad"),
         ("open('/nowhere/x')", "thing stopped: no such file or directory: /nowhere/x"),
         ("raise OSError(28, 'No space left on device', 'out/x.png')", "no space left on device: out/x.png"),
+        ("raise RuntimeError('table: No space left on device')", "thing stopped: table: No space left on device"),
     ],
 )
 def test_an_error_a_person_can_mend_is_one_paragraph(body: str, message: str, tmp_path: Path) -> None:
@@ -145,6 +149,21 @@ def test_an_error_of_the_system_is_described_with_its_file() -> None:
     assert describe_error(PermissionError(13, "Permission denied", "a.png")) == "permission denied: a.png"
     assert describe_error(OSError(18, "Cross-device link", "a", None, "b")) == "cross-device link: a -> b"
     assert describe_error(OSError("no model here")) == "no model here"
+
+
+def test_processes_wait_for_one_another_longer_than_their_shares_of_hours_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NCCL alone gives up after ten minutes, and the stage with it."""
+    import accelerate
+    import torch
+
+    asked = {}
+    meeting = SimpleNamespace(device=torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "PartialState", lambda **options: asked.update(options) or meeting)
+    assert processes.join(torch.device("cpu")) == torch.device("cpu")
+    assert asked["timeout"] >= timedelta(hours=12)
 
 
 def test_progress_writes_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

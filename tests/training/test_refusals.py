@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,17 @@ def test_processes_that_find_different_checkpoints_end(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "gather", lambda items: [*items, 4])
     with pytest.raises(TrainingError, match=r"checkpoints of different steps in .*: 0, 4"):
         checkpoints.load(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is a device of Linux")
+def test_a_checkpoint_that_has_no_room_is_named_and_leaves_the_one_before(tmp_path):
+    state = {"weights": {"a": torch.zeros(100_000)}}
+    checkpoints.save(tmp_path, 1, state)
+    (tmp_path / "step-0000002.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*step-0000002\.pt"):
+        checkpoints.save(tmp_path, 2, state)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001.pt"]
+    assert checkpoints.load(tmp_path)["step"] == 1
 
 
 @pytest.mark.parametrize(

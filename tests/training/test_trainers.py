@@ -7,10 +7,8 @@ import torch
 from handful import CGPO, LORA, SFT, fresh, isr, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
 
-import saliency_r1
 from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
-from saliency_r1.runtime.keys import run_key
 from saliency_r1.training import cgpo, checkpoints, sft
 from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
 from saliency_r1.yaml_loader import load_yaml
@@ -362,26 +360,6 @@ def test_only_the_newest_two_checkpoints_stay(tmp_path):
     for step in range(5):
         checkpoints.save(tmp_path, step, {})
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-0000003.pt", "step-0000004.pt"]
-
-
-def test_the_key_of_a_run_follows_parameters_inputs_and_code(tmp_path, monkeypatch):
-    package, folder = tmp_path / "package", tmp_path / "models"
-    for path in (package / "__init__.py", package / "deep/code.py", folder / "a.json", folder / "deep/b.json"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("1")
-    monkeypatch.setattr(saliency_r1, "__file__", str(package / "__init__.py"))
-    keys = [run_key({"lr": 1e-3}, [folder])]
-    assert keys[0] == run_key({"lr": 1e-3}, [folder])
-    (package / "notes.txt").write_text("of no matter")
-    assert keys[0] == run_key({"lr": 1e-3}, [folder])
-    keys.append(run_key({"lr": 1e-4}, [folder]))
-    (folder / "deep/b.json").write_text("2")
-    keys.append(run_key({"lr": 1e-3}, [folder]))
-    (folder / "deep/b.json").rename(folder / "deep/c.json")
-    keys.append(run_key({"lr": 1e-3}, [folder]))
-    (package / "deep/code.py").write_text("2")
-    keys.append(run_key({"lr": 1e-3}, [folder]))
-    assert len(set(keys)) == 5
 
 
 def test_a_run_that_ran_out_of_memory_goes_on_with_a_smaller_micro_batch():

@@ -18,7 +18,8 @@ from saliency_r1.cot import KINDS, Expression
 Objects = Sequence[Mapping[str, Any]]
 SHOWS = ("There is {}.", "The image shows {}.", "In the image there is {}.")
 FAINT = ("{} blends into the background.", "{} fades into the background.", "{} is too faint to notice.")
-SMALL = ("{} is too small to notice.", "{} is a minor element.", "{} is small and leaves the eye.")
+SMALL = ("{} is too small to notice.", "{} is a minor element.", "{} is too small to catch the eye.")
+PLAIN = ("{} is nothing special.", "{} is there as well.", "{} is not what one looks at.")
 STANDS_OUT = (("{} stands out.", "{} stand out."), ("{} draws the eye.", "{} draw the eye."),
               ("{} catches attention.", "{} catch attention."))  # fmt: skip
 NOTHING = ("Nothing stands out.", "Nothing draws the eye.", "Nothing catches attention.")
@@ -74,7 +75,7 @@ class OfflineAnnotator:
         sentences = [str(rng.choice(SHOWS)).format(wording.describe(objects, rng, variety))] if objects else []
         for item in objects:
             if not item["salient"]:
-                reasons = FAINT if item["tone"] == "faint" else SMALL
+                reasons = FAINT if item["tone"] == "faint" else SMALL if item["size"] == "small" else PLAIN
                 sentences.append(_upper(str(rng.choice(reasons)).format(self._the(item, rng, variety))))
         if not salient:
             return " ".join([*sentences, str(rng.choice(NOTHING))])

@@ -25,6 +25,7 @@ from saliency_r1.tasks import InstanceTruth
 
 PROMPTS = Path(__file__).with_name("prompts")
 _MOST_OBJECTS = 100  # braces that are looked at in an answer
+_MOST_EXPRESSIONS = 500  # more than a picture of COCO has instances
 # Tags are the policy's own; an expression with one in it would not parse.
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^<>]*$")]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=r"^[^<>]*$")]
@@ -41,14 +42,14 @@ class AnswerSchema(BaseModel):
     """The JSON that a model answers with."""
 
     model_config = ConfigDict(extra="forbid")
-    expressions: Annotated[list[Words], Field(min_length=1, max_length=50)]
+    expressions: Annotated[list[Words], Field(min_length=1, max_length=_MOST_EXPRESSIONS)]
     reasoning: Prose
 
 
 class SharedAnswerSchema(AnswerSchema):
     """The answer for a group of images, which names what is shared; an image without it has an empty expression."""
 
-    expressions: Annotated[list[Words | Literal[""]], Field(min_length=1, max_length=50)]
+    expressions: Annotated[list[Words | Literal[""]], Field(min_length=1, max_length=_MOST_EXPRESSIONS)]
     shared: Words
 
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -120,14 +119,7 @@ class Served:
             with lock:
                 silent = 0
 
-        with ThreadPoolExecutor(self.client.options.concurrency) as pool:
-            asked = [pool.submit(ask, row) for row in rows]
-            try:
-                for one in asked:
-                    one.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        self.client.at_once(ask, rows)
         return lost
 
 

@@ -15,13 +15,14 @@ import base64
 import hashlib
 import io
 import json
+import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from PIL import Image
@@ -32,17 +33,19 @@ from saliency_r1.params import Endpoint
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.replies import retry_after
 
-_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # what may go away by itself
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_PASSING = frozenset({408, 409, 425, 429})  # what may go away by itself, as all but one from 500 on may
 _MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirects would drop its content
 _LONGEST_WAIT = 60.0  # seconds
 _LONGEST_LOOK = 15.0  # seconds until a server must have said that it is there
+# Seconds between two looks whether somebody interrupts. Ctrl-C does not end a wait without end once polars is imported,
+# whose handler has the system go on waiting.
+_GLANCE = 0.5
 _ASLEEP = frozenset({502, 503, 504})  # of a proxy or a server whose model is not there yet
 _NOT_THERE = ". Does the address end as the server's own does, in /v1 with most, and has the server this model?"
-_HELP = {
-    404: _NOT_THERE,
-    405: _NOT_THERE,
-    413: ". Its images are more than the server takes: raise the server's limit, or make the images smaller",
-}
+_TOO_MUCH = ". Its images are more than the server takes: raise the server's limit, or make the images smaller"
+_HELP = {404: _NOT_THERE, 405: _NOT_THERE, 413: _TOO_MUCH}
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class ChatClient:
         self.cost = 0.0  # in the currency of `options.prices`
         self.dialect = dialect.Dialect()
         self._lock = threading.Lock()
+        self._ended = threading.Event()  # nothing more is to be sent
         self._free_at = 0.0  # when the next request may start, in seconds of the monotonic clock
         self._counted = True  # whether the server has said what every answer took
         self._client = connection.connect(options.url, options.timeout, section)
@@ -117,13 +121,30 @@ class ChatClient:
 
     def ask_all(self, questions: Sequence[Question]) -> list[Reply]:
         """Replies in order. Raises `ChatError` when the server gives none; what was answered is kept."""
-        with ThreadPoolExecutor(self.options.concurrency) as pool:
-            replies = [pool.submit(self.ask, question) for question in questions]
-            try:
-                return [reply.result() for reply in replies]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        return self.at_once(self.ask, questions)
+
+    def at_once(self, ask: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """What `ask`, which asks this client, returns for each item, in order; `concurrency` of them at a time.
+
+        When one raises, or somebody interrupts, nothing more is sent and no pause is waited for. What is on its way
+        is paid for: it is waited for and kept.
+        """
+        pool = futures.ThreadPoolExecutor(self.options.concurrency)
+        try:
+            asked = [pool.submit(ask, item) for item in items]
+            waiting, results = set(asked), []
+            while waiting:
+                waiting = futures.wait(waiting, _GLANCE, futures.FIRST_EXCEPTION).not_done
+                results = [one.result() for one in asked if one not in waiting]
+            return results
+        except BaseException as error:
+            self._ended.set()
+            if not isinstance(error, Exception):
+                print("nothing more is asked; waiting for the answers that are on their way", file=sys.stderr)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._ended.clear()
 
     def ask(self, question: Question) -> Reply:
         """The reply to a question, from the cache or from the server."""
@@ -188,11 +209,9 @@ class ChatClient:
                     return Reply("", "refused")
                 elif self.dialect.learn(response.status_code, response.text, sent):
                     continue  # asked again without what the server does not know; that is no failure of its own
-                elif response.status_code not in _PASSING:
-                    raise ChatError(
-                        f"{self._where} refused {question.name}: {connection.status(response)}"
-                        f"{_HELP.get(response.status_code, '')}"
-                    )
+                elif not _may_pass(response.status_code):
+                    advice = _TOO_MUCH if dialect.oversized(response.text) else _HELP.get(response.status_code, "")
+                    raise ChatError(f"{self._where} refused {question.name}: {connection.status(response)}{advice}")
                 else:
                     unusable, fault, wait = None, connection.status(response), retry_after(response) or 0.0
             except _Unreadable as error:
@@ -200,7 +219,7 @@ class ChatClient:
             except httpx.HTTPError as error:
                 unusable, fault = None, f"{type(error).__name__}: {error}"
             if attempt < self.options.retries and not fault.startswith("redirected"):
-                time.sleep(min(_LONGEST_WAIT, max(self.options.backoff * 2**attempt, wait)))
+                self._pause(min(_LONGEST_WAIT, max(self.options.backoff * 2**attempt, wait)))
             attempt += 1
         if unusable is not None:
             return unusable
@@ -249,12 +268,17 @@ class ChatClient:
 
     def _keep_pace(self) -> None:
         """Wait for this request's turn; turns are `60 / requests_per_minute` seconds apart, so none come in a burst."""
-        if self.options.requests_per_minute is None:
-            return
-        with self._lock:
-            turn = max(self._free_at, time.monotonic())
-            self._free_at = turn + 60 / self.options.requests_per_minute
-        time.sleep(max(0.0, turn - time.monotonic()))
+        turn = now = time.monotonic()
+        if self.options.requests_per_minute is not None:
+            with self._lock:
+                turn = max(self._free_at, now)
+                self._free_at = turn + 60 / self.options.requests_per_minute
+        self._pause(turn - now)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless the run ends: then this request is never sent, and `ChatError` says so to nobody."""
+        if self._ended.wait(seconds):
+            raise ChatError("not asked, because the run has ended")
 
     def _read(self, response: httpx.Response, thinking: bool) -> Reply:
         try:
@@ -275,6 +299,11 @@ class ChatClient:
             self.cost += cost(usage, self.options.prices)
             if (self.options.max_tokens and not tokens) or (self.options.max_cost and not parts):
                 self._counted = False
+
+
+def _may_pass(status: int) -> bool:
+    """Whether a refusal may go away by itself; what stands before a server has numbers of its own, such as 524."""
+    return status in _PASSING or (status >= 500 and status != httpx.codes.NOT_IMPLEMENTED)
 
 
 def cost(usage: dict[str, Any], prices: tuple[float, ...] | None) -> float:

@@ -13,17 +13,25 @@ from saliency_r1.runtime.proxies import ProxyError, certificates, proxy_for
 
 KEY = "OPENAI_API_KEY"
 LONGEST = 10  # timeouts until an answer that goes on coming must be whole
+LARGEST = 1 << 26  # bytes of an answer, thousands of times what a model says
 
 
 class _Limited(httpx.SyncByteStream):
-    """The content of a reply, for at most so many seconds: httpx's own timeout is over with every byte that comes."""
+    """The content of a reply, for at most so many seconds and `LARGEST` bytes.
+
+    httpx's own timeout begins anew with every byte that comes, and it keeps all of them.
+    """
 
     def __init__(self, content: httpx.SyncByteStream, seconds: float) -> None:
         self.content, self.seconds = content, seconds
 
     def __iter__(self) -> Iterator[bytes]:
         end = time.monotonic() + self.seconds
+        size = 0
         for part in self.content:
+            size += len(part)
+            if size > LARGEST:
+                raise httpx.ReadError(f"the answer was not whole after {LARGEST >> 20} MiB")
             if time.monotonic() > end:
                 raise httpx.ReadTimeout(f"the answer was not whole after {self.seconds:.0f} s")
             yield part

@@ -43,7 +43,7 @@ class Dialect:
         Each change is made once, so that asking again comes to an end. True as well where another request has
         learnt it since `sent` went out.
         """
-        if status not in _REFUSING or any(words in text.lower() for words in _OF_SIZE):
+        if status not in _REFUSING or oversized(text):
             return False
         with self._lock:
             change = self._change(text, sent)
@@ -81,6 +81,11 @@ class Dialect:
             return ""
         self._dropped.add(name)
         return f"{name}: left out"
+
+
+def oversized(text: str) -> bool:
+    """Whether a refusal is about how much a question holds."""
+    return any(words in text.lower() for words in _OF_SIZE)
 
 
 def filtered(status: int, text: str) -> bool:

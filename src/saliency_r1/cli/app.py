@@ -44,9 +44,15 @@ def annotations(
     count: Annotated[int, typer.Option(min=1, help="examples of each task")] = 12,
 ) -> None:
     """Show annotations on their images in a page: what was written, over which ground truth, how well it agrees."""
+    from saliency_r1.evaluation.outputs import check_outputs
+    from saliency_r1.inputs.find import require_file
     from saliency_r1.report.annotated import write_page
     from saliency_r1.runtime.messages import printable
 
+    tables = [folder / "table.parquet" for folder in (download, annotate)]
+    for table in tables:
+        require_file(table)
+    check_outputs([out], tables)
     write_page(download, annotate, out, count)
     say(printable(out))
 

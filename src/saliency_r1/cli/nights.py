@@ -43,19 +43,20 @@ def champion(
     root: Annotated[Path, typer.Option(help="the project")] = Path("."),
 ) -> None:
     """List the versions of the model and say which one is the champion; or make another one the champion."""
-    from saliency_r1.registry.champion import assign, before, history, versions
-    from saliency_r1.registry.git import learn, share
+    from saliency_r1.registry.champion import appoint, before, history, versions
+    from saliency_r1.registry.git import learn
 
     if version and rollback:
         raise typer.BadParameter("give either a version or --rollback")
     if version or rollback:
         learn(root, say)
-        assign(root, version or before(root).name)
-        remote = share(root)
-        if remote:
+        if remote := appoint(root, version or before(root).name):
             say(f"told to the git remote {remote}")
     had = history(root)
-    for one in versions(root):
+    known = versions(root)
+    if had and had[-1] not in known:
+        say(f"{had[-1].name} is the champion and no version: the tag that said which one is gone")
+    for one in known:
         times = sum(past == one for past in had)
         said = "champion" if had and one == had[-1] else f"was the champion {times}x" if times else ""
         say(f"{one.name:<8} {one.commit[:12]}  {said}".rstrip())

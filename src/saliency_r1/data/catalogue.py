@@ -198,7 +198,7 @@ class Catalogue(_Entry):
 
         One that is a copy which DVC would put back is refused where it says something else than its original.
         """
-        _refuse_edited_copy(path)
+        _refuse_old_copy(path)
         entries = _Reader()
         entries.read(path)
         return cls(path=path, datasets=entries.datasets, models=entries.models)
@@ -231,12 +231,17 @@ def original(path: Path) -> Path | None:
     return found if found.is_file() else None
 
 
-def _refuse_edited_copy(path: Path) -> None:
+def _refuse_old_copy(path: Path) -> None:
     first = original(path)
-    if first is not None and path.is_file() and path.read_bytes() != first.read_bytes():
+    if first is None:
+        return
+    again = f"`dvc repro {path.parent.name}.dvc`"
+    if not path.exists():
+        raise DataError(f"{path} is not there yet; {again} makes it, a copy of {first}")
+    if path.is_file() and path.read_bytes() != first.read_bytes():
         raise DataError(
-            f"{path} is a copy of {first} and says something else; `dvc repro` would put the copy back and lose what "
-            f"was edited there: write it into {first}, then `dvc repro {path.parent.name}.dvc`"
+            f"{path} is a copy of {first} and says something else. {again} makes the copy anew; what was edited in it "
+            f"is lost then, so write that into {first} first"
         )
 
 

@@ -18,6 +18,7 @@ NEUTRAL: Any = {
     "runtime": {"threads"},
     "policy": {"batch_size", "gradient_checkpointing"},
     "segmenter": {"batch_images", "batch_phrases"},
+    "annotate": {"endpoint": set(of.PACE)},
     "sft": {"micro_batch", "checkpoint_every"},
     "cgpo": {"micro_batch", "checkpoint_every"},
 }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 
 from saliency_r1.policy.errors import PolicyError
 
@@ -18,6 +18,8 @@ _POINTER = "; a file of some hundred bytes is a note of Git LFS, for which `git 
 
 def read_network(folder: str | Path, dtype: torch.dtype, attention: str | None = None) -> Any:
     """The network of a folder with all of its weights: transformers would draw at random what the files lack.
+
+    Of its generation config nothing is taken over: beams, forbidden repetitions and the like would change the answers.
 
     Raises `PolicyError` for weights that cannot be read, are not those of the configuration, or not all of them.
     """
@@ -35,6 +37,7 @@ def read_network(folder: str | Path, dtype: torch.dtype, attention: str | None =
             f"{folder}: {len(missing)} of the weights that config.json asks for are in none of its files, such as "
             f"{min(missing)}; is the download complete, and are the weights those of this model?"
         )
+    network.generation_config = GenerationConfig()  # what a call of `generate` leaves out is taken from there
     return network
 
 
@@ -42,6 +45,11 @@ def language_weights(model: Any) -> set[int]:
     """The `id` of every parameter of the language model: what lies under the decoder, and the output layer."""
     parts = (model.get_decoder(), model.get_output_embeddings())
     return {id(parameter) for part in parts for parameter in part.parameters()}
+
+
+def shares_embedding(model: Any) -> bool:
+    """Whether the output layer has the embedding's weights; families write that in different places, or nowhere."""
+    return model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
 def freeze_vision(model: Any) -> None:

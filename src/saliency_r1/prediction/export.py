@@ -73,11 +73,13 @@ class Sources:
 def export(sources: Sources, params: Params, out: Path, merge: bool, licence: str = "other") -> dict[str, Any]:
     """Write the folder, whole or not at all, and return its manifest.
 
-    Raises `PredictError` for an `out` that holds something else, and where there is nothing to merge.
+    Raises `PredictError` for an `out` that holds something else, or in which the process runs.
     """
     from saliency_r1.policy import Policy
     from saliency_r1.runtime.stage import prepare_torch, quiet_libraries
 
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise PredictError(f"{out} is the folder you are in, or above it, and would be replaced: name another one")
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise PredictError(f"{out} holds something else than an exported model; name another folder")
     adapter = sources.adapter

@@ -299,7 +299,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _read(images: Sequence[Source], rules: tasks.Task) -> list[Image.Image]:
-    if isinstance(images, Source):  # a text is a sequence, too: of its letters
+    if isinstance(images, str) or not isinstance(images, Sequence):  # a picture by itself, an array, a generator
         raise PredictError(f"a prompt is a list of pictures, got {type(images).__name__} by itself: write [picture]")
     if not images or (len(images) > 1 and rules.name != "cosod"):
         takes = "images" if rules.name == "cosod" else "one image"
@@ -322,9 +322,17 @@ def read_image(source: Source) -> Image.Image:
     if not isinstance(source, Source):  # an array, most often, which does not say in what order its colours are
         raise PredictError(f"expected a picture of Pillow or the path of a file, got {type(source).__name__}")
     try:
-        if isinstance(source, Image.Image):
-            check_shape(source.size, "the picture")
-            return to_rgb(source)
-        return read_picture(Path(source))
+        return _opened(source) if isinstance(source, Image.Image) else read_picture(Path(source))
     except InputError as error:
         raise PredictError(str(error)) from error
+
+
+def _opened(picture: Image.Image) -> Image.Image:
+    """A picture of Pillow as 8-bit RGB; it may be closed by now, or be read from its file only here."""
+    check_shape(picture.size, "the picture")
+    try:
+        return to_rgb(picture)
+    except Exception as error:  # Pillow raises whatever it stumbles over
+        raise PredictError(
+            f"the picture cannot be read ({error}): it stays open until its answer is there, or give the file's path"
+        ) from error

@@ -22,7 +22,7 @@ from saliency_r1.inputs.text import read_json
 from saliency_r1.prediction.formats import FORMATS, TOGETHER
 from saliency_r1.prediction.predictor import Answer, PredictError
 from saliency_r1.prediction.work import Picture, Prompt
-from saliency_r1.runtime.files import write_json, write_text
+from saliency_r1.runtime.files import sha256, write_json, write_text
 from saliency_r1.runtime.messages import printable
 
 RESPONSE, JOURNAL = "response.json", ".answers.jsonl"
@@ -57,14 +57,16 @@ class Record:
             self._begun = True
 
     def has(self, prompt: Prompt) -> bool:
-        """Whether these pictures were answered together, in as much detail as is asked for now.
+        """Whether these pictures were answered together, as they are now, in as much detail as is asked for now.
 
         Raises `PredictError` where an earlier run has answered another picture of the same name.
         """
         for picture in prompt:
             self._check_same(picture)
         entry = self.entries.get(tuple(picture.name for picture in prompt))
-        return entry is not None and (not self.together or "regions" in entry)
+        if entry is None or (self.together and "regions" not in entry):
+            return False
+        return "sha256" not in entry or entry["sha256"] == _hashes(prompt)  # a run of before has kept none
 
     def add(self, answer: Answer, prompt: Prompt) -> None:
         """Keep an answer; from now on no killed run loses it."""
@@ -152,6 +154,7 @@ class Record:
             "scores": [round(segment.score, 6) for segment in answer.instances],
             "errors": list(answer.errors),
             "attempts": answer.attempts,
+            "sha256": _hashes(prompt),
         }
         if self.together:
             entry["sizes"] = [list(size) for size in answer.sizes]
@@ -172,13 +175,31 @@ class Record:
 
     def _own(self, entries: Sequence[tuple[str, str | None, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         for task, model, entry in entries:
-            if (task, model) != (self.task, self.model):
+            if (task, _weights(model)) != (self.task, _weights(self.model)):
                 raise PredictError(
                     f"{self.out} holds answers of {model} to {task}, not of {self.model} to {self.task}: name another "
                     "folder (--out), or leave --skip-existing out"
                 )
             if "names" in entry:
                 yield entry
+
+
+def _hashes(prompt: Prompt) -> list[str]:
+    """What is in the files of a prompt: a picture that was edited since is another one."""
+    return [_hash(picture.path) for picture in prompt]
+
+
+def _hash(path: Path) -> str:
+    """The SHA-256 of a file; empty for one that cannot be read, which its reader will say."""
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):  # a pipe would be waited for
+            return sha256(path)
+    return ""
+
+
+def _weights(model: str | None) -> str:
+    """What tells models apart in what `models.identity` calls one: the hash, and no path, which a move changes."""
+    return (model or "").rpartition(" (")[2]
 
 
 def formats_written(out: Path) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ def alone(out: Path) -> Iterator[None]:
     """Hold a folder of results while the block runs.
 
     Two runs in one folder would end with the answers of the later one in `response.json`, and the others lost. Raises
-    `PredictError` where another run writes there; the lock is gone when its holder dies, however it dies.
+    `PredictError` where another run writes there, or nothing can be written; the lock is gone when its holder dies,
+    however it dies. Of a disk that is full is said which one.
     """
     lock = FileLock(out / ".answers.lock")
     try:
@@ -50,10 +52,15 @@ def alone(out: Path) -> Iterator[None]:
         raise PredictError(
             f"another run is writing into {out}: wait until it is over, or name another folder (--out)"
         ) from None
-    except (OSError, NotImplementedError):
-        pass  # a file system without locks: a mounted drive, say
+    except (OSError, NotImplementedError):  # a file system without locks: a mounted drive, say
+        if not os.access(out, os.W_OK):
+            raise PredictError(f"nothing can be written into {out}: name another folder (--out)") from None
     try:
         yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the system does not say where
+            error.add_note(printable(f"in {out}; once there is room, --skip-existing goes on from here"))
+        raise
     finally:
         with contextlib.suppress(OSError):  # Windows keeps what is open
             os.unlink(lock.lock_file)  # before the release: from then on it may be another's
@@ -64,6 +71,8 @@ def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, o
     """Raise `PredictError` where a result would replace a picture that was given, one of the `others`, or any file
     that no run has written: ground truth, say, which lies in `masks/` as well.
     """
+    if os.path.lexists(out) and not os.path.isdir(out):
+        raise PredictError(f"{out} is no folder: name one for the results (--out)")
     # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if os.path.exists(path)}
     places = [(name, FORMATS[name].place(out, one.name)) for name in asked if name not in TOGETHER for one in pictures]

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.samples import chunks
-from saliency_r1.inputs.find import SUFFIXES, folders_in, key, nfc, pictures_among, pictures_below, pictures_in, shown
+from saliency_r1.inputs.find import (
+    SUFFIXES,
+    folders_in,
+    key,
+    nfc,
+    pictures_among,
+    pictures_below,
+    pictures_in,
+    shown,
+    walk,
+)
 from saliency_r1.prediction.predictor import PredictError
 
 
@@ -73,7 +83,7 @@ def _matching(
     `**` fits folders and what is in them: a picture then counts once, as one of its folder.
     """
     start, rest = _begun(pattern)
-    found = [Path(path) for path in sorted(glob.glob(os.path.join(glob.escape(str(start)), rest), recursive=True))]
+    found = sorted(_fitting(start, rest.split(os.sep)))
     folders = [path for path in found if path.is_dir()]
     groups = [group for folder in folders for group in _groups(folder, start, task, recursive, written)]
     taken: set[Path] = set()
@@ -85,6 +95,25 @@ def _matching(
     if not loose and not groups:
         raise PredictError(f"{pattern}: no picture fits this pattern {_expected(recursive or not folders)}")
     return loose, groups
+
+
+def _fitting(folder: Path, parts: Sequence[str]) -> set[Path]:
+    """What fits the parts of a pattern below a folder.
+
+    `**` is walked and not left to `glob`, which goes round links in a circle forty times, and forever where two meet.
+    """
+    if "**" not in parts:
+        return {Path(path) for path in glob.glob(os.path.join(glob.escape(str(folder)), *parts))}
+    place = parts.index("**")
+    before, after = parts[:place], parts[place + 1 :]
+    found: set[Path] = set()
+    for start in filter(os.path.isdir, _fitting(folder, before) if before else [folder]):
+        below = [(start, True), *walk(start)]
+        if after:
+            found.update(*(_fitting(path, after) for path, is_folder in below if is_folder))
+        else:
+            found.update(path for path, _ in below)
+    return found
 
 
 def _expected(everywhere: bool) -> str:

@@ -34,11 +34,7 @@ def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> di
     The report has no times and no paths, so equal tables give equal bytes:
     `{"stage", "rows", "expectations": [{"column", "expectation", "rows", "unexpected"}]}`.
     """
-    table = pl.read_parquet(artifacts / stage / "table.parquet")
-    samples = pl.read_parquet(artifacts / "download" / "table.parquet")
-    missing = [column for column in COLUMNS[stage] if column not in table.columns]
-    if missing:
-        raise GateError(f"the table of {stage} has no column {', '.join(missing)}")
+    table, samples = (_read(name, artifacts) for name in (stage, "download"))
     if table.is_empty():
         raise GateError(f"the table of {stage} has no row; its stage was to do something: what it printed says what")
     suite = SUITES[stage](table, samples, params)
@@ -59,6 +55,26 @@ def check(stage: str, params: Params, artifacts: Path = Path("artifacts")) -> di
     return {"stage": stage, "rows": table.height, "expectations": [entry for entry, _ in results]}
 
 
+def _read(stage: str, artifacts: Path) -> pl.DataFrame:
+    """The table of a stage with columns of the types that its suite asks; `GateError` where they are others."""
+    table, wanted = pl.read_parquet(artifacts / stage / "table.parquet"), COLUMNS[stage]
+    if missing := [column for column in wanted if column not in table.columns]:
+        raise GateError(f"the table of {stage} has no column {', '.join(missing)}")
+    there = table.schema
+    if wrong := [column for column, kind in wanted.items() if not _fits(there[column], kind)]:
+        said = (f"{column} holds {there[column]}, expected {wanted[column]}" for column in wrong)
+        raise GateError(f"the table of {stage} has columns of another type: {'; '.join(said)}")
+    return table.with_columns(pl.col(column).cast(kind) for column, kind in wanted.items())
+
+
+def _fits(found: Any, kind: Any) -> bool:
+    """Whether a column of one type stands for one of another: a whole number is a number, nulls have no type."""
+    if isinstance(found, pl.List) and isinstance(kind, pl.List):
+        return _fits(found.inner, kind.inner)
+    number = found.is_integer() if kind.is_integer() else kind.is_float() and found.is_numeric()
+    return found in (pl.Null, kind) or number
+
+
 def run(suite: Suite) -> list[tuple[dict[str, Any], str]]:
     """Validate a suite: for each expectation its entry in the report and a complaint, empty if it is met."""
     gx = _great_expectations()
@@ -67,7 +83,7 @@ def run(suite: Suite) -> list[tuple[dict[str, Any], str]]:
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     # It takes NaN for a missing value, which no bounds complain about. Infinity is outside of all of them.
-    rows = suite.rows.with_columns(cs.float().fill_nan(float("inf")))
+    rows = suite.rows.with_columns(cs.float().fill_nan(float("inf")), pl.col("id").fill_null("a row without a name"))
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": rows.to_pandas()})
     known = gx.ExpectationSuite(name="suite")

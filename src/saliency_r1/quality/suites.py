@@ -6,7 +6,7 @@ is expected of a row (`kept.then(...)`) the column is null.
 """
 
 from collections.abc import Callable, Collection
-from typing import get_args
+from typing import Any, get_args
 
 import polars as pl
 
@@ -21,14 +21,22 @@ IDENTITY = ("sample_id", "task", "dataset", "split")
 # The E-measure divides by pixels - 1, as PySODMetrics does, so that a perfect map of N pixels scores N / (N - 1).
 E_EXCESS = 0.01
 
-COLUMNS = {
-    "download": (*IDENTITY, "images", "masks", "names", "group", "meta", "height", "width"),
-    "annotate": (*IDENTITY, "instruction", "objects", "response", "expressions", "consistency", "attempts", "kept"),
-    "sft": (*IDENTITY, "response", "reward", "parsed"),
-    "cgpo": (*IDENTITY, "rollout_id", "update", "response", "parsed", "reward", "confidence", "advantage", "tokens"),
-    "masks": (*IDENTITY, "model", "response", "expressions", "parsed", "token_probability", "reward", "names", "height",
-              "width"),
-    "metrics": (*IDENTITY, "model", "name", *MEASURES, "instances", "detections"),
+TEXT, TEXTS, COUNT, COUNTS, NUMBER, YES = (
+    pl.String(), pl.List(pl.String), pl.Int64(), pl.List(pl.Int64), pl.Float64(), pl.Boolean()
+)  # fmt: skip
+_ANSWER = dict.fromkeys(IDENTITY, TEXT) | {"response": TEXT}
+COLUMNS: dict[str, dict[str, Any]] = {
+    "download": dict.fromkeys(IDENTITY, TEXT) | dict.fromkeys(("images", "masks", "names"), TEXTS)
+    | dict.fromkeys(("group", "meta"), TEXT) | dict.fromkeys(("height", "width"), COUNTS),
+    "annotate": _ANSWER | {"instruction": TEXT, "objects": COUNT, "expressions": TEXTS, "consistency": NUMBER,
+                           "attempts": COUNT, "kept": YES},
+    "sft": _ANSWER | {"reward": NUMBER, "parsed": YES},
+    "cgpo": _ANSWER | {"parsed": YES} | dict.fromkeys(("rollout_id", "update", "tokens"), COUNT)
+    | dict.fromkeys(("reward", "confidence", "advantage"), NUMBER),
+    "masks": _ANSWER | {"model": TEXT, "expressions": TEXTS, "parsed": YES, "token_probability": NUMBER,
+                        "reward": NUMBER, "names": TEXTS, "height": COUNTS, "width": COUNTS},
+    "metrics": dict.fromkeys((*IDENTITY, "model", "name"), TEXT) | dict.fromkeys(MEASURES, NUMBER)
+    | dict.fromkeys(("instances", "detections"), COUNT),
 }  # fmt: skip
 
 
@@ -67,7 +75,7 @@ def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
     images = samples.select("sample_id", images=pl.col("images").list.len())
     kept = pl.when("kept")
     rows = (
-        _expected(wanted.select(IDENTITY), table.drop("task", "dataset", "split"), "sample_id")
+        _expected(wanted.select(IDENTITY), table, "sample_id")
         .join(images, on="sample_id", how="left")
         .with_columns(parses=pl.struct("response", "task", "images").map_elements(_parses, return_dtype=pl.Boolean))
         .select(
@@ -140,7 +148,7 @@ def masks(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
     wanted = samples.filter(pl.col("split") == params.masks.split).select(IDENTITY)
     wanted = wanted.join(pl.DataFrame({"model": model_names(params.masks.models)}), how="cross")
     rows = (
-        _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model")
+        _expected(wanted, table, "sample_id", "model")
         .join(truth, on="sample_id", how="left")
         .select(
             *IDENTITY, "model", "occurrences", "response", "reward", "token_probability",
@@ -177,7 +185,7 @@ def metrics(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite
     wanted = wanted.join(pl.DataFrame({"model": model_names(params.masks.models)}), how="cross")
     per_task = pl.when(pl.col("task") == "sis")
     instances, saliency = pl.col("instances", "detections"), pl.col(MEASURES)
-    rows = _expected(wanted, table.drop("task", "dataset", "split"), "sample_id", "model", "name").select(
+    rows = _expected(wanted, table, "sample_id", "model", "name").select(
         *IDENTITY, "model", "name", "occurrences", *MEASURES, "instances", "detections",
         id=pl.format("{}: {} ({})", "model", "sample_id", "name"),
         complete=per_task.then(pl.all_horizontal(instances.is_not_null())).otherwise(
@@ -246,15 +254,18 @@ def _known(samples: pl.DataFrame) -> pl.Expr:
 def _expected(wanted: pl.DataFrame, table: pl.DataFrame, *keys: str) -> pl.DataFrame:
     """The rows that are wanted and those that are there, joined; `occurrences` is how often a key is in the table.
 
-    A wanted row that is missing has 0 occurrences, a double one 2, and a row nobody asked for keeps nulls where its
-    task and split would stand: each of them is then an unexpected value with an id.
+    A wanted row that is missing has 0 occurrences, a double one 2. A row nobody asked for keeps nulls where its task
+    and split would stand, and so does one under another task, data set or split than the download's: a validation
+    sample called one of training would train. Each of them is then an unexpected value with an id.
     """
     counted = table.with_columns(occurrences=pl.len().over(keys))
-    return wanted.join(counted, on=keys, how="full", coalesce=True, maintain_order="left_right").with_columns(
-        pl.col("occurrences").fill_null(0)
+    same = [*keys, *(column for column in IDENTITY if column not in keys)]
+    joined = wanted.join(counted, on=same, how="full", maintain_order="left_right")
+    return joined.with_columns(
+        *(pl.coalesce(key, f"{key}_right").alias(key) for key in keys), pl.col("occurrences").fill_null(0)
     )
 
 
 def _parses(row: dict[str, object]) -> bool:
-    """Whether a response parses for its task and number of images."""
-    return cot.parse(str(row["response"]), str(row["task"]), int(str(row["images"] or 1))).ok
+    """Whether a response parses for its task and number of images; of a row nobody asked for there is no task."""
+    return row["task"] is not None and cot.parse(str(row["response"]), str(row["task"]), int(str(row["images"]))).ok

@@ -5,7 +5,8 @@
 
     folder = resolve("champion")        # also "v0.0.1", or a folder
 
-GTO reads and writes the same tags (`gto show`, `gto assign`), and so does `dvc artifacts get`.
+GTO reads and writes the same tags (`gto show`, `gto assign`, `gto deprecate`), and `dvc artifacts get` reads them. A
+tag with `!`, `saliency-r1@v0.0.2!` or `saliency-r1#champion!#4`, takes a version or an assignment back.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import re
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
-from saliency_r1.registry.git import file_at, git, tags
+from saliency_r1.registry.git import GitError, file_at, git, share, tags
 from saliency_r1.runtime.files import held
 
 NAME = "saliency-r1"
@@ -28,8 +29,8 @@ STAGE = "champion"
 PATH = "artifacts/model"
 ADAPTER = "artifacts/cgpo/adapter"
 FETCHED = Path("runs/models")
-_VERSION = re.compile(rf"{NAME}@(v\d+\.\d+\.\d+)")
-_ASSIGNED = re.compile(rf"{NAME}#{STAGE}#(\d+)")
+_VERSION = re.compile(rf"{NAME}@(v\d+\.\d+\.\d+)(!?)")
+_ASSIGNED = re.compile(rf"{NAME}#{STAGE}(!?)#(\d+)")
 
 
 class RegistryError(ValueError):
@@ -44,17 +45,35 @@ class Version(NamedTuple):
 
 
 def versions(root: Path) -> list[Version]:
-    """All versions, the first one first."""
-    found = [(match[1], tag) for tag in tags(root, f"{NAME}@*") if (match := _VERSION.fullmatch(tag))]
-    return [Version(name, _commit(root, tag)) for name, tag in sorted(found, key=lambda item: _numbers(item[0]))]
+    """All versions that nobody has withdrawn, the first one first."""
+    had, withdrawn = _registered(root)
+    return [version for version in had if version.name not in withdrawn]
+
+
+def _registered(root: Path) -> tuple[list[Version], set[str]]:
+    """All versions there have ever been, the first one first, and the names of those that were withdrawn."""
+    found = [(match[1], match[2], tag) for tag in tags(root, f"{NAME}@*") if (match := _VERSION.fullmatch(tag))]
+    made = [Version(name, _commit(root, tag)) for name, undone, tag in found if not undone]
+    return sorted(made, key=lambda version: _numbers(version.name)), {name for name, undone, _ in found if undone}
 
 
 def history(root: Path) -> list[Version]:
-    """The champions, one an assignment, the present one last."""
-    by_commit = {version.commit: version for version in versions(root)}
-    found = [(int(match[1]), tag) for tag in tags(root, f"{NAME}#{STAGE}#*") if (match := _ASSIGNED.fullmatch(tag))]
-    commits = [_commit(root, tag) for _, tag in sorted(found)]
-    return [by_commit.get(commit, Version(commit[:12], commit)) for commit in commits]
+    """The champions in their order, the present one last; none where nobody holds the place any more.
+
+    Who is taken back (or whose version is withdrawn) leaves the place to the one before, which stands there once more.
+    """
+    had, withdrawn = _registered(root)
+    by_commit = {version.commit: version for version in had}
+    found = [match for tag in tags(root, f"{NAME}#{STAGE}*") if (match := _ASSIGNED.fullmatch(tag))]
+    holders: list[Version] = []
+    course: list[Version] = []
+    for match in sorted(found, key=lambda match: int(match[2])):
+        commit = _commit(root, match[0])
+        version = by_commit.get(commit, Version(commit[:12], commit))
+        holders = [one for one in holders if one != version] if match[1] else [*holders, version]
+        course = [*course, holders[-1]] if holders else []
+    left = [one for one in holders if one.name not in withdrawn]
+    return [one for one, _ in groupby([*course, left[-1]])] if left else []
 
 
 def champion(root: Path) -> Version | None:
@@ -64,7 +83,7 @@ def champion(root: Path) -> Version | None:
 
 def register(root: Path, commit: str, *identity: str) -> Version:
     """Make a commit the next version. `identity` are options of git that say who tags."""
-    had = versions(root)
+    had, _ = _registered(root)
     major, minor, patch = _numbers(had[-1].name) if had else (0, 0, 0)
     version = Version(f"v{major}.{minor}.{patch + 1}", _commit(root, commit))
     _tag(root, f"{NAME}@{version.name}", version.commit, f"{NAME} {version.name}", identity)
@@ -81,6 +100,20 @@ def assign(root: Path, name: str, *identity: str) -> Version:
     return version
 
 
+def appoint(root: Path, name: str) -> str | None:
+    """Make a version the champion here and in the git remote, or in neither; the remote's name, None without one.
+
+    Raises `RegistryError`, and `GitError` where the remote refuses or cannot be reached.
+    """
+    had = tags(root, f"{NAME}#*")
+    assign(root, name)
+    try:
+        return share(root)
+    except GitError as error:  # a tag that stays would be told by the next night, long after somebody has given up
+        git(root, "tag", "--delete", *set(tags(root, f"{NAME}#*")).difference(had))
+        raise GitError(f"the champion is who it was, since the git remote could not be told: {error}") from None
+
+
 def before(root: Path) -> Version:
     """The champion before the present one, which a rollback assigns. Raises `RegistryError` where there is none."""
     had = history(root)
@@ -92,7 +125,7 @@ def before(root: Path) -> Version:
 
 def rolled_back(root: Path) -> list[Version]:
     """The versions that somebody has left for an older one and not come back to, the first one first."""
-    order = versions(root)
+    order, _ = _registered(root)
     had = history(root)
     left = dict(pairwise(had))  # whom each was left for the last time
     return [one for number, one in enumerate(order) if left.get(one) in order[:number] and one != had[-1]]
@@ -147,7 +180,9 @@ def _fetch(root: Path, version: Version, folder: Path) -> None:
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RegistryError(
-            f"{PATH} of {version.name} is neither in DVC's cache nor in its remote:\n{ended.stderr.strip()}"
+            f"{PATH} of {version.name} is neither in DVC's cache nor in its remote. A clone that has it may `dvc push` "
+            f"it, `dvc repro` in a clone at {version.commit[:12]} makes it again, or another version takes its place "
+            f"(`saliency-r1 champion`). DVC said:\n{ended.stderr.strip()}"
         )
     aside.rename(folder)
 

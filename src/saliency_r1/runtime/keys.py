@@ -11,15 +11,20 @@ from typing import Any
 import saliency_r1
 from saliency_r1.runtime.files import sha256
 
+_CODE = (".py", ".txt")  # modules, and the prompts that models are asked with
+
 
 def run_key(settings: Mapping[str, Any], inputs: Iterable[Path]) -> str:
-    """A hash of parameters, input files (folders: all files in them) and the package's source code."""
+    """A hash of parameters, input files (folders: all files in them) and the package's source code.
+
+    Prompts are a part of the code: what was answered to an older wording is no answer to the new one.
+    """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     package = Path(saliency_r1.__file__).parent
     for root in [*inputs, package]:
-        files = [root] if root.is_file() else sorted(root.rglob("*.py" if root == package else "*"))
+        files = [root] if root.is_file() else sorted(root.rglob("*"))
         for file in files:
-            if file.is_file():
+            if file.is_file() and (root != package or file.suffix in _CODE):
                 digest.update(f"{file.relative_to(root.parent)}\0".encode())
                 digest.update(sha256(file).encode())
     return digest.hexdigest()[:16]

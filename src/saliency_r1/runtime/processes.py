@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Mapping[str, Any])
 R = TypeVar("R")
+PATIENCE = timedelta(days=1)  # with another process: shares of hours end many minutes apart, and NCCL waits for ten
 TOGETHER = 1 << 24  # numbers summed over the processes in one exchange, of which a copy is made: 64 MB in float32
 
 
@@ -45,7 +47,7 @@ def join(where: device) -> device:
         return where
     from accelerate import PartialState
 
-    own: device = PartialState(cpu=where.type == "cpu").device
+    own: device = PartialState(cpu=where.type == "cpu", timeout=PATIENCE).device
     return where if where.type == "cpu" else own
 
 

@@ -11,6 +11,7 @@ Its script is:
         run_stage(main)
 """
 
+import errno
 import os
 import signal
 import sys
@@ -104,9 +105,16 @@ def quiet_libraries() -> None:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether an error is one that its message explains: raised on purpose by this package, or by the system."""
-    return isinstance(error, OSError) or (
-        isinstance(error, ValueError) and type(error).__module__.partition(".")[0] == "saliency_r1"
+    return (
+        isinstance(error, OSError)
+        or _says_full_disk(error)
+        or (isinstance(error, ValueError) and type(error).__module__.partition(".")[0] == "saliency_r1")
     )
+
+
+def _says_full_disk(error: BaseException) -> bool:
+    """Whether a library's own error is the system's about a full disk, as those of safetensors and polars are."""
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def describe_error(error: BaseException) -> str:

@@ -31,15 +31,25 @@ def inputs(download: Path, annotate: Path) -> list[Path]:
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) as the checkpoint of `step`; drop all but the newest two.
 
-    The file appears under its name only when it is complete. Of several processes the first writes it.
+    The file appears under its name only when it is complete. Of several processes the first writes it. Raises
+    `OSError` with its name where it cannot be written; what there is of it is removed, the ones before stay.
     """
     if not processes.is_main():
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:07d}.pt"
     partial = path.with_suffix(".partial")
-    torch.save({"step": step, **state}, partial)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as stream:
+            torch.save({"step": step, **state}, stream)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        # torch says at which byte its file broke off; what the file system had said stands behind that.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
     for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
         old.unlink()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saliency_r1.params import Lora
 from saliency_r1.policy import Policy
-from saliency_r1.policy.network import in_language_model, language_weights, spare_inputs
+from saliency_r1.policy.network import in_language_model, language_weights, shares_embedding, spare_inputs
 from saliency_r1.runtime import processes
 from saliency_r1.training import sharding
 from saliency_r1.training.errors import TrainingError
@@ -68,7 +68,7 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
         target_modules=targets,
         modules_to_save=list(lora.modules_to_save) or None,
         # An output layer that shares its weights with the embedding goes on sharing them.
-        ensure_weight_tying=bool(lora.modules_to_save) and policy.model.config.get_text_config().tie_word_embeddings,
+        ensure_weight_tying=bool(lora.modules_to_save) and shares_embedding(policy.model),
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(policy.model, config)
