@@ -1,12 +1,12 @@
 """The stage annotate: what its results are kept under, and how many samples are asked for together."""
 
-import importlib.util
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from scripts import imported
 
 from saliency_r1.params import Params, parse_params
 from saliency_r1.runtime.files import held
@@ -16,13 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "stages"))
-    spec = importlib.util.spec_from_file_location("annotate_stage", ROOT / "stages/annotate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.modules.pop("own_tree", None)
+def stage():
+    with imported("annotate") as module:
+        yield module
 
 
 def served(batch_images: int = 4, **endpoint) -> Params:

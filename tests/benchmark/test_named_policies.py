@@ -1,13 +1,12 @@
 """The same code answers in the stage masks, for a model that params.yaml names."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from answers import good
 from chat_server import completion
+from scripts import imported
 
 from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy.adapters import Policies
@@ -19,13 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "stages"))
-    spec = importlib.util.spec_from_file_location("masks_stage", ROOT / "stages/masks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.modules.pop("own_tree", None)
+def stage():
+    with imported("masks") as module:
+        yield module
 
 
 @pytest.fixture
