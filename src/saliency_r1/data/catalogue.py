@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -165,6 +166,27 @@ class Dataset(_Entry):
         if self.layout == "coco" and not all(split.annotations for split in self.splits.values()):
             raise ValueError("layout coco needs annotations: <json in the archive> in every split")
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSplit:
+    """One split of one data set."""
+
+    dataset: Dataset
+    split_name: SplitName
+
+    @property
+    def split(self) -> Split:
+        """Its entry in the catalogue."""
+        return self.dataset.splits[self.split_name]
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Task, data set and split, as in the sample table."""
+        return self.dataset.task, self.dataset.name, self.split_name
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name}/{self.split_name}"
 
 
 class Model(_Entry):

@@ -18,12 +18,12 @@ from typing import Any
 import polars as pl
 
 from saliency_r1.data import models
-from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.catalogue import Catalogue, DatasetSplit
 from saliency_r1.data.earlier import Memory
 from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.data.fetch import ArchiveCache, Patience
 from saliency_r1.data.leaks import find_leaks
-from saliency_r1.data.splits import DatasetSplit, Importer
+from saliency_r1.data.splits import Importer
 from saliency_r1.data.survey import refuse, survey
 from saliency_r1.data.table import INDEX, SCHEMA, evenly_spaced, samples
 from saliency_r1.params import Download

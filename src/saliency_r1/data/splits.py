@@ -16,49 +16,24 @@ from typing import Any
 
 import polars as pl
 
+from saliency_r1.data import attributes
 from saliency_r1.data.archives import DamagedArchive, check_space, expanded_size, extract
-from saliency_r1.data.catalogue import Dataset, Split, SplitName
+from saliency_r1.data.catalogue import DatasetSplit
 from saliency_r1.data.earlier import Earlier, Memory, index_path, pairs_path
 from saliency_r1.data.errors import DataError, listed
 from saliency_r1.data.fetch import ArchiveCache
-from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate, places
+from saliency_r1.data.importers import LAYOUTS, Found, Item, Problem, keep_listed, locate
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import key, nfc, shown, walk
-from saliency_r1.inputs.image_names import stem
-from saliency_r1.inputs.text import LONE_SURROGATE, read_json, read_text
+from saliency_r1.inputs.find import nfc, shown, walk
+from saliency_r1.inputs.text import read_text
 from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
 
 _WORKERS = min(4, os.cpu_count() or 2)  # threads: decoding and hashing release the interpreter's lock
 _IN_FLIGHT = 128  # images; bounds memory whatever the size of a data set
-
-
-_MEASURED = ("size", "tone", "place")  # of a scene object, where they are left out
-_WORDS = ("colour", "name", "family", "phrase", "shape", *_MEASURED)
-
-
-@dataclass(frozen=True, eq=False)
-class DatasetSplit:
-    """One split of one data set."""
-
-    dataset: Dataset
-    split_name: SplitName
-
-    @property
-    def split(self) -> Split:
-        """Its entry in the catalogue."""
-        return self.dataset.splits[self.split_name]
-
-    @property
-    def labels(self) -> tuple[str, str, str]:
-        """Task, data set and split, as in the sample table."""
-        return self.dataset.task, self.dataset.name, self.split_name
-
-    def __str__(self) -> str:
-        return f"{self.dataset.name}/{self.split_name}"
 
 
 @dataclass
@@ -164,10 +139,10 @@ class Importer:
         earlier = self.memories[0].recall(str(part))
         if earlier is not None and earlier.reading == _reading(part):
             work = partial(_taken_or_imported, earlier, target, work)
-        objects = found.objects | _attributes(part, source, [item.name for item in found.items]) or None
+        objects = found.objects | attributes.read(part, source, [item.name for item in found.items]) or None
         rows, problems, dropped = [], list(found.problems), []
         for result in progress(_in_order(work, found.items), len(found.items), str(part)):
-            if isinstance(result, Imported) and (fault := _disagreement(part, result, objects)):
+            if isinstance(result, Imported) and (fault := attributes.disagreement(part, result, objects)):
                 result = Problem(result.name, fault)
             if isinstance(result, Problem):
                 problems.append(result)
@@ -285,74 +260,6 @@ def _find(part: DatasetSplit, source: Path) -> Found:
         return found
     except (DataError, InputError) as error:
         raise DataError(f"{part}: {error}") from None
-
-
-def _attributes(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The scene objects of images, by name, as far as the data set has them; says how many images it does not name."""
-    if "attributes" not in part.split.model_fields_set and not places(source, part.split.attributes):
-        return {}
-    try:
-        path = locate(source, part.split.attributes)
-    except DataError as error:
-        raise DataError(f"{part}: {error}") from None
-    problem = f"{part}: {part.split.attributes}: expected JSON, {{'<name>': [{{...}}, ...]}}"
-    try:
-        content = read_json(path)
-    except InputError as error:
-        raise DataError(f"{problem} ({error})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{problem}, found {type(content).__name__}")
-    known = {key(image): image for image in images}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, objects in content.items():
-        if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
-            raise DataError(f"{problem}; {name!r} has {objects!r}")
-        if fault := next(filter(None, map(_object_fault, objects)), None):
-            raise DataError(f"{problem}; {name!r} {fault}")
-        if LONE_SURROGATE.search(json.dumps(objects, ensure_ascii=False)):
-            raise DataError(f"{problem}; {name!r} has half a character (a surrogate alone); write it whole")
-        if part.dataset.task != "sis":  # where an id says nothing, it may be left out
-            objects = [{"id": place} | one for place, one in enumerate(objects, 1)]
-            ids = [one["id"] for one in objects]
-            if 1 not in ids and any(one.get("salient", True) for one in objects):
-                raise DataError(f"{problem}; {name!r} has the ids {ids}, expected 1 for the salient region, or no ids")
-        image = known.get(key(name)) or known.get(key(stem(name)))
-        if image is not None and found.setdefault(image, objects) is not objects:
-            raise DataError(f"{problem}; {image!r} has two entries, such as {name!r}; keep one")
-    if absent := len(images) - len(found):
-        print(f"{part}: {absent} of {len(images)} images are not in {part.split.attributes}", flush=True)
-    return found
-
-
-def _object_fault(one: dict[str, Any]) -> str | None:
-    """What is said of an object that no stage after the import could make words of, if anything is."""
-    if not isinstance(one.get("id", 0), (int, float)):
-        return f"has the id {one['id']!r}, expected a number as in the map"
-    if one.get("salient", True) not in (True, False):
-        return f"has {one['salient']!r} for salient, expected true or false"
-    for word in _WORDS:
-        unknown = one.get(word) is None and (word not in one or word not in _MEASURED)
-        if not unknown and not _is_plain(one[word]):
-            return f"has the {word} {one[word]!r}, expected words without < and >"
-    also = one.get("also") or []
-    if not isinstance(also, list) or not all(map(_is_plain, also)):
-        return f"has {also!r} for also, expected a list of words without < and >"
-    return None
-
-
-def _is_plain(words: Any) -> bool:
-    """Whether this is a text that an answer may have between its tags, or none at all."""
-    return isinstance(words, str) and not {"<", ">"} & {*words} and (not words or not words.isspace())
-
-
-def _disagreement(part: DatasetSplit, result: Imported, objects: dict[str, list[dict[str, Any]]] | None) -> str | None:
-    """Why the attributes of an image do not fit its instance map, if they do not."""
-    if part.dataset.task != "sis" or objects is None or result.name not in objects:
-        return None
-    salient = sorted(one.get("id", 0) for one in objects[result.name] if one.get("salient", True))
-    if salient == list(result.ids):
-        return None
-    return f"its attributes name the salient ids {salient}, its instance map has {list(result.ids)}"
 
 
 def _say_turned(part: DatasetSplit, index: pl.DataFrame) -> None:
