@@ -132,11 +132,12 @@ class ChatClient:
         pool = futures.ThreadPoolExecutor(self.options.concurrency)
         try:
             asked = [pool.submit(ask, item) for item in items]
-            waiting, results = set(asked), []
+            waiting = set(asked)
             while waiting:
-                waiting = futures.wait(waiting, _GLANCE, futures.FIRST_EXCEPTION).not_done
-                results = [one.result() for one in asked if one not in waiting]
-            return results
+                done, waiting = futures.wait(waiting, _GLANCE, futures.FIRST_EXCEPTION)
+                for one in done:
+                    one.result()  # raises what it has raised
+            return [one.result() for one in asked]
         except BaseException as error:
             self._ended.set()
             if not isinstance(error, Exception):
