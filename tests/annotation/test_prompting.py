@@ -147,3 +147,28 @@ def test_a_local_model_is_asked_and_its_answer_read() -> None:
     annotator = LocalAnnotator(model, 12, torch.device("cpu"), torch.float32)
     said = annotator.write([Try(subject(task), number, 2, (1,)) for number, task in enumerate(("sod", "cosod"))])
     assert all("not the JSON" in one.fault for one in said)
+
+
+def test_a_tokenizer_puts_no_second_beginning_before_that_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Gemma's would, whose template writes <bos> itself."""
+    import torch
+    from rendered import EMBEDDED
+    from tokenizers.processors import TemplateProcessing
+
+    annotator = LocalAnnotator(str(EMBEDDED / "models/policy"), 1, torch.device("cpu"), torch.float32)
+    words = annotator.processor.tokenizer
+    first = words("a", add_special_tokens=True).input_ids
+    begin = words.convert_ids_to_tokens(words.pad_token_id)
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, words.pad_token_id)]
+    )
+    assert words("a").input_ids == [words.pad_token_id, *first]
+    asked, generate = [], annotator.model.generate
+
+    def listen(**inputs: torch.Tensor) -> torch.Tensor:
+        asked.append(inputs["input_ids"])
+        return generate(**inputs)
+
+    monkeypatch.setattr(annotator.model, "generate", listen)
+    annotator.write([Try(subject("sod"), 0, 2, (1,))])
+    assert words.pad_token_id not in asked[0]

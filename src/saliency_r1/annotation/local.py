@@ -54,7 +54,9 @@ class LocalAnnotator:
         text = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
-        inputs = self.processor(text=[text], images=images, return_tensors="pt").to(self.model.device)
+        # The template has written the special tokens; the tokenizer would put its first one in front again.
+        encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
+        inputs = encoded.to(self.model.device)
         torch.manual_seed(one.seed[0] + one.number)
         output = self.model.generate(**inputs, max_new_tokens=self.answer_tokens, do_sample=one.number > 0)
         return str(self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
