@@ -30,7 +30,7 @@ def tables(params: Params) -> dict[str, pl.DataFrame]:
     scored = responses.with_columns(reward=pl.lit(0.8), parsed=pl.lit(True))
     rollouts = scored.filter(split="train").with_columns(
         rollout_id=pl.int_range(pl.len()),
-        update=pl.lit(1),
+        update=pl.int_range(pl.len()) // params.cgpo.batch_size + 1,
         confidence=pl.lit(0.7),
         advantage=pl.lit(0.1),
         tokens=pl.lit(20),

@@ -21,6 +21,7 @@ FIRST = pl.col("sample_id") == pl.col("sample_id").first()
 def params() -> Params:
     content = load_yaml(ROOT / "params.yaml")
     content["download"]["datasets"] = ["scenes-sod", "scenes-sis/test", "scenes-cosod"]
+    content["cgpo"] |= {"updates": 3, "batch_size": 2, "warmup": 1}
     return parse_params(content)
 
 
@@ -59,7 +60,7 @@ DEFECTS = {
     "silence": ("annotate", pl.lit([], pl.List(pl.String)).alias("expressions"), "stated: expected a kept", "sod"),
     "surplus": ("annotate", with_value("objects", 0, pl.col("task") == "sis"), "stated: expected a kept", "sis"),
     "size": ("masks", pl.lit([9]).alias("height"), "sized: expected as large as the ground truth", "base: "),
-    "no number": ("metrics", with_value("Sm", float("nan")), "Sm: expected in [0, 1]", "base: scenes-sod/test/0000"),
+    "no score": ("metrics", with_value("Sm", float("nan")), "Sm: expected in [0, 1]", "base: scenes-sod/test/0000"),
     "no error": ("metrics", with_value("MAE", float("nan")), "MAE: expected in [0, 1]", "base: scenes-sod/test/0000"),
     "no images": ("download", without("images"), "images: expected in [1, 4]", "scenes-sod/train/0000"),
     "no names": ("download", without("names"), "matched: expected as many", "scenes-sod/train/0000"),
@@ -74,6 +75,35 @@ DEFECTS = {
     "no maps": ("masks", without("names"), "named: expected one map an image", "base: scenes-sod/test/0000"),
     "no size": ("masks", without("width"), "sized: expected as large as", "base: scenes-sod/test/0000"),
     "no F": ("metrics", with_value("wFm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
+    "no JSON": ("download", with_value("meta", "{objects: 3}"), "described: expected meta", "scenes-sod/train/0000"),
+    "no meta": ("download", with_value("meta", None), "described: expected meta", "scenes-sod/train/0000"),
+    "meta of another sample": (
+        "download",
+        with_value("meta", '{"objects": [[], []]}', pl.col("task") == "sis"),
+        "described: expected meta",
+        "scenes-sis/train/0000",
+    ),
+    "objects that are none": (
+        "download",
+        with_value("meta", '{"objects": [[1]]}'),
+        "described: expected meta",
+        "scenes-sod/train/0000",
+    ),
+    "no number": ("cgpo", with_value("rollout_id", None), "in_turn: expected the rollouts", "train/0000 (rollout ?)"),
+    "a number too large": (
+        "cgpo",
+        with_value("rollout_id", 6),
+        "in_turn: expected",
+        "scenes-sod/train/0000 (rollout 6)",
+    ),
+    "another update's": ("cgpo", with_value("update", 2), "in_turn: expected", "scenes-sod/train/0000 (rollout 0)"),
+    "a number twice": ("cgpo", with_value("rollout_id", 1), "occurrences: expected in [1, 1], 3", "? (rollout 0)"),
+    "an answer to another sample": (
+        "sft",
+        with_value("sample_id", "scenes-sod/val/0007"),
+        "occurrences: expected in",
+        "scenes-sod/val/0000",
+    ),
     "of another split": (
         "cgpo",
         pl.col("sample_id").str.replace("/train/", "/test/"),
@@ -89,7 +119,7 @@ DEFECTS = {
     "annotation of nothing": ("annotate", with_value("sample_id", None), "task: expected never null", "a row without"),
     "map of another data set": ("masks", with_value("dataset", "new"), "occurrences: expected in", "base: scenes-sod"),
     "score of another task": ("metrics", with_value("task", "sis"), "occurrences: expected in", "base: scenes-sod"),
-    "of another task": ("sft", with_value("task", "sis"), "known: expected a sample of the", "scenes-sod/val/0000"),
+    "of another task": ("sft", with_value("task", "sis"), "occurrences: expected in", "scenes-sod/val/0000"),
     "unsure": (
         "masks",
         with_value("token_probability", float("nan")),
@@ -145,7 +175,7 @@ def test_a_gate_of_annotations_says_what_helps(params: Params, tmp_path: Path) -
     assert "What helps" not in str(raised.value), "a defect of another kind"
 
 
-@pytest.mark.parametrize("stage", ["annotate", "masks", "metrics"])
+@pytest.mark.parametrize("stage", ["annotate", "sft", "cgpo", "masks", "metrics"])
 @pytest.mark.parametrize("change", ["missing", "double"])
 def test_every_expected_row_stands_once(stage: str, change: str, params: Params, tmp_path: Path) -> None:
     world = tables(params)
@@ -154,7 +184,8 @@ def test_every_expected_row_stands_once(stage: str, change: str, params: Params,
     write(world, tmp_path)
     with pytest.raises(GateError, match="occurrences: expected in") as raised:
         check(stage, params, tmp_path)
-    assert whole["sample_id"][0] in str(raised.value)
+    number = f"{whole['sample_id'][0] if change == 'double' else '?'} (rollout 0)"
+    assert (number if stage == "cgpo" else whole["sample_id"][0]) in str(raised.value)
 
 
 def test_at_most_ten_samples_are_named(params: Params, tmp_path: Path) -> None:
@@ -223,7 +254,8 @@ def test_the_stage_writes_its_report_only_if_the_gate_is_met(params: Params, tmp
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 1
     assert not report.exists()
-    assert "reward: expected in [0, 1], 6 of 6 rows fail: scenes-sod/val/0000" in failed.stderr
+    assert "reward: expected in [0, 1], 6 of 6 rows fail: " in failed.stderr
+    assert "scenes-sod/val/0000" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

@@ -89,6 +89,11 @@ def subset(table: pl.DataFrame, splits: Sequence[str], limit: int | None) -> pl.
     return pl.concat([table.clear(), *(evenly_spaced(part, limit) for part in parts)])
 
 
+def validation(table: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+    """`count` samples of the validation split, or all of them, drawn with `seed`: they judge what SFT learns."""
+    return table.filter(split="val").sample(fraction=1, shuffle=True, seed=seed).head(count)
+
+
 def _chunks(index: pl.DataFrame, task: str, chunk: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Sample names with the images of each: one, or for CoSOD those of a part of a group."""
     if task != "cosod":

@@ -5,13 +5,14 @@ It counts no nulls, so a null in what such a column is made of becomes a number 
 is expected of a row (`kept.then(...)`) the column is null.
 """
 
+import json
 from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 import polars as pl
 
 from saliency_r1 import cot
-from saliency_r1.data.table import subset
+from saliency_r1.data.table import subset, validation
 from saliency_r1.names import MEASURES, TASKS, TRAINED
 from saliency_r1.params import Params, Split, model_names
 from saliency_r1.quality.expectations import Expectation, Suite, between, covers, not_null, one_of, true, unique
@@ -54,6 +55,7 @@ def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
             (pl.col(name).list.len() == images).fill_null(False) for name in ("masks", "names", "height", "width")
         ),
         grouped=pl.col("group").is_not_null() == grouped,
+        described=pl.struct("meta", "images").map_elements(_described, return_dtype=pl.Boolean),
         smallest_side=pl.min_horizontal(pl.col(name).list.min().fill_null(0) for name in ("height", "width")),
     )
     return Suite(rows, [
@@ -65,6 +67,7 @@ def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
         true("single", "one image a sample, except in CoSOD"),
         true("matched", "as many masks, names, heights and widths as images"),
         true("grouped", "a group in CoSOD and nowhere else"),
+        true("described", "meta is JSON, and its objects, if it has any, are lists, one an image"),
         *between(1, None, "smallest_side"),
     ])  # fmt: skip
 
@@ -102,12 +105,14 @@ def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
 
 
 def sft(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
-    """One greedy response for each validation sample that was asked, with its reward."""
-    rows = table.select(*IDENTITY, "response", "reward", "parsed", id="sample_id", known=_known(samples))
+    """One greedy response for each validation sample that is drawn for it, with its reward."""
+    wanted = validation(samples, params.sft.evaluate_samples, params.seed).select(IDENTITY)
+    rows = _expected(wanted, table, "sample_id").select(
+        *IDENTITY, "occurrences", "response", "reward", "parsed", id="sample_id"
+    )
     return Suite(rows, [
         *_identity(["val"]),
-        unique("sample_id"),
-        true("known", "a sample of the download table"),
+        *between(1, 1, "occurrences"),
         *not_null("response", "reward", "parsed"),
         *between(0, 1, "reward"),
         true("parsed", "the response parses", 1 - params.checks.sft_parse_failures),
@@ -115,21 +120,32 @@ def sft(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
 
 
 def cgpo(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
-    """Every rollout has a reward in [0, 1], a confidence in (0, 1] and a finite advantage."""
+    """Every rollout of every update has a reward in [0, 1], a confidence in (0, 1] and a finite advantage."""
     components = [column for column in table.columns if column.startswith("reward_")]
-    rows = table.select(
-        *IDENTITY, "rollout_id", "update", "response", "parsed", "reward", "confidence", "advantage", "tokens",
-        *components,
-        id=pl.format("{} (rollout {})", "sample_id", "rollout_id"),
-        known=_known(samples),
-        finite=pl.col("advantage").is_finite(),
+    named = ("sample_id", "rollout_id")
+    wanted = pl.DataFrame({"rollout_id": range(params.cgpo.updates * params.cgpo.batch_size)})
+    counted = table.with_columns(occurrences=pl.len().over("rollout_id"), known=_known(samples))
+    there = pl.when(pl.col("occurrences") > 0)
+    rows = (
+        wanted.join(counted, on="rollout_id", how="full", coalesce=True, maintain_order="left_right")
+        .with_columns(pl.col("occurrences").fill_null(0))
+        .select(
+            *IDENTITY, "occurrences", "response", "parsed", "reward", "confidence", "advantage", "tokens", *components,
+            id=pl.format("{} (rollout {})", *(pl.col(key).cast(TEXT).fill_null("?") for key in named)),
+            known=there.then("known"),
+            in_turn=there.then(
+                (pl.col("rollout_id") // params.cgpo.batch_size + 1 == pl.col("update")).fill_null(False)
+                & pl.col("rollout_id").is_in(wanted["rollout_id"])
+            ),
+            finite=pl.col("advantage").is_finite(),
+        )
     )  # fmt: skip
     return Suite(rows, [
         *_identity(["train"]),
-        unique("rollout_id"),
+        *between(1, 1, "occurrences"),
+        true("in_turn", "the rollouts of an update are as many as its batch, and numbered on from update to update"),
         true("known", "a sample of the download table"),
-        *not_null("update", "response", "parsed", "reward", "confidence", "advantage", "tokens"),
-        *between(0, params.cgpo.updates, "update"),
+        *not_null("response", "parsed", "reward", "confidence", "advantage", "tokens"),
         *between(0, 1, "reward", *components),
         *between(0, 1, "confidence", above=True),
         true("finite", "the advantage is a finite number"),
@@ -263,6 +279,20 @@ def _expected(wanted: pl.DataFrame, table: pl.DataFrame, *keys: str) -> pl.DataF
     joined = wanted.join(counted, on=same, how="full", maintain_order="left_right")
     return joined.with_columns(
         *(pl.coalesce(key, f"{key}_right").alias(key) for key in keys), pl.col("occurrences").fill_null(0)
+    )
+
+
+def _described(row: dict[str, Any]) -> bool:
+    """Whether `meta` is what the sample table says it is (`data/table.py`)."""
+    try:
+        meta = json.loads(row["meta"] or "")
+    except ValueError:
+        return False
+    objects = meta.get("objects", [[]] * len(row["images"] or ())) if isinstance(meta, dict) else None
+    return (
+        isinstance(objects, list)
+        and len(objects) == len(row["images"] or ())
+        and all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in objects)
     )
 
 

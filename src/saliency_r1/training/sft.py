@@ -104,15 +104,15 @@ def read_validation(download: Path, count: int, seed: int) -> list[dict[str, Any
 
     Raises `TrainingError` when there are none: what SFT has learnt, and its gate, are judged by answers to them.
     """
-    import polars as pl
+    from saliency_r1.data.table import read_samples, validation
 
-    validation = pl.read_parquet(download / "table.parquet").filter(split="val")
-    if validation.is_empty():
+    drawn = validation(read_samples(download), count, seed)
+    if drawn.is_empty():
         raise TrainingError(
             "there is no validation sample, and the answers to them are what SFT is judged by; give one of "
             "download.datasets a split `val` in the catalogue"
         )
-    return validation.sample(fraction=1, shuffle=True, seed=seed).head(count).to_dicts()
+    return drawn.to_dicts()
 
 
 def read_examples(download: Path, annotate: Path) -> Examples:
