@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
@@ -17,11 +18,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, State
 
+EVERY_NIGHT = "0 2 * * *"
+_KEPT = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")  # of a schedule that is registered again
 LOOK = 5.0  # seconds between two looks at the server
 PATIENCE = timedelta(minutes=1)  # with a server that plans nothing, starts nothing or does not answer
 REPEAT = timedelta(hours=1)  # until a warning is said again
@@ -121,13 +125,32 @@ def _planned(client: SyncPrefectClient, deployment: UUID) -> list[tuple[datetime
     return [(moment, run) for moment, run in times if moment]
 
 
-def is_active(name: str) -> bool:
-    """Whether the server has no paused schedule under this name, `flow/deployment`. Registering would resume one."""
+def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
+    """The schedules to register `flow/deployment` with, since registering replaces those that the server has.
+
+    Without a cron they are those that the server has, as somebody may have edited them there, or else every night.
+    A cron takes their place, and what it replaces is said; what was paused stays paused.
+    """
     with get_client(sync_client=True) as client:
         try:
-            return all(schedule.active for schedule in client.read_deployment_by_name(name).schedules)
+            known = client.read_deployment_by_name(name).schedules
         except ObjectNotFound:
-            return True
+            known = []
+    if known and cron is None:
+        return [DeploymentScheduleCreate(**one.model_dump(include={*_KEPT})) for one in known]
+    wanted = CronSchedule(cron=cron or EVERY_NIGHT, timezone="UTC")
+    others = sorted(_hours(one.schedule) for one in known if _hours(one.schedule) != _hours(wanted))
+    if others:
+        text = f"{name} ran at {', '.join(others)} and now runs at {_hours(wanted)}; leave out --cron to keep the"
+        print(f"{text} hours that the server has", file=sys.stderr, flush=True)
+    return [DeploymentScheduleCreate(schedule=wanted, active=all(one.active for one in known))]
+
+
+def _hours(schedule: SCHEDULE_TYPES) -> str:
+    """A schedule as a person would write it: its cron and time zone, or what stands for them."""
+    said = schedule.model_dump(mode="json", exclude={"anchor_date", "day_or"}, exclude_none=True)
+    zone = said.pop("timezone", "UTC")
+    return f"{', '.join(f'{key} {value}' for key, value in said.items())} {zone}"
 
 
 def wait_for_server() -> None:

@@ -30,7 +30,7 @@ from prefect.schedules import Cron
 from flows.alive import bury
 from flows.night import night
 from flows.pipeline import ROOT
-from flows.schedule import Finding, Herald, is_active, say, skip_missed, wait_for_server, watch
+from flows.schedule import EVERY_NIGHT, Finding, Herald, hours, say, skip_missed, wait_for_server, watch
 from flows.sweep import sweep
 
 PAUSE = 10.0  # seconds between an end that nobody asked for and serving again
@@ -40,12 +40,15 @@ def main() -> None:
     """Register the deployment and serve it until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="nightly", help="name of the deployment")
-    parser.add_argument("--cron", default="0 2 * * *", help="when to run, as five cron fields, in UTC")
+    parser.add_argument(
+        "--cron",
+        help=f"when to run, as five cron fields, in UTC; by default as the server has it, at first {EVERY_NIGHT}",
+    )
     parser.add_argument("--force", action="store_true", help="run every stage, even one that is up to date")
     options = parser.parse_args()
     name = f"{night.name}/{options.name}"
     try:
-        Cron(options.cron)
+        Cron(options.cron or EVERY_NIGHT)
         Runner(name=options.name)
     except ValueError as error:
         parser.error(str(error))
@@ -55,15 +58,14 @@ def main() -> None:
         print(f"{name} is no longer served: no run will start until it is served again", flush=True)
 
 
-def serve(deployment: str, cron: str, force: bool) -> None:
+def serve(deployment: str, cron: str | None, force: bool) -> None:
     """Wait for the server, register the deployment, and run what is due until the runner ends or gives up."""
     name = f"{night.name}/{deployment}"
     wait_for_server()
     # No limit at the server: `only_run` holds where a run was killed, too.
     runner = Runner(name=deployment, limit=1)
-    schedule = Cron(cron, active=is_active(name))
     added = [
-        runner.add_flow(night, deployment, schedule=schedule, parameters={"force": force}),
+        runner.add_flow(night, deployment, schedules=hours(name, cron), parameters={"force": force}),
         runner.add_flow(sweep, deployment),
     ]
     with get_client(sync_client=True) as client:

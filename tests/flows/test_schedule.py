@@ -11,12 +11,13 @@ import pytest
 from packaging.requirements import Requirement
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import until
 
 from flows.locks import only_run
 from flows.pipeline import ROOT
-from flows.schedule import Herald, Outlook, judge, need_server, skip_missed
+from flows.schedule import Herald, Outlook, hours, judge, need_server, skip_missed
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -107,6 +108,38 @@ def test_of_runs_that_were_missed_while_nobody_served_only_the_last_one_runs(pre
         assert len(due) == 1
         assert now - due[0].next_scheduled_start_time < timedelta(days=1)  # type: ignore[operator]
         assert skip_missed(client, deployment, now) == []
+
+
+@pytest.mark.slow
+def test_hours_that_were_edited_on_the_server_stay_unless_a_cron_is_given(
+    prefect_server: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @flow(name="edited")
+    def nothing() -> None: ...
+
+    def registered(cron: str | None) -> list[tuple[str, str, bool]]:
+        """What the server has after the flow was served with this cron."""
+        deployment = UUID(str(nothing.to_deployment("nightly", schedules=hours("edited/nightly", cron)).apply()))
+        with get_client(sync_client=True) as client:
+            known = client.read_deployment(deployment).schedules
+        return sorted((one.schedule.cron, one.schedule.timezone, one.active) for one in known)  # type: ignore[union-attr]
+
+    assert registered(None) == [("0 2 * * *", "UTC", True)]
+    assert registered("0 2 * * *") == [("0 2 * * *", "UTC", True)]
+    assert capsys.readouterr().err == ""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("edited/nightly").id
+        client.create_deployment_schedules(
+            deployment, [(CronSchedule(cron="30 4 * * 1", timezone="Asia/Tokyo"), False)]
+        )
+    edited = [("0 2 * * *", "UTC", True), ("30 4 * * 1", "Asia/Tokyo", False)]
+    assert registered(None) == edited
+    assert registered(None) == edited
+    assert capsys.readouterr().err == ""
+    assert registered("0 5 * * *") == [("0 5 * * *", "UTC", False)], "what was paused stays paused"
+    said = capsys.readouterr().err
+    assert "edited/nightly ran at cron 0 2 * * * UTC, cron 30 4 * * 1 Asia/Tokyo and now" in said
+    assert "runs at cron 0 5 * * * UTC; leave out --cron to keep the hours" in said
 
 
 def test_a_second_run_of_a_folder_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
