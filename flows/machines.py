@@ -7,14 +7,17 @@ pushes what DVC keeps, commits dvc.lock and pushes the branch. That branch is th
 """
 
 import argparse
+import time
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
+from prefect.states import Cancelling, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.locks import only_run
@@ -53,12 +56,28 @@ def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
     _begin(folder, branch, commit)
     for pool, stages in legs(read_graph(folder, commit)):
         say.info("to a worker of %s: %s", pool, ", ".join(stages))
-        parameters = {"stages": stages, "branch": branch}
-        run = cast(FlowRun, run_deployment(f"{leg.name}/{pool}", parameters=parameters, poll_interval=LOOK))
+        run = _hand_over(pool, stages, branch)
         if run.state is None or not run.state.is_completed():
             raise RuntimeError(f"the leg {run.name} on {pool} is {run.state_name}: {run.state and run.state.message}")
     say.info("the result is on the branch %s", branch)
     return branch
+
+
+def _hand_over(pool: str, stages: list[str], branch: str) -> FlowRun:
+    """Have a worker of the pool run the stages, and wait for it; who stops this run stops the leg, too."""
+    parameters = {"stages": stages, "branch": branch}
+    run = cast(FlowRun, run_deployment(f"{leg.name}/{pool}", parameters=parameters, timeout=0))
+    with get_client(sync_client=True) as client:
+        try:
+            while not (run.state and run.state.is_final()):
+                time.sleep(LOOK)
+                run = client.read_flow_run(run.id)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # nobody wants it any more; a server that is away is no such reason
+                state: State[Any] = Cancelling(message="the run over all machines was stopped")
+                client.set_flow_run_state(run.id, state, force=True)
+            raise
+    return run
 
 
 def _begin(folder: Path, branch: str, commit: str) -> None:

@@ -1,17 +1,19 @@
 """The graph cut into legs; what a worker that is killed in the middle of one leaves, and how it goes on."""
 
 import logging
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from prefect.states import Completed, Crashed
+from prefect.states import Cancelling, Completed, Crashed
 from prefect_site import Site, kill
-from processes import read, until
+from processes import alive, read, until
 
 from flows.machines import legs, machines, needs
 from flows.pipeline import ROOT, read_graph
@@ -53,6 +55,7 @@ def test_a_night_may_be_what_is_run_with_the_graph_that_it_had(
         return SimpleNamespace(state=Completed())
 
     monkeypatch.setattr("flows.machines.run_deployment", run_deployment)
+    monkeypatch.setattr("flows.machines.get_client", lambda sync_client: nullcontext())
     monkeypatch.setattr("flows.machines.get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr("flows.machines.flow_run", SimpleNamespace(name="mine, of March"))
     branch = machines.fn(project, "night/2026-03-01")
@@ -122,3 +125,23 @@ def test_a_machine_that_goes_down_costs_the_stage_it_was_at(site: Site) -> None:
     made = git(project, "log", "--reverse", "--format=%s", "HEAD..FETCH_HEAD").splitlines()
     assert made == [f"{stage} [skip ci]" for stage in ("data.dvc", "first", "check@first", "metrics")]
     assert git(project, "show", "FETCH_HEAD:artifacts/metrics/metrics.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pressed", ["Ctrl-C", "Cancel"])
+def test_who_stops_the_whole_stops_the_leg(pressed: str, site: Site) -> None:
+    """In the terminal, or in the UI where the whole runs on a worker as well."""
+    project = site.folder / "one"
+    site.start("worker", "exec prefect worker start --pool light", project)
+    in_terminal = pressed == "Ctrl-C"
+    command = "exec python -m flows.machines" if in_terminal else "prefect deployment run saliency-r1-machines/all"
+    everything = site.start("all", command, project)
+    stage = [int(pid) for pid in until(lambda: read(project / "pids" / "first"), 300).split()]
+    runs = {"stages" in run.parameters: run for run in site.client.read_flow_runs()}
+    if in_terminal:
+        everything.send_signal(signal.SIGINT)
+        assert everything.wait(60) != 0
+    else:
+        site.client.set_flow_run_state(runs[False].id, Cancelling(), force=True)
+    until(lambda: not any(alive(pid) for pid in stage), 180)
+    until(lambda: site.client.read_flow_run(runs[True].id).state_name == "Cancelled", 180)
