@@ -82,7 +82,7 @@ class Counting:
 
 
 def test_answers_are_grounded_alike_in_any_company(samples, environment):
-    """In batches of any size; the pictures of an answer that names nothing are not looked at."""
+    """In batches of any size; what several say of a picture costs one look at it, none where they name nothing."""
     from saliency_r1.data.samples import read_images
 
     folder, rows = samples
@@ -91,11 +91,13 @@ def test_answers_are_grounded_alike_in_any_company(samples, environment):
         task = tasks.get(row["task"])
         sizes = list(zip(row["height"], row["width"], strict=True))
         said = [cot.Expression(task.kind, index, f"the object {index}") for index in range(len(sizes))]
-        for text in (cot.render("So it is.", said), "nothing"):
-            answers.append(Answered(text, task, sizes, lambda row=row: read_images(row, folder)))
+        other = [cot.Expression(task.kind, index, "the red one") for index in range(len(sizes))]
+        for text in (cot.render("So it is.", said), "nothing", cot.render("Or so.", other)):
+            answers.append(Answered(text, task, sizes, lambda row=row: read_images(row, folder), row["sample_id"]))
     counting = Counting(environment.segmenter)
-    together = ground(counting, answers, 4)
+    ground(counting, answers, len(answers))
     assert sum(counting.shown) == sum(len(row["images"]) for row in rows)
+    together = ground(environment.segmenter, answers, 4)
     for one, (alone,) in zip(together, (ground(environment.segmenter, [answer], 1) for answer in answers), strict=True):
         assert one.parsed == alone.parsed
         assert len(one.prediction.maps) == len(alone.prediction.maps)

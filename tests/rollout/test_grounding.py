@@ -20,7 +20,7 @@ def unread():
 )
 def test_an_answer_that_names_nothing_predicts_nothing(segmenter, task, answer, images):
     text = f"<think>Nothing stands out.</think><answer>{answer}</answer>"
-    ((parsed, prediction),) = ground(segmenter, [Answered(text, tasks.get(task), [SIZE] * images, unread)], 4)
+    ((parsed, prediction),) = ground(segmenter, [Answered(text, tasks.get(task), [SIZE] * images, unread, 0)], 4)
     assert parsed.ok
     assert prediction.empty == 1
     assert [map_.shape for map_ in prediction.maps] == [SIZE] * (0 if task == "sis" else images)
@@ -29,7 +29,7 @@ def test_an_answer_that_names_nothing_predicts_nothing(segmenter, task, answer, 
 
 def test_an_image_without_the_shared_object_has_an_empty_map_and_the_others_theirs(segmenter):
     text = "<think>because</think><answer><rg>the thing</rg><rg></rg><rg>the thing</rg></answer>"
-    answered = Answered(text, tasks.get("cosod"), [SIZE] * 3, lambda: [GREY] * 3)
+    answered = Answered(text, tasks.get("cosod"), [SIZE] * 3, lambda: [GREY] * 3, 0)
     ((_, prediction),) = ground(segmenter, [answered], 4)
     first, second, third = prediction.maps
     assert not second.any()

@@ -226,8 +226,8 @@ class Predictor:
         sizes = [[(picture.height, picture.width) for picture in pictures] for pictures in prompts]
         texts, attempts = ask(self.policy, encoded, rules, list(map(len, sizes)), self.max_new_tokens)
         said = [
-            Answered(text, rules, each, partial(list, pictures))
-            for text, each, pictures in zip(texts, sizes, prompts, strict=True)
+            Answered(text, rules, each, partial(list, pictures), about)
+            for about, (text, each, pictures) in enumerate(zip(texts, sizes, prompts, strict=True))
         ]
         return [
             Answer(

@@ -131,9 +131,12 @@ class Environment:
         start = time.perf_counter()
         truths = [tasks.get(row["task"]).truth(read_masks(row, self.folder)) for row in rows]
         answers = [
-            Answered(response.text, tasks.get(row["task"]), truth.sizes, partial(read_images, row, self.folder))
+            Answered(
+                response.text, tasks.get(row["task"]), truth.sizes, partial(read_images, row, self.folder),
+                row["sample_id"],
+            )
             for row, response, truth in zip(rows, responses, truths, strict=True)
-        ]
+        ]  # fmt: skip
         grounded = ground(self.segmenter, answers, self.batch_size)
         segmented = time.perf_counter()
         rollouts = []

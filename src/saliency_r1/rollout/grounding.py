@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
@@ -16,12 +16,16 @@ Size = tuple[int, int]  # height, width
 
 
 class Answered(NamedTuple):
-    """An answer to ground: its words, the task it answers, the (height, width) of each image and how to read them."""
+    """An answer to ground: its words, the task it answers, the (height, width) of each image and how to read them.
+
+    `about` tells its images from others: answers about the same ones share it.
+    """
 
     text: str
     task: tasks.Task
     sizes: Sequence[Size]
     images: Callable[[], Sequence[Image.Image]]
+    about: Hashable
 
 
 class Grounded(NamedTuple):
@@ -34,8 +38,9 @@ class Grounded(NamedTuple):
 def ground(segmenter: Segmenter, answers: Sequence[Answered], batch_size: int) -> list[Grounded]:
     """Parse the answers and segment what they name, `batch_size` answers at a time; the order is kept.
 
-    Every image is encoded once. The images of an answer that names nothing are not even read: it predicts nothing. A
-    failure of the segmenter raises: it never turns into an empty prediction.
+    An image is encoded once, however many of them are about it, as a group of GRPO's. The images of an answer that
+    names nothing are not even read: it predicts nothing. A failure of the segmenter raises: it never turns into an
+    empty prediction.
     """
     parsed = [cot.parse(answer.text, answer.task.name, len(answer.sizes)) for answer in answers]
     grounded: dict[int, Grounded] = {
@@ -46,9 +51,12 @@ def ground(segmenter: Segmenter, answers: Sequence[Answered], batch_size: int) -
     speaking = [index for index, said in enumerate(parsed) if said.expressions]
     for first in range(0, len(speaking), batch_size):
         part = speaking[first : first + batch_size]
-        images = [image for index in part for image in answers[index].images()]
+        shown = {answers[index].about: answers[index] for index in part}
+        encoded = iter(segmenter.encode([image for answer in shown.values() for image in answer.images()]))
+        known = {about: [next(encoded) for _ in answer.sizes] for about, answer in shown.items()}
+        images = [image for index in part for image in known[answers[index].about]]
         phrases = [row for index in part for row in _phrases(parsed[index], len(answers[index].sizes))]
-        found = iter(segmenter.segment(segmenter.encode(images), phrases))
+        found = iter(segmenter.segment(images, phrases))
         for index in part:
             answer = answers[index]
             # Expressions stand in the order of their images, so concatenation restores the answer's order.
