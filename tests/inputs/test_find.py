@@ -114,6 +114,14 @@ def test_what_is_no_file_is_said_and_never_opened(tmp_path: Path, kind: str) -> 
             score_folders(tmp_path / "masks", tmp_path / "images")
 
 
+def test_an_address_is_told_from_a_file_that_is_missing() -> None:
+    for address in ("https://example.org/a.jpg", "http://example.org/a.jpg"):
+        with pytest.raises(InputError, match=r"example\.org/a\.jpg is an address, .* save the file"):
+            read_picture(Path(address))
+    with pytest.raises(InputError, match="is missing"):
+        read_picture(Path("gone/a.jpg"))
+
+
 def test_a_name_that_is_not_utf8_is_refused_in_letters_that_can_be_printed(tmp_path: Path) -> None:
     for side in ("images", "masks"):
         save(tmp_path / side / "b.png")

@@ -114,6 +114,14 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _why_missing(path: Path) -> str:
+    if path.is_symlink():
+        return "a link that leads nowhere"
+    if path.parts[:1] in (("http:",), ("https:",)):
+        return "an address, and nothing is fetched here: save the file and give its path"
+    return "missing"
+
+
 def require_file(path: Path) -> None:
     """Raise `InputError` unless `path` is a file, or leads to one; nothing is opened, so that a pipe hangs nobody.
 
@@ -122,8 +130,7 @@ def require_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        broken = path.is_symlink()
-        raise InputError(f"{shown(path)} is {'a link that leads nowhere' if broken else 'missing'}") from None
+        raise InputError(f"{shown(path)} is {_why_missing(path)}") from None
     except (OSError, ValueError) as error:  # a circle of links, a folder that may not be entered, a NUL in the name
         raise InputError(f"{shown(path)} cannot be reached ({error})") from None
     if not stat.S_ISREG(mode):
