@@ -274,6 +274,7 @@ def draw(rows: Table, path: Path) -> None:
         axes.errorbar(row["gain"], place, xerr=row["spread"], fmt="o", color=colour, capsize=3)
         axes.plot(row["gains"], [place] * len(row["gains"]), "|", color=colour, alpha=0.6, markersize=9)
     axes.axvline(0, color="#adb5bd", linewidth=1)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_yticks(range(len(rows)), [row["arm"] for row in reversed(rows)])
     axes.set_xlabel("greedy reward, difference to the SFT start; ticks: seeds, bars: 95 % over seeds")
     for side in ("top", "right"):
