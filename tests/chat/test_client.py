@@ -247,8 +247,18 @@ def test_where_a_run_ends_nothing_more_is_sent(server, tmp_path, capsys, slow):
     assert time.monotonic() - began < 20
     assert len(server.bodies) <= 2, "the first, and one that began before the end was seen"
     assert "nothing more is asked" in capsys.readouterr().err
+
+
+def test_a_client_whose_run_has_ended_can_be_asked_again(server, tmp_path):
+    client = make(server.url, tmp_path, backoff=60.0)
+
+    def stop(number):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.at_once(stop, range(2))
     server.replies = [lambda _: completion("a dog")]
-    assert client.ask(question("later")).text == "a dog", "the client can be asked again"
+    assert client.ask(question("later")).text == "a dog"
 
 
 def test_what_is_on_its_way_when_a_run_ends_is_kept(server, tmp_path):
