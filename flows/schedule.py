@@ -139,14 +139,14 @@ def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
     if known and cron is None:
         return [DeploymentScheduleCreate(**one.model_dump(include={*_KEPT})) for one in known]
     wanted = CronSchedule(cron=cron or EVERY_NIGHT, timezone="UTC")
-    others = sorted(_hours(one.schedule) for one in known if _hours(one.schedule) != _hours(wanted))
+    others = sorted(_written(one.schedule) for one in known if _written(one.schedule) != _written(wanted))
     if others:
-        text = f"{name} ran at {', '.join(others)} and now runs at {_hours(wanted)}; leave out --cron to keep the"
+        text = f"{name} ran at {', '.join(others)} and now runs at {_written(wanted)}; leave out --cron to keep the"
         print(f"{text} hours that the server has", file=sys.stderr, flush=True)
     return [DeploymentScheduleCreate(schedule=wanted, active=all(one.active for one in known))]
 
 
-def _hours(schedule: SCHEDULE_TYPES) -> str:
+def _written(schedule: SCHEDULE_TYPES) -> str:
     """A schedule as a person would write it: its cron and time zone, or what stands for them."""
     said = schedule.model_dump(mode="json", exclude={"anchor_date", "day_or"}, exclude_none=True)
     zone = said.pop("timezone", "UTC")
