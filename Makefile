@@ -1,7 +1,7 @@
 # make repro   set up, run the whole pipeline, print the metrics and where the report is
 # make test    set up, lint, all tests: the fast ones first
 # make docs    set up, build the site of docs/ into runs/site/; a warning ends it
-# make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone beside this one
+# make smoke   set up, the whole pipeline at its smallest (profiles/smoke.yaml), in a clone in runs/smoke
 # make rehearse PHOTOGRAPHS=<folder>   set up, the paper's profile with stand-ins for the weights (docs/gpu.md)
 
 PYTHON ?= python3

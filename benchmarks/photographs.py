@@ -1,6 +1,6 @@
 """What a model says to photographs: the share of answers that parse, at once and as `predict` asks, and the S-measure.
 
-    python benchmarks/photographs.py ../shared/data/real/ecssd_60             # images/*.jpg and masks/*.png
+    python benchmarks/photographs.py ecssd                                    # images/*.jpg and masks/*.png
     python benchmarks/photographs.py my-photographs --adapter artifacts/sft/adapter --examples seen.png
 
 A folder holds `images/` and, optionally, `masks/` with the same stems; a folder without `images/` is searched for

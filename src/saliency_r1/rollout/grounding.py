@@ -38,9 +38,9 @@ class Grounded(NamedTuple):
 def ground(segmenter: Segmenter, answers: Sequence[Answered], batch_size: int) -> list[Grounded]:
     """Parse the answers and segment what they name, `batch_size` answers at a time; the order is kept.
 
-    An image is encoded once, however many of them are about it, as a group of GRPO's. The images of an answer that
-    names nothing are not even read: it predicts nothing. A failure of the segmenter raises: it never turns into an
-    empty prediction.
+    Within a batch an image is encoded once, however many answers are about it, as a group of GRPO's. The images of an
+    answer that names nothing are not even read: it predicts nothing. A failure of the segmenter raises: it never turns
+    into an empty prediction.
     """
     parsed = [cot.parse(answer.text, answer.task.name, len(answer.sizes)) for answer in answers]
     grounded: dict[int, Grounded] = {

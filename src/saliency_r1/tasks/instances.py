@@ -42,7 +42,7 @@ class Sis:
         Naming no instance is right where there is none, and matches nothing elsewhere.
         """
         if not parsed.ok:
-            return weighted({"matched_iou": 0.0, "format": 0.0}, weights)
+            return weighted(dict.fromkeys(weights, 0.0), weights)
         ious = pairwise_iou([segment.mask for segment in prediction.instances], truth.masks)
         return weighted({"matched_iou": matched_iou(ious), "format": 1.0}, weights)
 

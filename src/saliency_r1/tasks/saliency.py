@@ -47,7 +47,7 @@ class Sod:
         is .4 to .5, and saying nothing would earn it for certain.
         """
         if not parsed.ok:
-            return weighted(dict.fromkeys(("s_measure", "iou", "format"), 0.0), weights)
+            return weighted(dict.fromkeys(weights, 0.0), weights)
         s_measures, ious = sm_and_iou(prediction.maps, truth.masks, AS_PREDICTED)
         spoken_of = {expression.image for expression in parsed.expressions}
         for image, true in enumerate(truth.masks):

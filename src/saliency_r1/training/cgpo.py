@@ -177,7 +177,8 @@ class Trainer:
         # Apart from the curves: these differ between runs that are otherwise the same to the last digit.
         costs = {"update": number + 1, **vars(self.environment.seconds), "forward": forward, "backward": backward,
                  "isr": clock.lap(), "peak_gb": peak_memory(self.policy.device)}  # fmt: skip
-        return Update(curve | summarise(table), table, costs)
+        components = dict.fromkeys(name for weights in self.environment.weights.values() for name in weights)
+        return Update(curve | summarise(table, components), table, costs)
 
     def _respond(self, number: int) -> Batch:
         """Sample and score this process's share of the responses."""

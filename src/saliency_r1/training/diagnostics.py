@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,8 @@ def check_sampling(rollouts: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def summarise(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """One row of the curves from an update's rows of the rollouts table.
+def summarise(rollouts: Sequence[Mapping[str, Any]], components: Iterable[str]) -> dict[str, float | None]:
+    """One row of the curves from an update's rows of the rollouts table; `components` are those of all tasks' rewards.
 
     Columns exist in every row; what the batch has none of (a task, an answer, a positive advantage) gives None.
     `advantage_of_failures` is the share of |A| on responses that do not parse, `brier` the mean of (r - c)^2,
@@ -94,7 +94,7 @@ def summarise(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
             for task in TASKS
             for suffix, of in (("", np.mean), ("_std", np.std), ("_min", np.min), ("_max", np.max))
         },
-        **{f"reward_{name}": mean(f"reward_{name}") for name in ("s_measure", "iou", "matched_iou", "format")},
+        **{f"reward_{name}": mean(f"reward_{name}") for name in components},
         "confidence": c.mean(),
         "confidence_std": c.std(),
         **{f"confidence_q{share}": np.quantile(c, share / 100) for share in (10, 50, 90)},
