@@ -138,13 +138,38 @@ def without_void(levels: NDArray[np.uint8], void: NDArray[np.bool_] | None, stre
     return np.where(void, np.uint8(background), levels)
 
 
-def find_maps(folder: Path, prefix: str = "", suffix: str = "", besides: Iterable[Path] = ()) -> dict[str, Path]:
-    """Images below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
+def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Path]:
+    """Maps below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
 
-    Of the files of one name a lossless one beats JPEGs (photo and mask side by side); where that leaves two, and where
-    there is no image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed; the
-    files `besides` count for nothing.
+    Of the files of one name a lossless one beats JPEGs (photo and mask side by side); where some names have both, a
+    name with a JPEG alone is a photo without its mask and no map. Raises MeasureError as `find_files` does.
     """
+    files = _files(folder, prefix, suffix)
+    photos = _photos(files)
+    return {name: _one(name, paths) for name, paths in files.items() if name not in photos}
+
+
+def find_truths(folder: Path) -> dict[str, Path]:
+    """The ground truths below a folder as `find_maps` finds them. Raises MeasureError for a photo without its mask."""
+    if photos := _photos(_files(folder)):
+        raise MeasureError(
+            f"{folder}: {len(photos)} photos without a mask, where others have theirs beside them: "
+            f"{_listed(sorted(photos))}. Add the masks, or take the photos away"
+        )
+    return find_maps(folder)
+
+
+def find_files(folder: Path, besides: Iterable[Path] = ()) -> dict[str, Path]:
+    """Images below a folder by name, whatever they show, a lossless one before JPEGs; not those `besides`.
+
+    Hidden files and folders are passed over, links are followed. Raises MeasureError where two files could be meant by
+    a name, and where there is no image at all.
+    """
+    return {name: _one(name, paths) for name, paths in _files(folder, besides=besides).items()}
+
+
+def _files(folder: Path, prefix: str = "", suffix: str = "", besides: Iterable[Path] = ()) -> dict[str, list[Path]]:
+    """All images below a folder by name."""
     if not folder.is_dir():
         raise MeasureError(f"{folder} is not a folder")
     prefix, suffix = nfc(prefix), nfc(suffix)
@@ -162,7 +187,14 @@ def find_maps(folder: Path, prefix: str = "", suffix: str = "", besides: Iterabl
     if not found:
         more = " beside the ground truth" if others else ""
         raise MeasureError(f"{folder} holds no image{more} ({', '.join(sorted(SUFFIXES))})")
-    return {name: _one(name, paths) for name, paths in found.items()}
+    return found
+
+
+def _photos(files: Mapping[str, list[Path]]) -> set[str]:
+    """The names that have a JPEG alone, where others have a JPEG and a lossless file."""
+    lossy = {name: {path.suffix.lower() in _LOSSY for path in paths} for name, paths in files.items()}
+    alone = {name for name, kinds in lossy.items() if kinds == {True}}
+    return alone if any(len(kinds) == 2 for kinds in lossy.values()) else set()
 
 
 def _one(name: str, paths: list[Path]) -> Path:
@@ -219,7 +251,7 @@ def score_folders(
 
     Raises MeasureError with the names for whatever is wrong, once everything was looked at.
     """
-    truths = find_maps(gt)
+    truths = find_truths(gt)
     if expected and len(truths) not in expected:
         counts = " or ".join(str(count) for count in expected)
         raise MeasureError(f"{gt} holds {len(truths)} ground truths, the data set has {counts}")

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1.evaluation.detections import holds_maps, read_predictions, read_truths
-from saliency_r1.evaluation.folders import Unreadable, find_maps, match, read_map, read_truth, resized
+from saliency_r1.evaluation.folders import (
+    Unreadable,
+    find_files,
+    find_maps,
+    find_truths,
+    match,
+    read_map,
+    read_truth,
+    resized,
+)
 from saliency_r1.evaluation.results import FolderResult, Settings
 from saliency_r1.inputs import regions
 from saliency_r1.inputs.codes import coded
@@ -72,11 +81,11 @@ def material(
 
 def find_pictures(images: Path, gt: Path) -> dict[str, Path]:
     """The pictures in a folder by name, ground truths that lie beside them left out. Raises MeasureError."""
-    return find_maps(images, besides=find_maps(gt).values() if holds_maps(gt) else ())
+    return find_files(images, besides=find_truths(gt).values() if holds_maps(gt) else ())
 
 
 def _maps(preds: Sequence[Path], gt: Path, settings: Settings) -> tuple[list[str], Any, list[Any]]:
-    truths = find_maps(gt)
+    truths = find_truths(gt)
     matched = [match(find_maps(pred, settings.prefix, settings.suffix), truths)[0] for pred in preds]
 
     def truth(name: str) -> Scored:
