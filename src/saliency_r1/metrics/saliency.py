@@ -24,7 +24,10 @@ GroundTruths = Array | Truth | Sequence[Array | Truth]
 
 
 class Curves(NamedTuple):
-    """Values by threshold, rising: four float64 arrays of length `protocol.thresholds`, all in [0, 1]."""
+    """Values by threshold, rising: four float64 arrays of length `protocol.thresholds`, all in [0, 1].
+
+    But E is normalised by one pixel less than there are, as published: a perfect map of N pixels has N / (N - 1).
+    """
 
     precision: Floats
     recall: Floats
@@ -275,7 +278,10 @@ def _sums(levels: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _enhanced_alignment(true: Floats, false: Floats, truth: Truth) -> Floats:
-    """E-measure in [0, 1] (Fan et al., IJCAI 2018) of binary maps with so many true and false positives."""
+    """E-measure (Fan et al., IJCAI 2018) of binary maps with so many true and false positives.
+
+    It lies in [0, N / (N - 1)] for N pixels.
+    """
     size, foreground = truth.size, truth.foreground
     selected = true + false
     # The published normaliser is one pixel short; a map of one pixel has none to spare.
