@@ -101,11 +101,11 @@ def read_truth(path: Path, protocol: Protocol = DEFAULT, may_be_empty: bool = Fa
 
     `may_be_empty`: such a mask is an empty one.
     """
-    return _truth(path, protocol, may_be_empty)[0]
+    return read_truth_and_void(path, protocol, may_be_empty)[0]
 
 
-def _truth(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, NDArray[np.bool_] | None]:
-    """A ground truth and its void pixels."""
+def read_truth_and_void(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, NDArray[np.bool_] | None]:
+    """A ground truth as by `read_truth`, and its void pixels."""
     mask = readable(
         read_mask,
         path,
@@ -136,6 +136,17 @@ def without_void(levels: NDArray[np.uint8], void: NDArray[np.bool_] | None, stre
         return levels
     background = levels[~void].min(initial=255) if stretch and not void.all() else 0
     return np.where(void, np.uint8(background), levels)
+
+
+def fitted(
+    levels: NDArray[np.uint8], truth: Truth, void: NDArray[np.bool_] | None, stretch: bool, resize: bool
+) -> NDArray[np.uint8] | None:
+    """A map as it is scored: at the size of the ground truth, without void; None if it has another size for good."""
+    if levels.shape != truth.shape:
+        if not resize:
+            return None
+        levels = resized(levels, truth.shape)
+    return without_void(levels, void, stretch)
 
 
 def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Path]:
@@ -325,23 +336,22 @@ class _Part:
         return evaluator, problems
 
     def _score(self, name: str, prediction: Path, path: Path, evaluator: SaliencyEvaluator, problems: Problems) -> None:
-        truth, void = _truth(path, evaluator.protocol, self.may_be_empty)
+        truth, void = read_truth_and_void(path, evaluator.protocol, self.may_be_empty)
+        stretch = evaluator.protocol.stretch
         try:
-            levels = read_map(prediction, evaluator.protocol.stretch)
+            levels = read_map(prediction, stretch)
         except Unreadable as error:
             problems.unreadable.append(name)
             problems.reasons.append(str(error))
             return
+        fitting = fitted(levels, truth, void, stretch, self.resize)
         if levels.shape != truth.shape:
-            if not self.resize:
-                problems.sizes.append(name)
-                return
-            levels = resized(levels, truth.shape)
-            problems.resized.append(name)
+            (problems.sizes if fitting is None else problems.resized).append(name)
+        if fitting is None:
+            return
         if not truth.foreground:
             problems.empty.append(name)
-        levels = without_void(levels, void, evaluator.protocol.stretch)
-        evaluator.update(levels, truth, name, _group(name, self.grouped))
+        evaluator.update(fitting, truth, name, _group(name, self.grouped))
 
 
 def _stop(problems: Problems, missing: Missing) -> None:

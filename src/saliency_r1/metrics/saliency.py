@@ -204,11 +204,15 @@ class Pair:
             threshold = min(2 * float(values[self.levels].mean()), 1.0)
         return int(np.searchsorted(values, threshold))
 
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The pixels of the map above 0.5, bool H x W."""
+        return np.asarray(self.levels >= int(np.searchsorted(self.values, 0.5, side="right")))
+
     @cached_property
     def overlap(self) -> tuple[float, float]:
         """Intersection over union and Dice of the map above 0.5, in [0, 1]."""
-        first = int(np.searchsorted(self.values, 0.5, side="right"))
-        selected = (self.levels >= first).view(np.uint8)
+        selected = self.mask.view(np.uint8)
         area, true = cv2.countNonZero(selected), cv2.countNonZero(selected & self.truth.bytes)
         union = area + self.truth.foreground - true
         if union == 0:
