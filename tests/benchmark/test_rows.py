@@ -1,5 +1,8 @@
 """A row never takes the place of another one, nor mixes what two runs have measured."""
 
+import shutil
+from functools import partial
+
 import pytest
 from answers import TEST
 
@@ -8,6 +11,7 @@ from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.rows import Entry, Measured, read_all, selection, slug
 from saliency_r1.benchmark.tables import build, html, latex, markdown
 from saliency_r1.cli.benchmark import _content
+from saliency_r1.metrics import MeasureError
 
 
 def row(name, kind, *datasets, **about):
@@ -58,6 +62,22 @@ def test_maps_of_two_runs_are_not_mixed(download, tmp_path, monkeypatch):
     assert other.datasets["cosod"].images == 2 * TEST
     table = build("cosod", [other])
     assert not any(str(tmp_path) in text for text in (markdown(table), html(table), latex(table)))
+
+
+def test_what_predict_has_written_is_read_as_evaluate_does(download, rows, tmp_path):
+    """Its maps, not the overlays beside them; what is wrong names the place, and no option that benchmark lacks."""
+    for name, content in (("maps", "masks"), ("overlays", "images")):
+        (tmp_path / name).mkdir()
+        for row in rows:
+            shutil.copy(download / row[content][0], tmp_path / name / f"{row['names'][0]}.png")
+    (tmp_path / "response.json").write_text("{}")
+    score = partial(run.measure.scores_of_folder, rows, download, "mine", tmp_path, True)
+    assert score().measures["Sm"] == pytest.approx(1)
+    (tmp_path / f"maps/{rows[0]['names'][0]}.png").unlink()
+    (tmp_path / f"maps/{rows[1]['names'][0]}.png").unlink()
+    with pytest.raises(MeasureError, match=r"(?s)maps beside the sod data set sod: .*2 missing: ") as told:
+        score()
+    assert "--" not in str(told.value)
 
 
 def test_the_key_of_a_selection_is_its_samples_pictures_and_masks(tmp_path):

@@ -55,15 +55,16 @@ class Problems:
         for kind, names in vars(other).items():
             getattr(self, kind).extend(names)
 
-    def lines(self) -> list[str]:
-        """One line a kind, with the first names; empty if nothing is wrong."""
+    def lines(self, advise: bool = False) -> list[str]:
+        """One line a kind, with the first names; empty if nothing is wrong. `advise`: name the option of `evaluate`."""
+        stretch = " (--resize stretches them to it)" if advise else ""
         return [
             f"{len(names)} {what}: {_listed(names)}"
             for what, names in (
                 ("missing", self.missing),
                 ("surplus", self.surplus),
                 ("unreadable", self.unreadable),
-                ("of another size than the ground truth (--resize stretches them to it)", self.sizes),
+                (f"of another size than the ground truth{stretch}", self.sizes),
             )
             if names
         ] + [f"  {reason}" for reason in self.reasons[:_REASONS]]
@@ -158,6 +159,13 @@ def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Pat
     files = _files(folder, prefix, suffix)
     photos = _photos(files)
     return {name: _one(name, paths) for name, paths in files.items() if name not in photos}
+
+
+def predicted(folder: Path) -> Path:
+    """The maps (or else the masks) in a folder that `saliency-r1 predict` has written; any other folder as it is."""
+    if not (folder / "response.json").is_file():
+        return folder
+    return next((folder / inner for inner in ("maps", "masks") if (folder / inner).is_dir()), folder)
 
 
 def find_truths(folder: Path) -> dict[str, Path]:
@@ -269,9 +277,11 @@ def score_folders(
     if grouped and (loose := [name for name in truths if "/" not in name]):
         raise MeasureError(f"co-saliency needs a folder a group, these lie outside of one: {_listed(loose)}")
     matched, problems = match(find_maps(pred, prefix, suffix), truths)
-    _stop(problems, missing)
+    _stop(problems, missing, advise=True)
     settings: dict[str, Any] = {"protocol": protocol, "weighted": weighted, "bootstrap": bootstrap}
-    score = score_files(matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress)
+    score = score_files(
+        matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress, advise=True
+    )
     if not may_be_empty and len(score.problems.empty) == len(score.evaluator):
         raise MeasureError(
             f"{gt}: all {len(score.evaluator)} ground truths are empty (every value is 0); if nothing is salient in "
@@ -291,10 +301,12 @@ def score_files(
     may_be_empty: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    advise: bool = False,
 ) -> FolderScore:
     """Score every ground truth with the map that `matched` has for its name; `problems` are those found so far.
 
-    `settings` are those of the `SaliencyEvaluator`; the rest and the errors are as in `score_folders`.
+    `settings` are those of the `SaliencyEvaluator`; `advise`: errors name the options of `saliency-r1 evaluate`. The
+    rest and the errors are as in `score_folders`.
     """
     part = _Part(dict(settings), grouped, resize, may_be_empty)
     jobs = [(name, matched.get(name), path) for name, path in truths.items()]
@@ -305,7 +317,7 @@ def score_files(
         problems.add(found)
         if progress:
             progress(len(total) + len(problems.unreadable) + len(problems.sizes), len(jobs))
-    _stop(problems, missing)
+    _stop(problems, missing, advise)
     if missing == "zero":
         empty = problems.missing + problems.unreadable + problems.sizes
         for name in empty:
@@ -354,12 +366,11 @@ class _Part:
         evaluator.update(fitting, truth, name, _group(name, self.grouped))
 
 
-def _stop(problems: Problems, missing: Missing) -> None:
-    lines = problems.lines()
+def _stop(problems: Problems, missing: Missing, advise: bool) -> None:
+    lines = problems.lines(advise)
     if lines and missing == "error":
-        raise MeasureError(
-            "predictions do not fit the ground truth (--missing zero scores them as empty maps)\n" + "\n".join(lines)
-        )
+        remedy = " (--missing zero scores them as empty maps)" if advise else ""
+        raise MeasureError(f"predictions do not fit the ground truth{remedy}\n" + "\n".join(lines))
 
 
 def _group(name: str, grouped: bool) -> str | None:
