@@ -45,8 +45,9 @@ def differences(decision: Mapping[str, Any]) -> str:
     scopes = {"overall": decision["overall"], **decision["datasets"]}
     axes = _axes(list(scopes), "difference of mean reward, challenger less champion")
     for place, scope in enumerate(scopes.values()):
-        colour = GOOD if scope["low"] > 0 else BAD if scope["high"] < 0 else LINE
-        axes.plot([scope["low"], scope["high"]], [place, place], color=colour, linewidth=3)
+        ends = [scope[end] for end in ("low", "high") if end in scope]  # of a single unit there are none
+        colour = LINE if not ends else GOOD if ends[0] > 0 else BAD if ends[1] < 0 else LINE
+        axes.plot(ends, [place] * len(ends), color=colour, linewidth=3)
         axes.plot(scope["difference"], place, "o", color=colour)
     axes.axvline(0, color="black", linewidth=1)
     axes.axvline(-decision["rules"]["margin"], color=BAD, linewidth=1, linestyle=":", label="margin of a data set")

@@ -34,9 +34,10 @@ def main(params: Params) -> None:
         write_versions(folder)
     for pair, scopes in evaluation.comparison.items():
         gain = scopes["overall"]
+        interval = f", 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}" if "low" in gain else ""
         print(
             f"{pair.replace('_', ' ')}: mean reward {gain['before']:.3f} -> {gain['after']:.3f}, difference "
-            f"{gain['difference']:+.4f}, 95 % interval {gain['low']:+.4f} to {gain['high']:+.4f}"
+            f"{gain['difference']:+.4f}{interval}"
         )
 
 

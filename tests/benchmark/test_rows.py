@@ -1,12 +1,17 @@
 """A row never takes the place of another one, nor mixes what two runs have measured."""
 
+import shutil
+from functools import partial
+
 import pytest
 from answers import TEST
 
 from saliency_r1.benchmark import run
 from saliency_r1.benchmark.errors import BenchmarkError
-from saliency_r1.benchmark.rows import Entry, Measured, read_all, slug
+from saliency_r1.benchmark.rows import Entry, Measured, read_all, selection, slug
 from saliency_r1.benchmark.tables import build, html, latex, markdown
+from saliency_r1.cli.benchmark import _content
+from saliency_r1.metrics import MeasureError
 
 
 def row(name, kind, *datasets, **about):
@@ -57,6 +62,61 @@ def test_maps_of_two_runs_are_not_mixed(download, tmp_path, monkeypatch):
     assert other.datasets["cosod"].images == 2 * TEST
     table = build("cosod", [other])
     assert not any(str(tmp_path) in text for text in (markdown(table), html(table), latex(table)))
+
+
+def test_what_predict_has_written_is_read_as_evaluate_does(download, rows, tmp_path):
+    """Its maps, not the overlays beside them; what is wrong names the place, and no option that benchmark lacks."""
+    for name, content in (("maps", "masks"), ("overlays", "images")):
+        (tmp_path / name).mkdir()
+        for row in rows:
+            shutil.copy(download / row[content][0], tmp_path / name / f"{row['names'][0]}.png")
+    (tmp_path / "response.json").write_text("{}")
+    score = partial(run.measure.scores_of_folder, rows, download, "mine", tmp_path, True)
+    assert score().measures["Sm"] == pytest.approx(1)
+    (tmp_path / f"maps/{rows[0]['names'][0]}.png").unlink()
+    (tmp_path / f"maps/{rows[1]['names'][0]}.png").unlink()
+    with pytest.raises(MeasureError, match=r"(?s)maps beside the sod data set sod: .*2 missing: ") as told:
+        score()
+    assert "--" not in str(told.value)
+
+
+def test_the_key_of_a_selection_is_its_samples_pictures_and_masks(tmp_path):
+    for name, content in (("i", "picture"), ("m", "mask"), ("other", "mask")):
+        (tmp_path / name).write_text(content)
+    one, two = ({"sample_id": name, "images": ["i"], "masks": ["m"]} for name in "ab")
+    keys = [selection(rows, tmp_path) for rows in ([one], [two], [one, two])]
+    assert len(set(keys)) == 3
+    assert selection([two, one], tmp_path) == keys[2]
+    for changed in "im":
+        (tmp_path / changed).write_text("another")
+        keys.append(selection([one], tmp_path))
+    assert len(set(keys)) == 5
+
+
+def test_a_data_set_that_was_imported_anew_is_not_compared(tmp_path):
+    """The rows have the same sample ids; the masks have changed since the first was measured."""
+
+    def measured(selection, value):
+        return Measured("A", "sod", 9, 9, selection, {"measures": {"Sm": value}, "intervals": {}})
+
+    rows = {"old": ("model", "before", 0.9), "new": ("model", "now", 0.8), "theirs": ("maps", "now", 0.7)}
+    rows["empty map"] = ("floor", "now", 0.4)
+    entries = [Entry(name, kind, {}, {"A": measured(key, value)}) for name, (kind, key, value) in rows.items()]
+    lines = {line.method: line for line in build("A", entries).lines}
+    assert {name: line.marks for name, line in lines.items()} == {"old": "‡", "new": "", "theirs": "", "empty map": ""}
+    assert [name for name, line in lines.items() if any(line.best)] == ["new"]
+
+
+def test_an_adapter_of_other_content_leaves_no_number_of_the_first(tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    found = []
+    for weights, datasets in (("first", "AB"), ("first", "A"), ("second", "A")):
+        (adapter / "weights").write_text(weights)
+        row("mine", "model", *datasets, adapter=str(adapter), content=_content("hub/name", adapter)).write(tmp_path)
+        found.append("".join(read_all(tmp_path)[0].datasets))
+    assert found == ["AB", "AB", "A"]
+    assert _content("hub/name", None) is None
 
 
 def test_a_slug_is_a_name_that_a_model_may_have():

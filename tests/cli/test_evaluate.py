@@ -33,6 +33,17 @@ def folders(tmp_path):
     return tmp_path
 
 
+def test_a_data_set_of_another_task_is_refused(folders):
+    pred, gt = (folders / name / "set" for name in ("good", "gt"))
+    result = run("--pred", pred, "--gt", gt, "--dataset", "CoCA")
+    assert result.exit_code == 1
+    assert "CoCA is a cosod data set: --task cosod" in result.output
+    result = run("--pred", pred, "--gt", gt, "--dataset", "PASCAL-S", "--task", "sis")
+    assert "PASCAL-S is a sod data set: --task sod" in result.output
+    result = run("--pred", pred, "--gt", gt, "--dataset", "SOC", "--task", "sis")
+    assert "holds 4 images, the data set has 600" in " ".join(result.output.split())
+
+
 def test_everything_at_once(folders):
     pred, compare, gt = (folders / name / "set" for name in ("good", "bad", "gt"))
     files = {kind: folders / f"out.{kind}" for kind in ("json", "html", "parquet")}

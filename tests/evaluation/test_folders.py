@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saliency_r1.evaluation.detections import read_truths
 from saliency_r1.evaluation.folders import Unreadable, find_maps, match, read_ids, read_map, read_truth, score_folders
 from saliency_r1.evaluation.outputs import check_outputs
 from saliency_r1.metrics import MeasureError, Pair, Truth
@@ -228,3 +229,39 @@ def test_numbers_are_not_written_between_id_maps(folders, tmp_path):
         check_outputs([pred / "scores.json"], [pred, gt])
     (pred / "deeper").mkdir()
     check_outputs([pred / "deeper/scores.json", tmp_path / "scores.json"], [pred, gt])
+
+
+@pytest.fixture
+def beside(folders):
+    """The folders with a photo beside every map and mask, as `Imgs` of MSRA10K."""
+    photo = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    for folder in folders:
+        for name in "abc":
+            save(folder / f"{name}.jpg", photo)
+    return folders
+
+
+def test_a_photo_without_its_map_is_a_missing_prediction(beside):
+    pred, gt = beside
+    assert score_folders(pred, gt).evaluator.compute()["Sm"] == pytest.approx(1)
+    (pred / "b.png").unlink()
+    with pytest.raises(MeasureError, match="1 missing: b"):
+        score_folders(pred, gt)
+    assert score_folders(pred, gt, missing="zero").scored_as_empty == 1
+
+
+@pytest.mark.parametrize("missing", ["error", "zero"])
+def test_a_photo_without_its_mask_is_no_ground_truth(beside, missing):
+    pred, gt = beside
+    (gt / "b.png").unlink()
+    with pytest.raises(MeasureError, match=r"gt: 1 photos without a mask.*: b\. Add"):
+        score_folders(pred, gt, missing=missing)
+    with pytest.raises(MeasureError, match="1 photos without a mask"):
+        read_truths(gt)
+
+
+def test_maps_of_which_some_are_jpegs_stay_maps(folders):
+    pred, gt = folders
+    save(pred / "b.jpg", np.asarray(Image.open(pred / "b.png")))
+    (pred / "b.png").unlink()
+    assert len(score_folders(pred, gt).evaluator) == 3

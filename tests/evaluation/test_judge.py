@@ -101,6 +101,46 @@ def test_groups_are_drawn_whole(before: np.ndarray) -> None:
     assert ratio == pytest.approx(8**0.5, rel=0.15)
 
 
+def few(difference: list[float], dataset: str = "first", per_unit: int = 1) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Answers of champion and challenger with these differences in reward, all of one data set."""
+    steps = np.array(difference)
+    tables = (answers(rewards, per_unit=per_unit) for rewards in (np.full(len(steps), 0.5), 0.5 + steps))
+    before, after = (
+        table.with_columns(pl.lit(dataset).alias("dataset"), pl.format(dataset + "/{}", "unit").alias("unit"))
+        for table in tables
+    )
+    return before, after
+
+
+@pytest.mark.parametrize("units", [1, 2, 3, 7, 8])
+def test_few_units_cannot_decide(units: int) -> None:
+    """All differences have one sign by chance in 2^(1 - n) of the cases; 2^-6 is more than .01, 2^-7 less."""
+    decision = judge(*few([0.3] * 6 * units, per_unit=6), RULES)
+    reasons = (
+        [f"{units} units cannot decide at level 0.99"] if units < 8 else ["it is better overall, and nowhere worse"]
+    )
+    assert decision["reasons"] == reasons
+    assert decision["overall"]["units"] == units
+    assert ("low" in decision["overall"]) == (units > 1)
+    assert ("none: one unit" in as_markdown(decision, "new", "old")) == (units == 1)
+
+
+def test_chance_seldom_promotes_whatever_the_number_of_units() -> None:
+    rng = np.random.default_rng(0)
+    for units in (1, 2, 3, 5, 8):
+        verdicts = [judge(*few(rng.normal(0, 0.1, units).tolist()), RULES)["verdict"] for _ in range(100)]
+        assert verdicts.count("promote") <= 3
+
+
+@pytest.mark.parametrize(("step", "verdict"), [(-0.04, "promote"), (-0.06, "keep")])
+def test_a_data_set_of_one_unit_is_held_to_its_difference(step: float, verdict: str) -> None:
+    large, one = few([0.3] * 20), few([step] * 6, "second", per_unit=6)
+    one = tuple(table.with_columns(pl.format("one/{}", "sample_id").alias("sample_id")) for table in one)
+    decision = judge(*(pl.concat(pair) for pair in zip(large, one)), RULES)
+    assert decision["verdict"] == verdict
+    assert "low" not in decision["datasets"]["second"]
+
+
 def test_other_samples_are_no_comparison(before: np.ndarray) -> None:
     with pytest.raises(EvaluationError, match="did not answer the same samples: s0399"):
         judge(answers(before), answers(before).head(399), RULES)

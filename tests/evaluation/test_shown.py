@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from saliency_r1.cli.app import app
 from saliency_r1.evaluation.results import Settings, evaluate_folders
 from saliency_r1.evaluation.shown import find_pictures, gallery, material
+from saliency_r1.metrics import Protocol
 
 NAMES = [f"p{number}" for number in range(5)]
 
@@ -143,6 +144,36 @@ def test_what_is_scored_as_missing_is_shown_as_missing(folders: Path) -> None:
     assert done.exit_code == 0, done.output
     read = COCO("all.json")
     assert [len(read.imgToAnns[image]) for image in (1, 2, 3)] == [2, 1, 2]
+
+
+def test_maps_of_zeros_and_ones_are_shown_as_they_are_scored(folders: Path) -> None:
+    """Stretching makes them what they mean; unstretched, as scored with --no-stretch, they show nothing."""
+    for name in NAMES:
+        path = folders / f"first/{name}.png"
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    for stretch, area in ((True, 96), (False, 0)):
+        settings = Settings("sod", Protocol(stretch=stretch))
+        found = material([folders / "first"], folders / "gt", settings).predicted[0]("p2")
+        assert found is not None
+        ((mask, score),) = found.masks
+        assert (mask.sum(), score) == (area, float(stretch))
+        assert found.look.max() == (255 if stretch else 1)
+
+
+def test_void_is_shown_as_it_is_scored(folders: Path) -> None:
+    truth, found = square(10), square(10) // 2
+    truth[:, :4], found[:, :4] = 77, 255  # where it is brightest nothing is scored
+    for name in NAMES:
+        Image.fromarray(truth).save(f"gt/{name}.png")
+        Image.fromarray(found).save(f"first/{name}.png")
+    settings = Settings("sod", Protocol(void=77), bootstrap=0)
+    rows = evaluate_folders(folders / "first", folders / "gt", settings).rows
+    shown = material([folders / "first"], folders / "gt", settings)
+    predicted = shown.predicted[0]("p0")
+    assert predicted is not None
+    assert rows[0]["IoU"] == 1
+    for side in (shown.truth("p0"), predicted):
+        assert (side.masks[0][0] == (square(10) > 0)).all()
 
 
 def test_a_mask_beside_its_photo_is_not_shown_as_the_picture(folders: Path) -> None:

@@ -20,6 +20,7 @@ from saliency_r1.evaluation.split import (
     evaluate,
 )
 from saliency_r1.metrics import s_measure
+from saliency_r1.report.tables import markdown
 
 IDENTITY = ["sample_id", "task", "dataset", "split"]
 
@@ -135,6 +136,16 @@ def test_what_rises_and_falls_together_is_drawn_together() -> None:
     assert bootstrap_mean(np.repeat(of_group, 8), np.repeat(groups, 8)) == pytest.approx(whole)
     alone = bootstrap_mean(np.repeat(of_group, 8), [str(number) for number in range(400)])
     assert whole[1] - whole[0] > 2 * (alone[1] - alone[0])
+
+
+def test_one_unit_has_no_interval() -> None:
+    values = np.random.default_rng(1).random(6)
+    assert bootstrap_mean(values, ["group"] * 6) is None
+    rows = {"sample_id": ["a"], "unit": ["a"], "task": ["sod"], "dataset": ["one"], "reward": [0.5]}
+    both = pl.concat([pl.DataFrame(rows | {"model": [model]}) for model in ("sft", "cgpo")])
+    for gain in compare_rewards(both, ["sft", "cgpo"])["cgpo_over_sft"].values():
+        assert set(gain) == {"samples", "before", "after", "difference"}
+    assert "difference +0.000 (paired over 1 samples)" in markdown([], compare_rewards(both, ["sft", "cgpo"]))
 
 
 def test_the_reward_of_a_group_counts_once(world: Path, tmp_path: Path) -> None:

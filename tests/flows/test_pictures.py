@@ -45,6 +45,14 @@ def test_a_gain_is_green_and_on_top_and_a_loss_is_not() -> None:
     assert better[:, 1].mean() > worse[:, 1].mean(), "more is to the right"
 
 
+def test_a_difference_without_an_interval_is_a_point_of_no_colour() -> None:
+    image = pixels(
+        pictures.differences(DECISION | {"datasets": {"a": {"difference": -0.1}}, "overall": {"difference": 0.1}})
+    )
+    assert not len(of_colour(image, pictures.GOOD))
+    assert len(of_colour(image, pictures.LINE))
+
+
 def test_bars_are_as_long_as_the_distance_and_coloured_where_it_counts() -> None:
     image = pixels(pictures.distances(DRIFT))
     moved, still = of_colour(image, pictures.BAD), of_colour(image, pictures.LINE)

@@ -257,6 +257,43 @@ def test_results_that_cannot_be_used(tmp_path: Path, value: Any, reason: str) ->
         read_results(written(tmp_path, value), SIZES, NAMES)
 
 
+def data_set(*images: tuple[Any, str], rows: Any = ()) -> dict[str, Any]:
+    """Predictions as `saliency-r1 predict --format coco` writes them."""
+    return content([{"id": one, "file_name": name} for one, name in images], list(rows))
+
+
+def test_a_data_set_of_predictions_says_which_images_were_looked_at(tmp_path: Path) -> None:
+    """Its ids are its own; an image that it lists and finds nothing in is no missing one."""
+    truths, names = read_truths(written(tmp_path, content([image(1, "a.png"), image(2, "b.png")], [annotation(1, 1)])))
+
+    def scored(missing: str, *images: tuple[Any, str]) -> dict[str, Any]:
+        path = written(tmp_path, data_set(*images, rows=[row(images[0][0])]), "pred.json")
+        return evaluate_instances(read_predictions(path, truths, names), truths, missing=missing)
+
+    assert scored("error", (2, "x/a.jpg"), (1.0, "b.png"))["AP"] == 1
+    with pytest.raises(MeasureError, match="1 missing: b"):
+        scored("error", (7, "a.png"))
+    assert scored("zero", (7, "a.png"))["missing"] == 1
+    with pytest.raises(MeasureError, match="1 surplus: c"):
+        scored("zero", (7, "a.png"), (8, "c.png"))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (data_set((1, "a.png"), (1, "b.png"), rows=[row(1)]), "1 ids of images stand there more than once .*: 1"),
+        (data_set((1, "x/a.png"), (2, "A.jpg")), "2 images are the same as another one: A, x/a"),
+        (data_set((1, "c.png"), (2, "c.jpg")), "2 images are the same as another one: c, c"),
+        (data_set((None, "a.png")), "1 entries of images are no objects with an id: number 1"),
+        (data_set((1, "..")), "1 images have no usable file_name: id 1"),
+        (data_set((1, "a.png"), rows=[row(1), row(2)]), "row 2 has the image_id 2, which the file does not list"),
+    ],
+)
+def test_a_data_set_of_predictions_that_is_ambiguous(tmp_path: Path, value: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=rf"gt\.json(.|\n)*{reason}"):
+        read_results(written(tmp_path, value), SIZES, NAMES)
+
+
 def test_results_of_unknown_images_are_surplus(tmp_path: Path) -> None:
     results = read_results(written(tmp_path, [row(1), row(77), row("zz\x1b")]), SIZES, NAMES)
     assert {name: len(found) for name, found in results.items()} == {"a": 1, "b": 0, "77": 0, r"zz\x1b": 0}

@@ -334,6 +334,17 @@ def test_soft_edges_and_noise_of_a_mask_in_colours_are_no_objects(tmp_path: Path
     assert not foreground(save(tmp_path / "faint.png", faint)).any(), "the noise of a black picture is black"
 
 
+def test_a_photo_is_no_mask(tmp_path: Path) -> None:
+    """What falls from left to right in one channel and from top to bottom in another; as grey it is a soft map."""
+    down, across = np.mgrid[0:240:60j, 0:240:80j].astype(np.uint8)
+    photo = np.dstack([across, down, down // 2])
+    for suffix in ("jpg", "webp"):
+        with pytest.raises(InputError, match=rf"photo\.{suffix} is a colour picture saved with losses .* is missing"):
+            foreground(save(tmp_path / f"photo.{suffix}", photo))
+    assert foreground(save(tmp_path / "soft.jpg", np.dstack([across] * 3))).any()
+    assert foreground(save(tmp_path / "grey.jpg", across)).any()
+
+
 def test_ids_are_not_cut_off(tmp_path: Path) -> None:
     ids = np.where(OBJECT, 300, 0)
     ids[0] = 400

@@ -201,6 +201,13 @@ def test_types_of_maps():
 def test_refusals():
     with pytest.raises(MeasureError, match="values up to 1, none above 128"):
         Truth(np.eye(3, dtype=np.uint8))
+    for wrong in (np.nan, -1.0, np.inf):
+        gt = np.eye(3) * 255
+        gt[0, 1] = wrong
+        with pytest.raises(MeasureError, match="expected 0 to 255 or bool: pass the mask"):
+            Truth(gt)
+    with pytest.raises(MeasureError, match="values from -1 to 0"):
+        Truth(-np.eye(3, dtype=np.int8))
     with pytest.raises(MeasureError, match="height and width"):
         Truth(np.zeros((2, 2, 3), bool))
     with pytest.raises(MeasureError, match=r"\(2, 3\).*\(3, 2\)"):

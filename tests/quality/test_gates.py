@@ -35,6 +35,22 @@ def test_a_sound_table_passes_and_the_report_is_deterministic(stage: str, params
     assert json.dumps(check(stage, params, tmp_path)) == json.dumps(report)
 
 
+@pytest.mark.parametrize(("side", "most"), [(8, 64 / 63), (2, 4 / 3), (1, 1.0), (96, 9216 / 9215)])
+def test_a_perfect_map_passes_whatever_its_size(side: int, most: float, params: Params, tmp_path: Path) -> None:
+    """The E-measure of a perfect map of N pixels is N / (N - 1); what is above is wrong."""
+    world = tables(params)
+    world["download"] = world["download"].with_columns(
+        pl.col("images").list.eval(pl.lit(side, pl.Int64)).alias(name) for name in ("height", "width")
+    )
+    sod = pl.col("task") == "sod"
+    world["metrics"] = world["metrics"].with_columns(with_value("maxEm", most, sod))
+    write(world, tmp_path)
+    check("metrics", params, tmp_path)
+    write({"metrics": world["metrics"].with_columns(with_value("maxEm", most * 1.011 + (side == 1), sod))}, tmp_path)
+    with pytest.raises(GateError, match="maxEm: expected in"):
+        check("metrics", params, tmp_path)
+
+
 def with_value(column: str, value: object, rows: pl.Expr = FIRST) -> "pl.Expr":
     return pl.when(rows).then(pl.lit(value)).otherwise(column).alias(column)
 

@@ -11,6 +11,7 @@ from saliency_r1.annotation.agreement import agreement
 from saliency_r1.metrics import sm_and_iou
 from saliency_r1.metrics.saliency import to_levels
 from saliency_r1.segmenter import Segment
+from saliency_r1.tasks.base import weighted
 from saliency_r1.tasks.instances import matched_iou, pairwise_iou
 
 SIDE = 24
@@ -50,6 +51,13 @@ def reward(task, masks, truth_masks, text=None):
     segments = [segment(mask) for mask in masks[: len(parsed.expressions)]]
     prediction = tasks.get(task).predict(parsed, segments, truth.sizes)
     return tasks.get(task).reward(parsed, prediction, truth, WEIGHTS[task])
+
+
+@pytest.mark.parametrize("weights", [(0.34, 0.55, 0.11), (0.3333334, 0.3333333, 0.3333335)])
+def test_rounding_lifts_no_reward_above_one(weights):
+    assert sum(weights) > 1
+    names = ("s_measure", "iou", "format")
+    assert weighted(dict.fromkeys(names, 1.0), dict(zip(names, weights))).value == 1
 
 
 def test_a_perfect_answer_earns_one():

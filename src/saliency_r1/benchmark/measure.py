@@ -17,7 +17,7 @@ from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.prompts import Row
 from saliency_r1.cot import parse
 from saliency_r1.evaluation.detections import read_predictions
-from saliency_r1.evaluation.folders import find_maps, match, score_files
+from saliency_r1.evaluation.folders import find_maps, match, predicted, score_files
 from saliency_r1.evaluation.scores import Scores, finite, of_instances, of_maps
 from saliency_r1.evaluation.split import REPLICATES, ModelOnDataset, score
 from saliency_r1.metrics.instances import as_regions
@@ -81,12 +81,21 @@ def scores(rows: Sequence[Row], download: Path, parts: Sequence[Path], out: Path
 def scores_of_folder(rows: Sequence[Row], download: Path, name: str, folder: Path, whole: bool) -> Scores:
     """The scores of maps (for SIS instances) that somebody else has made; `whole`: of all images of the data set.
 
-    Raises `MeasureError` for a map that is missing, and for a surplus one where the data set is whole.
+    Raises `MeasureError`, naming the place of the maps, for one that is missing, and for a surplus one where the data
+    set is whole.
     """
-    from saliency_r1.data.samples import read_masks
-
     dataset, task = rows[0]["dataset"], rows[0]["task"]
     place = _place(folder, name, dataset, task)
+    try:
+        return _scores_in(place, rows, download, whole)
+    except MeasureError as error:
+        raise MeasureError(f"{place} beside the {task} data set {dataset}: {error}") from None
+
+
+def _scores_in(place: Path, rows: Sequence[Row], download: Path, whole: bool) -> Scores:
+    from saliency_r1.data.samples import read_masks
+
+    task = rows[0]["task"]
     if task == "sis":
         ids = {row["names"][0]: read_masks(row, download)[0] for row in rows}
         truths = {image: as_regions(map_) for image, map_ in sorted(ids.items())}
@@ -104,15 +113,15 @@ def scores_of_folder(rows: Sequence[Row], download: Path, name: str, folder: Pat
 
 
 def _place(folder: Path, name: str, dataset: str, task: str) -> Path:
-    """Where the maps of a data set lie: under its name, as the stage masks writes them, or right here."""
+    """Where the maps of a data set lie: under its name, as the stage masks or `predict` writes them, or right here."""
     if not folder.is_dir():
         raise MeasureError(f"{folder} is not a folder; --maps NAME=FOLDER wants one with maps, or one with a folder of "
                            "maps for each data set")  # fmt: skip
     kind, end = ("instances", ".json") if task == "sis" else ("maps", "")
     for place in (folder / f"{dataset}{end}", folder / dataset, folder / kind / name / f"{dataset}{end}"):
         if place.exists():
-            return place
-    return folder
+            return predicted(place)
+    return predicted(folder)
 
 
 def summary(found: Scores) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The rows of the tables: one JSON file for whoever was measured, below `<out>/rows`.
 
 A row holds for each data set its measures, by the strict and the lenient reading, what went wrong, and a hash of the
-samples it was measured on; tables are made of all files that are there.
+samples it was measured on, their pictures and masks; tables are made of all files that are there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.prompts import Row
 from saliency_r1.inputs.find import hidden
 from saliency_r1.runtime.files import write_json
+from saliency_r1.runtime.keys import content_key
 
 Kind = Literal["model", "maps", "floor", "ceiling"]
 
@@ -27,7 +28,7 @@ class Measured:
     """One row on one data set. `lenient` and `failures` are empty of what no model has answered.
 
     `strict` and `lenient` have `measures` and `intervals`; `images` is how many of the `of` images of the data set
-    were scored, `selection` a hash of which.
+    were scored, `selection` a hash of which, with their pictures and masks.
     """
 
     dataset: str
@@ -42,7 +43,10 @@ class Measured:
 
 @dataclass
 class Entry:
-    """Whoever was measured. `about` says how: model, server, names that the server returned, examples, usage."""
+    """Whoever was measured.
+
+    `about` says how: model, a hash of its files, server, names that the server returned, examples, usage.
+    """
 
     name: str
     kind: Kind
@@ -91,9 +95,11 @@ def read_all(out: Path) -> list[Entry]:
     return [read(path) for path in sorted((out / "rows").glob("*.json")) if not hidden(path.name)]
 
 
-def selection(rows: Sequence[Row]) -> str:
-    """A hash of which samples were scored."""
-    return hashlib.sha256("\n".join(sorted(row["sample_id"] for row in rows)).encode()).hexdigest()[:16]
+def selection(rows: Sequence[Row], download: Path) -> str:
+    """A hash of which samples are scored, and of their pictures and masks below `download`."""
+    ordered = sorted(rows, key=lambda row: row["sample_id"])
+    files = content_key(download / path for row in ordered for path in (*row["images"], *row["masks"]))
+    return hashlib.sha256("\n".join([*(row["sample_id"] for row in ordered), files]).encode()).hexdigest()[:16]
 
 
 def slug(name: str) -> str:

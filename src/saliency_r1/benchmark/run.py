@@ -48,6 +48,11 @@ class Benchmark:
         """See `measure.key_of`."""
         return measure.key_of(self.environment, self.settings)
 
+    @cached_property
+    def selections(self) -> dict[str, str]:
+        """What is scored of each data set (see `rows.selection`); the files are read once."""
+        return {name: selection(rows, self.environment.folder) for name, rows in self.samples.items()}
+
     @property
     def rows(self) -> list[Row]:
         """All samples."""
@@ -55,11 +60,9 @@ class Benchmark:
 
     def measured(self, rows: Sequence[Row], strict: dict[str, Any], **more: Any) -> Measured:
         """What is known of one row of a table on one data set."""
-        first = rows[0]
+        first, dataset = rows[0], rows[0]["dataset"]
         images = sum(len(row["names"]) for row in rows)
-        return Measured(
-            first["dataset"], first["task"], images, self.of[first["dataset"]], selection(rows), strict, **more
-        )
+        return Measured(dataset, first["task"], images, self.of[dataset], self.selections[dataset], strict, **more)
 
     def score(self, name: str, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Any]:
         """Ground some answers to a data set and score them; their maps go to `<out>/<name>/<data set>`."""

@@ -2,9 +2,10 @@
 
     * scored by another protocol than this package's, or by one that the source does not state
     † on a part of the test set, which the row names
+    ‡ on other pictures or masks than the floors, which are measured in every run
 
 A cell of a model that was asked has the strict reading first and the lenient one in brackets, where the two differ. The
-best strict value of those that were measured here on the same pictures, floors and ceiling aside, is bold.
+best strict value of those that were measured here on the same pictures and masks, floors and ceiling aside, is bold.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ _NOT_STATED = "not stated"  # as evaluation/published.yaml writes it
 NOTES = (
     "* scored by another protocol than here, or by one that the source does not state: compare with care.",
     "† scored on a part of the test set.",
+    "‡ scored in an earlier run, on other pictures or masks than the floors of this table.",
     "Measured here: SOD and CoSOD as PySODMetrics does, SIS as COCO does. Bold: the best of those measured here on the "
-    "same pictures, floors and ceiling aside.",
+    "same pictures and masks, floors and ceiling aside.",
     "Of models that were asked: the strict reading of the answers first, in brackets the lenient one where it differs. "
     "Failures: refused / truncated / unparsed; each of them is scored as an empty map.",
 )
@@ -109,7 +111,8 @@ def build(dataset: str, entries: Sequence[Entry]) -> Table:
         for row in known
     ]
     rivals = [one for entry, one in here if entry.kind in ("maps", "model")]
-    lines += [_line(entry, one, measures, rivals) for entry, one in here]
+    now = next((one.selection for entry, one in here if entry.kind in ("floor", "ceiling")), None)
+    lines += [_line(entry, one, measures, rivals, now) for entry, one in here]
     return Table(dataset, measures, tuple(lines))
 
 
@@ -134,14 +137,16 @@ def _is_best(one: Measured, key: str, rivals: Sequence[Measured]) -> bool:
     return one in rivals and len(own) > 1 and round(_goodness(one, key), 3) == max(own) > float("-inf")
 
 
-def _line(entry: Entry, one: Measured, measures: Sequence[str], rivals: Sequence[Measured]) -> Line:
+def _line(entry: Entry, one: Measured, measures: Sequence[str], rivals: Sequence[Measured], now: str | None) -> Line:
+    """A row that was measured; `now` is the selection of the floors."""
     part = one.images != one.of
+    other = not part and now not in (None, one.selection)
     wrong = one.failures.get("strict", {})
     forgiven = one.failures.get("lenient", {})
     shown = " / ".join(_both(str(count), str(forgiven[kind])) for kind, count in wrong.items())
     return Line(
         entry.name,
-        "†" * part,
+        "†" * part + "‡" * other,
         _LABELS[entry.kind],
         tuple(_cell(one, key) for key in measures),
         f"{one.images} of {one.of}" if part else str(one.images),
@@ -192,7 +197,7 @@ def html(table: Table) -> str:
 
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"\dag{}", "*": r"$^{*}$",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "‡": r"\ddag{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 

@@ -102,6 +102,7 @@ def benchmark(
         about: dict[str, Any] = {
             "model": asked.model,
             "adapter": str(adapter) if adapter else None,
+            "content": None if asked.endpoint else _content(asked.model, adapter),
             "endpoint": shown(asked.endpoint.url) if asked.endpoint else None,
             "plain": plain,
             "shots": prompts.fingerprints(),
@@ -203,14 +204,21 @@ def _bench(
     return Benchmark(*chosen, environment, decide, runs, out)
 
 
+def _content(model: str, adapter: Path | None) -> str | None:
+    """A hash of the files of a model and its adapter; None for a name of the hub alone."""
+    from saliency_r1.runtime.keys import content_key
+
+    places = [place for place in (Path(model), adapter) if place and place.exists()]
+    return content_key(places) if places else None
+
+
 def _journal(settings: Params, bench: Benchmark, about: dict[str, Any]) -> Journal:
     """The answers of a run, under a hash of what decides them."""
     from saliency_r1.benchmark.answers import Journal
     from saliency_r1.runtime.keys import run_key
 
     folder = bench.environment.folder
-    models = [Path(place) for place in (about["model"], about["adapter"]) if place and not about["endpoint"]]
-    inputs = [folder / "report.json", folder / "table.parquet", *(place for place in models if place.exists())]
+    inputs = [folder / "report.json", folder / "table.parquet"]
     decides = settings.result_settings("seed", "runtime", "policy") | about
     return Journal(bench.kept / "spoken" / run_key(decides, inputs))
 

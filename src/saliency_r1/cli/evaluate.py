@@ -107,6 +107,7 @@ def evaluate(
     from rich.markup import escape
     from rich.progress import Progress
 
+    from saliency_r1.evaluation.folders import predicted
     from saliency_r1.evaluation.outputs import check_outputs, check_plot
     from saliency_r1.evaluation.pages import write_curves, write_page
     from saliency_r1.evaluation.results import Settings, among_published, evaluate_folders, write_json, write_rows
@@ -170,13 +171,6 @@ def evaluate(
         write_rows(results, parquet)
     if plot:
         write_curves(results, plot)
-
-
-def predicted(folder: Path) -> Path:
-    """The maps (or else the masks) in a folder that `saliency-r1 predict` has written; any other folder as it is."""
-    if not (folder / "response.json").is_file():
-        return folder
-    return next((folder / inner for inner in ("maps", "masks") if (folder / inner).is_dir()), folder)
 
 
 def _advance(bar: "Progress", line: "TaskID", done: int, total: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from saliency_r1.evaluation.folders import Missing, Unreadable, find_maps, match, read_ids, readable
+from saliency_r1.evaluation.folders import Missing, Unreadable, find_maps, find_truths, match, read_ids, readable
 from saliency_r1.inputs import coco
 from saliency_r1.inputs.coco import Found, ImageNames
 from saliency_r1.inputs.errors import InputError
@@ -25,7 +25,7 @@ def read_truths(path: Path, void: int | None = None) -> tuple[dict[str, Regions]
     used.
     """
     if holds_maps(path):
-        maps = {name: _regions(file, void) for name, file in sorted(find_maps(path).items())}
+        maps = {name: _regions(file, void) for name, file in sorted(find_truths(path).items())}
         return maps, ImageNames.of(maps)
     if void is not None:
         raise MeasureError(f"{path}: void is a value of id maps; in a COCO file mark such a region with iscrowd 1")

@@ -55,15 +55,16 @@ class Problems:
         for kind, names in vars(other).items():
             getattr(self, kind).extend(names)
 
-    def lines(self) -> list[str]:
-        """One line a kind, with the first names; empty if nothing is wrong."""
+    def lines(self, advise: bool = False) -> list[str]:
+        """One line a kind, with the first names; empty if nothing is wrong. `advise`: name the option of `evaluate`."""
+        stretch = " (--resize stretches them to it)" if advise else ""
         return [
             f"{len(names)} {what}: {_listed(names)}"
             for what, names in (
                 ("missing", self.missing),
                 ("surplus", self.surplus),
                 ("unreadable", self.unreadable),
-                ("of another size than the ground truth (--resize stretches them to it)", self.sizes),
+                (f"of another size than the ground truth{stretch}", self.sizes),
             )
             if names
         ] + [f"  {reason}" for reason in self.reasons[:_REASONS]]
@@ -101,11 +102,11 @@ def read_truth(path: Path, protocol: Protocol = DEFAULT, may_be_empty: bool = Fa
 
     `may_be_empty`: such a mask is an empty one.
     """
-    return _truth(path, protocol, may_be_empty)[0]
+    return read_truth_and_void(path, protocol, may_be_empty)[0]
 
 
-def _truth(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, NDArray[np.bool_] | None]:
-    """A ground truth and its void pixels."""
+def read_truth_and_void(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, NDArray[np.bool_] | None]:
+    """A ground truth as by `read_truth`, and its void pixels."""
     mask = readable(
         read_mask,
         path,
@@ -138,13 +139,56 @@ def without_void(levels: NDArray[np.uint8], void: NDArray[np.bool_] | None, stre
     return np.where(void, np.uint8(background), levels)
 
 
-def find_maps(folder: Path, prefix: str = "", suffix: str = "", besides: Iterable[Path] = ()) -> dict[str, Path]:
-    """Images below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
+def fitted(
+    levels: NDArray[np.uint8], truth: Truth, void: NDArray[np.bool_] | None, stretch: bool, resize: bool
+) -> NDArray[np.uint8] | None:
+    """A map as it is scored: at the size of the ground truth, without void; None if it has another size for good."""
+    if levels.shape != truth.shape:
+        if not resize:
+            return None
+        levels = resized(levels, truth.shape)
+    return without_void(levels, void, stretch)
 
-    Of the files of one name a lossless one beats JPEGs (photo and mask side by side); where that leaves two, and where
-    there is no image at all, MeasureError is raised. Hidden files and folders are passed over, links are followed; the
-    files `besides` count for nothing.
+
+def find_maps(folder: Path, prefix: str = "", suffix: str = "") -> dict[str, Path]:
+    """Maps below a folder by name: the path within it, POSIX, less the extension and the given affixes of the stem.
+
+    Of the files of one name a lossless one beats JPEGs (photo and mask side by side); where some names have both, a
+    name with a JPEG alone is a photo without its mask and no map. Raises MeasureError as `find_files` does.
     """
+    files = _files(folder, prefix, suffix)
+    photos = _photos(files)
+    return {name: _one(name, paths) for name, paths in files.items() if name not in photos}
+
+
+def predicted(folder: Path) -> Path:
+    """The maps (or else the masks) in a folder that `saliency-r1 predict` has written; any other folder as it is."""
+    if not (folder / "response.json").is_file():
+        return folder
+    return next((folder / inner for inner in ("maps", "masks") if (folder / inner).is_dir()), folder)
+
+
+def find_truths(folder: Path) -> dict[str, Path]:
+    """The ground truths below a folder as `find_maps` finds them. Raises MeasureError for a photo without its mask."""
+    if photos := _photos(_files(folder)):
+        raise MeasureError(
+            f"{folder}: {len(photos)} photos without a mask, where others have theirs beside them: "
+            f"{_listed(sorted(photos))}. Add the masks, or take the photos away"
+        )
+    return find_maps(folder)
+
+
+def find_files(folder: Path, besides: Iterable[Path] = ()) -> dict[str, Path]:
+    """Images below a folder by name, whatever they show, a lossless one before JPEGs; not those `besides`.
+
+    Hidden files and folders are passed over, links are followed. Raises MeasureError where two files could be meant by
+    a name, and where there is no image at all.
+    """
+    return {name: _one(name, paths) for name, paths in _files(folder, besides=besides).items()}
+
+
+def _files(folder: Path, prefix: str = "", suffix: str = "", besides: Iterable[Path] = ()) -> dict[str, list[Path]]:
+    """All images below a folder by name."""
     if not folder.is_dir():
         raise MeasureError(f"{folder} is not a folder")
     prefix, suffix = nfc(prefix), nfc(suffix)
@@ -162,7 +206,14 @@ def find_maps(folder: Path, prefix: str = "", suffix: str = "", besides: Iterabl
     if not found:
         more = " beside the ground truth" if others else ""
         raise MeasureError(f"{folder} holds no image{more} ({', '.join(sorted(SUFFIXES))})")
-    return {name: _one(name, paths) for name, paths in found.items()}
+    return found
+
+
+def _photos(files: Mapping[str, list[Path]]) -> set[str]:
+    """The names that have a JPEG alone, where others have a JPEG and a lossless file."""
+    lossy = {name: {path.suffix.lower() in _LOSSY for path in paths} for name, paths in files.items()}
+    alone = {name for name, kinds in lossy.items() if kinds == {True}}
+    return alone if any(len(kinds) == 2 for kinds in lossy.values()) else set()
 
 
 def _one(name: str, paths: list[Path]) -> Path:
@@ -219,16 +270,18 @@ def score_folders(
 
     Raises MeasureError with the names for whatever is wrong, once everything was looked at.
     """
-    truths = find_maps(gt)
+    truths = find_truths(gt)
     if expected and len(truths) not in expected:
         counts = " or ".join(str(count) for count in expected)
         raise MeasureError(f"{gt} holds {len(truths)} ground truths, the data set has {counts}")
     if grouped and (loose := [name for name in truths if "/" not in name]):
         raise MeasureError(f"co-saliency needs a folder a group, these lie outside of one: {_listed(loose)}")
     matched, problems = match(find_maps(pred, prefix, suffix), truths)
-    _stop(problems, missing)
+    _stop(problems, missing, advise=True)
     settings: dict[str, Any] = {"protocol": protocol, "weighted": weighted, "bootstrap": bootstrap}
-    score = score_files(matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress)
+    score = score_files(
+        matched, truths, problems, settings, grouped, missing, resize, may_be_empty, workers, progress, advise=True
+    )
     if not may_be_empty and len(score.problems.empty) == len(score.evaluator):
         raise MeasureError(
             f"{gt}: all {len(score.evaluator)} ground truths are empty (every value is 0); if nothing is salient in "
@@ -248,10 +301,12 @@ def score_files(
     may_be_empty: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    advise: bool = False,
 ) -> FolderScore:
     """Score every ground truth with the map that `matched` has for its name; `problems` are those found so far.
 
-    `settings` are those of the `SaliencyEvaluator`; the rest and the errors are as in `score_folders`.
+    `settings` are those of the `SaliencyEvaluator`; `advise`: errors name the options of `saliency-r1 evaluate`. The
+    rest and the errors are as in `score_folders`.
     """
     part = _Part(dict(settings), grouped, resize, may_be_empty)
     jobs = [(name, matched.get(name), path) for name, path in truths.items()]
@@ -262,7 +317,7 @@ def score_files(
         problems.add(found)
         if progress:
             progress(len(total) + len(problems.unreadable) + len(problems.sizes), len(jobs))
-    _stop(problems, missing)
+    _stop(problems, missing, advise)
     if missing == "zero":
         empty = problems.missing + problems.unreadable + problems.sizes
         for name in empty:
@@ -293,31 +348,29 @@ class _Part:
         return evaluator, problems
 
     def _score(self, name: str, prediction: Path, path: Path, evaluator: SaliencyEvaluator, problems: Problems) -> None:
-        truth, void = _truth(path, evaluator.protocol, self.may_be_empty)
+        truth, void = read_truth_and_void(path, evaluator.protocol, self.may_be_empty)
+        stretch = evaluator.protocol.stretch
         try:
-            levels = read_map(prediction, evaluator.protocol.stretch)
+            levels = read_map(prediction, stretch)
         except Unreadable as error:
             problems.unreadable.append(name)
             problems.reasons.append(str(error))
             return
+        fitting = fitted(levels, truth, void, stretch, self.resize)
         if levels.shape != truth.shape:
-            if not self.resize:
-                problems.sizes.append(name)
-                return
-            levels = resized(levels, truth.shape)
-            problems.resized.append(name)
+            (problems.sizes if fitting is None else problems.resized).append(name)
+        if fitting is None:
+            return
         if not truth.foreground:
             problems.empty.append(name)
-        levels = without_void(levels, void, evaluator.protocol.stretch)
-        evaluator.update(levels, truth, name, _group(name, self.grouped))
+        evaluator.update(fitting, truth, name, _group(name, self.grouped))
 
 
-def _stop(problems: Problems, missing: Missing) -> None:
-    lines = problems.lines()
+def _stop(problems: Problems, missing: Missing, advise: bool) -> None:
+    lines = problems.lines(advise)
     if lines and missing == "error":
-        raise MeasureError(
-            "predictions do not fit the ground truth (--missing zero scores them as empty maps)\n" + "\n".join(lines)
-        )
+        remedy = " (--missing zero scores them as empty maps)" if advise else ""
+        raise MeasureError(f"predictions do not fit the ground truth{remedy}\n" + "\n".join(lines))
 
 
 def _group(name: str, grouped: bool) -> str | None:

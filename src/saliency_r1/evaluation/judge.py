@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from saliency_r1.evaluation.split import DIGITS, EvaluationError, bootstrap_mean
+from saliency_r1.evaluation.split import DIGITS, EvaluationError, bootstrap_mean, ends
 from saliency_r1.params import Judge
 
 Scope = dict[str, float]
@@ -24,7 +24,9 @@ def judge(champion: pl.DataFrame | None, challenger: pl.DataFrame, rules: Judge)
     """The decision with all its numbers; without a champion the limit on parse failures decides alone.
 
     Promotion needs, in mean reward: a difference of `minimum_effect` or more over all samples, its interval above zero,
-    and no data set on which the challenger may be worse by more than `margin` (the lower end of its interval).
+    and no data set on which the challenger may be worse by more than `margin` (the lower end of its interval; of a
+    single unit, which has none, the difference itself). Of so few units that by chance alone all their differences have
+    one sign more often than `level` allows, none is promoted.
     Raises `EvaluationError` where the two did not answer the same samples, and for rewards that are no numbers.
     """
     for who, answers in (("champion", champion), ("challenger", challenger)):
@@ -57,14 +59,16 @@ def judge(champion: pl.DataFrame | None, challenger: pl.DataFrame, rules: Judge)
 
 def _objections(overall: Scope, datasets: Mapping[str, Scope], rules: Judge) -> list[str]:
     found = []
+    if 2.0 ** (1 - overall["units"]) > 1 - rules.level:
+        found.append(f"{overall['units']} units cannot decide at level {rules.level:g}")
     if overall["difference"] < rules.minimum_effect:
         found.append(f"the difference {overall['difference']:+.4f} is below the minimum {rules.minimum_effect:+.4f}")
-    if overall["low"] <= 0:
+    if overall.get("low", 1) <= 0:
         found.append(f"the interval of the difference reaches down to {overall['low']:+.4f}")
     found += [
-        f"{name}: may be worse by {-scope['low']:.4f}, the margin is {rules.margin:.4f}"
+        f"{name}: may be worse by {-low:.4f}, the margin is {rules.margin:.4f}"
         for name, scope in datasets.items()
-        if scope["low"] < -rules.margin
+        if (low := scope.get("low", scope["difference"])) < -rules.margin
     ]
     return found
 
@@ -88,15 +92,18 @@ def _pairs(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame:
 
 def _compare(pairs: pl.DataFrame, level: float) -> Scope:
     difference = (pairs["reward"] - pairs["champion"]).to_numpy()
-    low, high = bootstrap_mean(difference, pairs["unit"], level)
     values = {
         "champion": pairs["champion"].to_numpy().mean(),
         "challenger": pairs["reward"].to_numpy().mean(),
         "difference": difference.mean(),
-        "low": low,
-        "high": high,
+        **ends(bootstrap_mean(difference, pairs["unit"], level)),
     }
-    return {"samples": pairs.height, **{key: round(float(value), DIGITS) for key, value in values.items()}}
+    counts = {"samples": pairs.height, "units": pairs["unit"].n_unique()}
+    return {**counts, **{key: round(float(value), DIGITS) for key, value in values.items()}}
+
+
+def _interval(scope: Scope) -> str:
+    return f"{scope['low']:+.4f} to {scope['high']:+.4f}" if "low" in scope else "none: one unit"
 
 
 def _failures(answers: pl.DataFrame | None) -> float | None:
@@ -115,7 +122,7 @@ def as_markdown(decision: Mapping[str, Any], challenger: str, champion: str | No
         for name, row in {"overall": decision["overall"], **decision["datasets"]}.items():
             lines.append(
                 f"| {name} | {row['samples']} | {row['champion']:.4f} | {row['challenger']:.4f} "
-                f"| {row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} |"
+                f"| {row['difference']:+.4f} | {_interval(row)} |"
             )
     shares = decision["parse_failures"]
     before = "" if shares["champion"] is None else f"champion {shares['champion']:.2%}, "

@@ -41,14 +41,16 @@ def datasets(task: str | None = None) -> list[str]:
     return [name for name, entry in _published()["datasets"].items() if task in (None, entry["task"])]
 
 
-def image_counts(dataset: str) -> tuple[int, ...]:
+def image_counts(dataset: str, task: str | None = None) -> tuple[int, ...]:
     """How many test images a data set has; several numbers where several versions are in use.
 
-    Raises MeasureError for an unknown name.
+    Raises MeasureError for an unknown name, and for a data set of another task than `task`.
     """
     known = _published()["datasets"]
     if dataset not in known:
         raise MeasureError(f"unknown data set {dataset}; known are {', '.join(known)}")
+    if task not in (None, known[dataset]["task"]):
+        raise MeasureError(f"{dataset} is a {known[dataset]['task']} data set: --task {known[dataset]['task']}")
     return tuple(known[dataset]["images"])
 
 

@@ -38,8 +38,8 @@ class Settings:
 
     @property
     def expected(self) -> tuple[int, ...]:
-        """How many images the named data set has; empty where none is named."""
-        return image_counts(self.dataset) if self.dataset else ()
+        """How many images the named data set has; empty where none is named. MeasureError if it is of another task."""
+        return image_counts(self.dataset, self.task) if self.dataset else ()
 
 
 @dataclass(kw_only=True)
@@ -100,9 +100,11 @@ def evaluate_folders(pred: Path, gt: Path, settings: Settings, progress: Progres
 
 
 def _instances(pred: Path, gt: Path, settings: Settings) -> FolderResult:
+    expected = settings.expected
     truths, names = read_truths(gt, settings.protocol.void)
-    if settings.expected and len(truths) not in settings.expected:
-        raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {settings.expected}")
+    if expected and len(truths) not in expected:
+        counts = " or ".join(map(str, expected))
+        raise MeasureError(f"{gt} holds {len(truths)} images, the data set has {counts}")
     found = read_predictions(
         pred, truths, names, missing=settings.missing, prefix=settings.prefix, suffix=settings.suffix
     )

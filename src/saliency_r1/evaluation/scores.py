@@ -17,10 +17,10 @@ from saliency_r1.metrics.truth import Floats
 class Scores:
     """What is known of the predictions on a data set.
 
-    `measures` lie in [0, 1], MAE is the lower the better; those that do not exist are nan (AP without an instance) and
-    have no interval. `rows`: one dict an image, with its `name`. Of SIS, `counts` says how many instances there are and
-    were found, and `score_source` where their scores come from. Of CoSOD, `per_group` is the average in which every
-    group weighs the same, and `groups` has each by itself.
+    `measures` lie in [0, 1] (E up to N / (N - 1) of N pixels), MAE is the lower the better; those that do not exist are
+    nan (AP without an instance) and have no interval. `rows`: one dict an image, with its `name`. Of SIS, `counts` says
+    how many instances there are and were found, and `score_source` where their scores come from. Of CoSOD, `per_group`
+    is the average in which every group weighs the same, and `groups` has each by itself.
     """
 
     measures: dict[str, float]

@@ -15,13 +15,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1.evaluation.detections import holds_maps, read_predictions, read_truths
-from saliency_r1.evaluation.folders import Unreadable, find_maps, match, read_map, read_truth, resized
+from saliency_r1.evaluation.folders import (
+    Unreadable,
+    find_files,
+    find_maps,
+    find_truths,
+    fitted,
+    match,
+    read_map,
+    read_truth_and_void,
+)
 from saliency_r1.evaluation.results import FolderResult, Settings
 from saliency_r1.inputs import regions
 from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import read_picture
 from saliency_r1.metrics.instances import Regions
+from saliency_r1.metrics.saliency import Pair
+from saliency_r1.metrics.truth import Truth
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.messages import printable
 
@@ -72,32 +83,36 @@ def material(
 
 def find_pictures(images: Path, gt: Path) -> dict[str, Path]:
     """The pictures in a folder by name, ground truths that lie beside them left out. Raises MeasureError."""
-    return find_maps(images, besides=find_maps(gt).values() if holds_maps(gt) else ())
+    return find_files(images, besides=find_truths(gt).values() if holds_maps(gt) else ())
 
 
 def _maps(preds: Sequence[Path], gt: Path, settings: Settings) -> tuple[list[str], Any, list[Any]]:
-    truths = find_maps(gt)
+    truths = find_truths(gt)
     matched = [match(find_maps(pred, settings.prefix, settings.suffix), truths)[0] for pred in preds]
 
+    def read(name: str) -> tuple[Truth, Mask | None]:
+        return read_truth_and_void(truths[name], settings.protocol, settings.may_be_empty)
+
     def truth(name: str) -> Scored:
-        mask = read_truth(truths[name], settings.protocol, settings.may_be_empty).mask
+        mask = read(name)[0].mask
         return Scored([(mask, 1.0)], mask.astype(np.uint8) * 255)
 
     def predicted(files: Mapping[str, Path], name: str) -> Scored | None:
         if name not in files:
             return None
+        stretch = settings.protocol.stretch
         try:
-            levels = read_map(files[name], settings.protocol.stretch)
+            levels = read_map(files[name], stretch)
         except Unreadable:  # the scores have taken it for missing, or there would be none
             return None
-        shape = truth(name).look.shape
-        if levels.shape != shape:
-            if not settings.resize:  # likewise
-                return None
-            levels = resized(levels, (shape[0], shape[1]))
-        mask = levels >= 128
-        score = float(levels[mask].mean()) / 255 if mask.any() else 0.0
-        return Scored([(mask, score)], levels)
+        known, void = read(name)
+        scored = fitted(levels, known, void, stretch, settings.resize)
+        if scored is None:  # likewise
+            return None
+        pair = Pair(scored, known, settings.protocol)
+        values, mask = pair.values[scored], pair.mask
+        score = float(values[mask].mean()) if mask.any() else 0.0
+        return Scored([(mask, score)], np.round(values * 255).astype(np.uint8))
 
     return list(truths), truth, [lambda name, files=files: predicted(files, name) for files in matched]
 
@@ -231,7 +246,7 @@ def write_coco(results: Sequence[FolderResult], shown: Material, path: Path) -> 
     """Write masks and measures as one COCO data set, which FiftyOne and other viewers open.
 
     Category 1 is the ground truth, the following ones the results in order; an image carries its measures in each, an
-    annotation the score of its prediction. A map counts above one half.
+    annotation the score of its prediction. A map counts above one half, stretched and without void as it was scored.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

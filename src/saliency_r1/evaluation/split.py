@@ -143,8 +143,9 @@ def compare_rewards(predictions: pl.DataFrame, models: Sequence[str]) -> dict[st
     """Each model trained here against the one before it, in mean reward, paired over samples.
 
     The result is `{"cgpo_over_sft": {scope: {...}}}`. Scopes are `overall`, the tasks and the data sets; each has
-    `samples`, the two means `before` and `after`, their `difference` and its interval from `low` to `high`. The column
-    `unit` of `predictions` names what the bootstrap draws: the sample, or the group that it is a part of.
+    `samples`, the two means `before` and `after`, their `difference` and, of two units or more, its interval from `low`
+    to `high`. The column `unit` of `predictions` names what the bootstrap draws: the sample, or the group that it is a
+    part of.
     """
     return {
         f"{after}_over_{before}": _compare(predictions.filter(model=before), predictions.filter(model=after))
@@ -160,13 +161,11 @@ def _compare(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, f
     result = {}
     for scope, rows in scopes.items():
         difference = (rows["after"] - rows["reward"]).to_numpy()
-        low, high = bootstrap_mean(difference, rows["unit"])
         values = {
             "before": rows["reward"].to_numpy().mean(),
             "after": rows["after"].to_numpy().mean(),
             "difference": difference.mean(),
-            "low": low,
-            "high": high,
+            **ends(bootstrap_mean(difference, rows["unit"])),
         }
         result[scope] = {"samples": len(rows), **{key: _rounded(value) for key, value in values.items()}}
     return result
@@ -174,15 +173,23 @@ def _compare(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, dict[str, f
 
 def bootstrap_mean(
     values: NDArray[np.floating[Any]], units: Sequence[str] | pl.Series, level: float = 0.95
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """The interval of the mean of `values` (n,) by a Poisson bootstrap over `units` (n,), the same draws always.
 
-    Values of one unit, such as the parts of a group of images, are drawn together.
+    Values of one unit, such as the parts of a group of images, are drawn together. Of a single unit there is no
+    interval: all its replicates are the same.
     """
     names, unit = np.unique(np.asarray(units, str), return_inverse=True)
+    if len(names) < 2:
+        return None
     draws = np.array([draw(0, str(name), REPLICATES) for name in names], float)
     total, drawn = (np.bincount(unit, weights) @ draws for weights in (values, None))
     return intervals({"mean": total[drawn > 0] / drawn[drawn > 0]}, level)["mean"]
+
+
+def ends(interval: tuple[float, float] | None) -> dict[str, float]:
+    """An interval by the names of its ends; empty where there is none."""
+    return {} if interval is None else {"low": interval[0], "high": interval[1]}
 
 
 def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals]:
@@ -194,7 +201,8 @@ def _answer_measures(answers: pl.DataFrame) -> tuple[dict[str, float], Intervals
         "parse_failures": float((~answers["parsed"]).to_numpy().mean()),
         "samples": len(answers),
     }
-    return values, {"reward": bootstrap_mean(rewards, answers["unit"])}
+    interval = bootstrap_mean(rewards, answers["unit"])
+    return values, {} if interval is None else {"reward": interval}
 
 
 def _said_how_sure(probabilities: pl.Series) -> dict[str, float]:

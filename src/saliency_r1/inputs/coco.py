@@ -140,26 +140,31 @@ def read_results(path: Path, sizes: Mapping[str, tuple[int, ...]], names: ImageN
     """Read COCO results, a list of rows with image_id, segmentation and score: codes with scores by image name.
 
     A data set whose annotations have scores, as `saliency-r1 predict --format coco` writes it, is read by the names of
-    its images.
+    its images, and says which images were looked at: only those have an entry.
 
-    `sizes` are height and width of the images of the ground truth. Every image of `sizes` has an entry, if only an
-    empty list; an image that is not among them has one too, empty, so that it can be named. Categories say nothing here
-    but the order of equal scores, as in pycocotools. Raises `InputError` for the rows that cannot be used.
+    `sizes` are height and width of the images of the ground truth. Of a list of rows every image of `sizes` has an
+    entry, if only an empty list; an image that is not among them has one too, empty, so that it can be named.
+    Categories say nothing here but the order of equal scores, as in pycocotools. Raises `InputError` for the rows that
+    cannot be used, and for a data set's images that stand twice.
     """
     content = read_json(path, nan=True)
+    found: Found = {name: [] for name in sizes}
+    own: dict[str, str] | None = None
     if _is_scored(content):
-        content = _rows_of(content)
+        own = _images_of(content, names, shown(path))
+        found = {name: [] for name in own.values()}
+        content = content["annotations"]
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         raise InputError(f"{shown(path)} is a COCO data set, expected results: save its list of annotations alone")
     if not isinstance(content, list):
         raise InputError(f"{shown(path)} holds no COCO results, expected a list of rows")
-    faults = [f"row {place} {fault}" for place, row in enumerate(content, 1) if (fault := _row_fault(row))]
+    faults = [f"row {place} {fault}" for place, row in enumerate(content, 1) if (fault := _row_fault(row, own))]
     if not faults and are_shares(row["segmentation"] for row in content):
         raise InputError(f"{shown(path)}: {SHARES}")
-    found: Found = {name: [] for name in sizes}
     if not faults:
+        written = [one for row in content if (one := _id(row["image_id"])) is not None]
         try:
-            images = names.resolve([one for row in content if (one := _id(row["image_id"])) is not None])
+            images = names.resolve(written) if own is None else [own[str(one)] for one in written]
         except InputError as error:
             raise InputError(f"{shown(path)}: {error}") from None
         order = sorted(range(len(content)), key=lambda place: _category(content[place]))
@@ -191,19 +196,30 @@ def _is_scored(content: Any) -> bool:
     )
 
 
-def _rows_of(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The annotations of a data set as result rows: its own ids of images mean nothing elsewhere, their names do."""
-    files = {str(image.get("id")): stem(tidy(image["file_name"])) for image in content["images"]}
-    return [
-        row | {"image_id": files.get(str(row.get("image_id")), row.get("image_id"))} for row in content["annotations"]
-    ]
+def _images_of(content: dict[str, Any], names: ImageNames, file: str) -> dict[str, str]:
+    """The images of a data set of predictions by its own ids, which mean nothing elsewhere; their names do.
+
+    Raises `InputError` for ids and names that stand there twice.
+    """
+    entries = _Entries(file, content)
+    paths = {one: stem(tidy(image["file_name"])) for one, image in entries.by_id("images").items()}
+    images = {one: names.named(path) or printable(path) for one, path in paths.items()}
+    entries.say("images have no usable file_name: id", [one for one, path in paths.items() if not path])
+    meant = Counter(map(key, images.values()))
+    twice = sorted(path for one, path in paths.items() if path and meant[key(images[one])] > 1)
+    entries.say("images are the same as another one:", twice)
+    entries.finish("predictions")
+    return images
 
 
-def _row_fault(row: Any) -> str | None:
+def _row_fault(row: Any, images: Mapping[str, str] | None) -> str | None:
+    """What is wrong with a row; `images` are those of its data set by their ids, if it is of one."""
     if not isinstance(row, dict):
         return f"is {reprlib.repr(row)}, expected an object"
     if _id(row.get("image_id")) is None:
         return "has no image_id, expected the image's name or its id in the ground truth"
+    if images is not None and str(_id(row["image_id"])) not in images:
+        return f"has the image_id {reprlib.repr(row['image_id'])}, which the file does not list among its images"
     score = row.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not _finite(score):
         said = f"the score {reprlib.repr(score)}" if "score" in row else "no score"
@@ -215,7 +231,7 @@ def _row_fault(row: Any) -> str | None:
 
 @dataclass
 class _Entries:
-    """The lists of a ground truth, and what is found to be wrong with them."""
+    """The lists of a data set, and what is found to be wrong with them."""
 
     name: str
     content: dict[str, Any]
@@ -248,10 +264,10 @@ class _Entries:
             more = f" and {len(which) - 10} more" if len(which) > 10 else ""
             self.faults.append(f"{len(which)} {what} {', '.join(map(printable, which[:10]))}{more}")
 
-    def finish(self) -> None:
+    def finish(self, use: str = "ground truth") -> None:
         """Raise what was noted."""
         if self.faults:
-            raise InputError(f"{self.name} cannot be used as ground truth\n{listed(self.faults)}")
+            raise InputError(f"{self.name} cannot be used as {use}\n{listed(self.faults)}")
 
 
 def _names(entries: _Entries, images: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:

@@ -269,8 +269,24 @@ def _coloured(image: Image.Image, path: Path) -> Levels:
     if np.array_equal(packed, values * np.int32(0x010101)):
         return Levels(values, values, _COLOURS)
     if _lossy(image, path):
+        if not image.has_transparency_data and _is_photo(opaque, values):
+            raise InputError(
+                f"{shown(path)} is a colour picture saved with losses ({image.format}), expected a map or mask: if it "
+                "is the photo itself, its mask is missing; a map in colours is to be saved as grey PNG"
+            )
         return Levels(values, packed, _COLOURS)
     return Levels(values, packed, _COLOURS, packed, _voc_border(packed, coloured=True))
+
+
+def _is_photo(opaque: Image.Image, values: NDArray[np.uint8]) -> bool:
+    """Whether more than a twentieth of the pixels have a clear tint, and two levels of 16 hold less than three fifths.
+
+    A mask in colours has two levels, whatever losses have made of its edges.
+    """
+    tint = np.ptp(np.asarray(opaque), axis=-1)
+    return bool(
+        (tint > _TINT).mean() > 0.05 and np.sort(np.bincount((values >> 4).ravel()))[-2:].sum() < 0.6 * tint.size
+    )
 
 
 def _wide(stored: NDArray[Any], path: Path) -> Levels:

@@ -113,8 +113,8 @@ class SaliencyEvaluator:
         return self
 
     def compute(self, average: Average = "image") -> dict[str, float]:
-        """Sm, wFm, MAE, max/mean/adaptive Fm and Em, IoU, Dice of the data set; all in [0, 1], MAE the lower the
-        better.
+        """Sm, wFm, MAE, max/mean/adaptive Fm and Em, IoU, Dice of the data set; all in [0, 1] (E up to N / (N - 1)
+        of N pixels, see `Curves`), MAE the lower the better.
 
         `maxFm` and `maxEm` are the maximum of the mean curve; `maxFm_of_PR` is F of the mean precision and recall, the
         other thing called max F. `average="group"` gives every group the same weight. Raises MeasureError without

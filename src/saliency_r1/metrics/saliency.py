@@ -24,7 +24,10 @@ GroundTruths = Array | Truth | Sequence[Array | Truth]
 
 
 class Curves(NamedTuple):
-    """Values by threshold, rising: four float64 arrays of length `protocol.thresholds`, all in [0, 1]."""
+    """Values by threshold, rising: four float64 arrays of length `protocol.thresholds`, all in [0, 1].
+
+    But E is normalised by one pixel less than there are, as published: a perfect map of N pixels has N / (N - 1).
+    """
 
     precision: Floats
     recall: Floats
@@ -201,11 +204,15 @@ class Pair:
             threshold = min(2 * float(values[self.levels].mean()), 1.0)
         return int(np.searchsorted(values, threshold))
 
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The pixels of the map above 0.5, bool H x W."""
+        return np.asarray(self.levels >= int(np.searchsorted(self.values, 0.5, side="right")))
+
     @cached_property
     def overlap(self) -> tuple[float, float]:
         """Intersection over union and Dice of the map above 0.5, in [0, 1]."""
-        first = int(np.searchsorted(self.values, 0.5, side="right"))
-        selected = (self.levels >= first).view(np.uint8)
+        selected = self.mask.view(np.uint8)
         area, true = cv2.countNonZero(selected), cv2.countNonZero(selected & self.truth.bytes)
         union = area + self.truth.foreground - true
         if union == 0:
@@ -275,7 +282,10 @@ def _sums(levels: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _enhanced_alignment(true: Floats, false: Floats, truth: Truth) -> Floats:
-    """E-measure in [0, 1] (Fan et al., IJCAI 2018) of binary maps with so many true and false positives."""
+    """E-measure (Fan et al., IJCAI 2018) of binary maps with so many true and false positives.
+
+    It lies in [0, N / (N - 1)] for N pixels.
+    """
     size, foreground = truth.size, truth.foreground
     selected = true + false
     # The published normaliser is one pixel short; a map of one pixel has none to spare.

@@ -16,6 +16,8 @@ from saliency_r1.metrics.truth import EPS, MeasureError
 def scores(pred: Tensor, gt: Tensor, stretch: bool = True, beta2: float = 0.3) -> dict[str, Tensor]:
     """Sm, MAE, max/mean/adaptive Fm and Em, IoU and Dice of each image: float64 tensors of length N, values in [0, 1].
 
+    E of P pixels lies in [0, P / (P - 1)], as in `saliency.Curves`.
+
     `pred`: N x H x W, bool, uint8 in [0, 255] or floating in [0, 1] (rounded as by `to_levels`); `gt`: N x H x
     W or H x W for all, bool. Equal to `Pair` to 1e-6. Raises MeasureError for shapes that differ and for values
     outside of these.

@@ -60,15 +60,21 @@ class Truth:
     `mask`: bool H x W; `foreground` and `size`: pixels. The terms of the weighted F-measure that depend on the ground
     truth alone are added at first use and take 4 bytes a pixel.
 
-    Raises MeasureError unless the array has two dimensions and a pixel, and for integers that are not all 0 and none of
-    them above the threshold (masks stored as 0/1, for example), which every evaluator of the field takes for empty.
+    Raises MeasureError unless the array has two dimensions and a pixel, for values that are negative or not finite, and
+    for those that are not all 0 and none of them above the threshold (masks stored as 0/1, for example), which every
+    evaluator of the field takes for empty.
     """
 
     def __init__(self, gt: Array, threshold: int = DEFAULT.gt_threshold) -> None:
         if gt.ndim != 2 or gt.size == 0:
             raise MeasureError(f"a ground truth has height and width, got the shape {gt.shape}")
         if gt.dtype != bool:
-            largest = gt.max()
+            smallest, largest = gt.min(), gt.max()
+            if not 0 <= smallest <= largest < np.inf:
+                raise MeasureError(
+                    f"ground truth with values from {smallest} to {largest}, expected 0 to 255 or bool: pass the mask "
+                    "as uint8 or bool"
+                )
             if 0 < largest <= threshold:
                 raise MeasureError(
                     f"ground truth with values up to {largest}, none above {threshold}: multiply it, pass it as bool, "

@@ -199,7 +199,8 @@ def gains(scopes: Mapping[str, Mapping[str, float]], colour: str) -> Markup:
         figure, axes = _figure(5.4, 0.85 + 0.25 * len(scopes), left=0.3 + 0.068 * max(map(len, names)))
         for place, (scope, gain) in enumerate(scopes.items()):
             wide = 3.2 if scope == "overall" else 2.0
-            axes.plot([gain["low"], gain["high"]], [place, place], color=STAND_IN[colour], linewidth=wide)
+            if "low" in gain:
+                axes.plot([gain["low"], gain["high"]], [place, place], color=STAND_IN[colour], linewidth=wide)
             axes.plot(gain["difference"], place, "o", color=STAND_IN[colour], markersize=wide + 4)
         axes.axvline(0, color=STAND_IN["muted"], linewidth=1)
         axes.set_yticks(range(len(scopes)), names)

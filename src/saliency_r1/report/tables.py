@@ -141,10 +141,11 @@ def markdown(tables: Sequence[Table], comparison: dict[str, dict[str, dict[str, 
     for pair, scopes in comparison.items():
         after, _, before = pair.partition("_over_")
         gain = scopes["overall"]
+        interval = f"95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}, " if "low" in gain else ""
         parts.append(
             f"{LABELS.get(after, after)} over {LABELS.get(before, before)}: mean test reward "
             f"{gain['before']:.3f} → {gain['after']:.3f}, difference {gain['difference']:+.3f} "
-            f"(95 % interval {gain['low']:+.3f} to {gain['high']:+.3f}, paired over {gain['samples']} samples)."
+            f"({interval}paired over {gain['samples']} samples)."
         )
     return "\n\n".join(parts) + "\n"
 

@@ -123,7 +123,10 @@ class Task(Protocol):
 
 
 def weighted(components: dict[str, float], weights: Mapping[str, float]) -> Reward:
-    """The weighted sum of components. Raises `ValueError` when the names of the two differ."""
+    """The weighted sum of components, at most 1: weights such as .34, .55, .11 add up to a little more in floats.
+
+    Raises `ValueError` when the names of the two differ.
+    """
     if set(components) != set(weights):
         raise ValueError(f"reward weights {sorted(weights)} do not fit the components {sorted(components)}")
-    return Reward(float(sum(weights[name] * value for name, value in components.items())), components)
+    return Reward(min(1.0, float(sum(weights[name] * value for name, value in components.items()))), components)
