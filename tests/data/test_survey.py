@@ -15,6 +15,7 @@ from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.survey import survey
 from saliency_r1.params import parse_params
+from saliency_r1.runtime.files import sha256
 from saliency_r1.yaml_loader import load_yaml
 
 from .toys import Project, mask, pairs, picture, zipped
@@ -92,6 +93,23 @@ def test_links_that_lead_nowhere_are_counted(project: Project, tmp_path: Path) -
     (finding,) = survey(settings(project, None), project.root, ("linked",))
     assert (finding.state, finding.needs) == ("there", size), "the import judges it, as it does broken pictures"
     assert "2 pairs, 1 of the images a link that leads nowhere" in finding.text
+
+
+def test_one_file_of_the_mirror_is_not_taken_for_two_archives(project: Project, tmp_path: Path) -> None:
+    """Both may be called `data.zip`; only a hash, or a common address, says whose one is."""
+    mirror = tmp_path / "mirror"
+    zipped(pairs(tmp_path / "some"), mirror / "data.zip")
+    project.datasets = {name: {"splits": {"test": {"archive": f"{name}/data.zip"}}} for name in ("a", "b")}
+    assert states(project, mirror=mirror)["a and b"] == "unfit"
+    with pytest.raises(DataError, match=r"a and b: .*data\.zip would be taken for the archives of each.* sha256"):
+        project.run(mirror=str(mirror))
+    assert "a and b" not in states(project, "a", mirror=mirror)
+    for entry in project.datasets.values():
+        entry["splits"]["test"]["locations"] = ["https://localhost/data.zip"]
+    assert states(project, "a", "b", mirror=mirror) == {"a/test": "there", "b/test": "there"}
+    for entry in project.datasets.values():
+        entry["splits"]["test"] = {"archive": "data.zip", "sha256": sha256(mirror / "data.zip")}
+    assert states(project, "a", "b", mirror=mirror) == {"a/test": "there", "b/test": "there"}
 
 
 def test_what_is_good_is_kept_when_another_set_is_not(project: Project, tmp_path: Path, capsys) -> None:

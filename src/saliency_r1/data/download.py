@@ -53,7 +53,7 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
             refuse(survey(settings, root))
             memory, kept = Memory(cache / "imports.json", out), Memory(cache / "kept.json", cache / "kept")
             with atomic_folder(out) as folder:
-                store = ArchiveCache(cache, mirror, patience or Patience())
+                store = ArchiveCache(cache, mirror, patience or Patience(), catalogue.contested)
                 importer = Importer(store, settings.allow_missing, (memory, kept), folder)
                 table, leaks = _import(settings, parts, importer)
                 report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}

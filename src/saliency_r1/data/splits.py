@@ -73,12 +73,13 @@ class Importer:
     def _from_archives(self, part: DatasetSplit) -> pl.DataFrame:
         """Obtain, verify, extract and import; hashes not known in advance are recorded once all of it went well."""
         dataset, wanted = part.dataset, part.split.archives
+        store = self.store.of(dataset.name)
 
         def announce() -> None:
             print(f"{part}: fetching; licence: {dataset.licence}. {dataset.terms or ''}".rstrip(), flush=True)
 
-        files = [self.store.obtain(archive, dataset.base, announce) for archive in wanted]
-        digests = [self.store.digest(archive, file) for archive, file in zip(wanted, files)]
+        files = [store.obtain(archive, dataset.base, announce) for archive in wanted]
+        digests = [store.digest(archive, file) for archive, file in zip(wanted, files)]
         key = _fingerprint(part, digests)
         if (index := self._reused(part, key)) is not None:
             return index
@@ -89,12 +90,12 @@ class Importer:
                     check_space(scratch, expanded_size(file), f"unpacking {part}")
                     extract(file, scratch, archive.expands_to)
                 except DamagedArchive:
-                    self.store.discard(file)
+                    store.discard(file)
                     raise
             index = self._imported(part, key, scratch, link)
         if not self.reports[str(part)]["missing"]:  # of an incomplete one the right version would be refused later
             for archive, file, digest in zip(wanted, files, digests):
-                self.store.remember(archive, file, digest)
+                store.remember(archive, file, digest)
         described = [{"path": a.path, "sha256": d} for a, d in zip(wanted, digests)]
         self.reports[str(part)]["archives"] = described
         return index
