@@ -238,13 +238,17 @@ def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("on", ["stored pixels", "upright image"])
-def test_orientation_is_applied_to_both(tmp_path: Path, orientation: int, on: str) -> None:
+@pytest.mark.parametrize("name", ["0000.jpg", "0000.tif"])
+def test_orientation_is_applied_to_both(tmp_path: Path, orientation: int, on: str, name: str) -> None:
     source = pairs(tmp_path, 1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.open(source / "masks/0000.png").convert("RGB")
-    stored.save(source / "images/0000.jpg", exif=exif, quality=95)
-    upright = ImageOps.exif_transpose(Image.open(source / "images/0000.jpg"))
+    (source / "images/0000.jpg").unlink()
+    stored.save(source / "images" / name, exif=exif, quality=95)
+    with Image.open(source / "images" / name) as opened:
+        opened.load()  # which turns a TIFF
+        upright = ImageOps.exif_transpose(opened)
     swaps = orientation > 4
     if on == "upright image":
         upright.convert("L").point(lambda value: 255 * (value > 128)).save(source / "masks/0000.png")

@@ -374,12 +374,13 @@ def test_an_overview_beside_a_mask_is_no_other_mask(tmp_path: Path) -> None:
     assert np.array_equal(read_levels(tmp_path / "a.tif").values > 0, OBJECT)
 
 
-def test_a_mask_that_is_to_be_shown_turned_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_mask_that_is_to_be_shown_turned_is_refused(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     for orientation in (1, 3):
         exif[0x0112] = orientation
-        save(tmp_path / f"{orientation}.png", OBJECT * np.uint8(255), exif=exif)
-    assert np.array_equal(read_levels(tmp_path / "1.png").values > 0, OBJECT)
+        save(tmp_path / f"{orientation}.{suffix}", OBJECT * np.uint8(255), exif=exif)
+    assert np.array_equal(read_levels(tmp_path / f"1.{suffix}").values > 0, OBJECT)
     for read in (read_levels, read_ids):
-        with pytest.raises(InputError, match=r"3\.png is a mask with an EXIF orientation of its own \(3\)"):
-            read(tmp_path / "3.png")
+        with pytest.raises(InputError, match=rf"3\.{suffix} is a mask with an EXIF orientation of its own \(3\)"):
+            read(tmp_path / f"3.{suffix}")

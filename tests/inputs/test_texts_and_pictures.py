@@ -116,7 +116,11 @@ def test_depth_transparency_and_orientation() -> None:
         buffer = io.BytesIO()
         image.save(buffer, "PNG", exif=image.getexif())
         again = Image.open(buffer)
-        assert np.array_equal(np.asarray(to_rgb(again))[..., 0], np.asarray(ImageOps.exif_transpose(again)))
+        shown = np.asarray(ImageOps.exif_transpose(again))
+        assert np.array_equal(np.asarray(to_rgb(again))[..., 0], shown)
+        tiff = io.BytesIO()
+        image.save(tiff, "TIFF", exif=image.getexif())
+        assert np.array_equal(np.asarray(to_rgb(Image.open(tiff)))[..., 0], shown)
 
 
 def test_what_a_later_stage_cannot_take_is_refused_by_name(tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ def open_whole(path: Path) -> Image.Image:
             if image.width * image.height > MOST_PIXELS:
                 image.close()
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,}")
+            turn = orientation(image) if image.format == "TIFF" else 1
             image.load()
-            return image
+            return image if turn == 1 else _as_stored(image, turn)
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -60,6 +61,14 @@ def open_whole(path: Path) -> Image.Image:
             raise InputError(f"{shown(path)} is too large to be opened ({error}): scale it down") from None
         found = _looks(path) or error or type(error).__name__
         raise InputError(f"{shown(path)} is not a readable image ({found})") from error
+
+
+def _as_stored(image: Image.Image, turn: int) -> Image.Image:
+    """A TIFF with its EXIF orientation, and pixels as in the file: Pillow turns those of this format by itself."""
+    stored = image.transpose(_TURNS[{6: 8, 8: 6}.get(turn, turn)])
+    stored.format = image.format
+    stored.getexif()[_ORIENTATION] = turn
+    return stored
 
 
 def _looks(path: Path) -> str:
@@ -133,6 +142,7 @@ def orientation(image: Image.Image) -> int:
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says."""
+    image.load()  # which turns a TIFF
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
