@@ -125,6 +125,11 @@ class MaskRule(_Entry):
         """Whether the catalogue itself says what becomes of empty masks, so that such masks are no surprise."""
         return "empty" in self.model_fields_set
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the catalogue itself says which values are foreground, 255 beside small numbers among them."""
+        return self.rule == "threshold" and "threshold" in self.model_fields_set
+
 
 class Dataset(_Entry):
     """One data set. `base` is the folder of the file that describes it; the other keys are those of the YAML."""

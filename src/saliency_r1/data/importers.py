@@ -95,6 +95,7 @@ class Pairs:
             void=rule.void,
             exact=rule.rule == "binary",
             may_be_empty=rule.may_be_empty,
+            said=rule.has_threshold,
         )
         return mask.foreground.astype(np.uint8) * 255
 

@@ -230,7 +230,7 @@ def _content(index: pl.DataFrame) -> str:
 def _reading(part: DatasetSplit) -> str:
     """What the catalogue says about reading a pair."""
     rule = part.dataset.mask
-    return json.dumps([part.dataset.layout, rule.model_dump(mode="json"), rule.may_be_empty])
+    return json.dumps([part.dataset.layout, rule.model_dump(mode="json"), rule.may_be_empty, rule.has_threshold])
 
 
 def _fingerprint(part: DatasetSplit, content: Any) -> str:

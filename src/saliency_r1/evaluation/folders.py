@@ -113,6 +113,7 @@ def _truth(path: Path, protocol: Protocol, may_be_empty: bool) -> tuple[Truth, N
         lambda least: f"--gt-threshold {least - 1}",
         protocol.void,
         may_be_empty=may_be_empty,
+        said=protocol.gt_threshold != DEFAULT.gt_threshold,
     )
     return Truth(mask.foreground), mask.void
 
