@@ -58,6 +58,23 @@ def test_attributes_by_the_names_of_files(project: Project, tmp_path: Path, caps
     assert "toy/test: 1 of 2 images are not in attributes.json" in capsys.readouterr().out
 
 
+def test_attributes_of_groups_whose_names_differ_in_case(project: Project, tmp_path: Path) -> None:
+    for folder, made, suffix in (("image", picture(1), "jpg"), ("gt", mask(), "png")):
+        for group in ("dog", "Dog"):
+            (tmp_path / "own" / folder / group).mkdir(parents=True)
+            made.save(tmp_path / "own" / folder / group / f"a.{suffix}")
+    words = {"Dog/a": [{"name": "hound"}], "dog/A.jpg": [{"name": "poodle"}], "DOG/a": [{"name": "neither"}]}
+    (tmp_path / "own/attributes.json").write_text(json.dumps(words))
+    project.add("own", tmp_path / "own", task="cosod", layout="groups")
+    rows = {row["group"]: json.loads(row["meta"]) for row in project.run().iter_rows(named=True)}
+    assert rows["Dog"]["objects"][0][0]["name"] == "hound"
+    words["dog/a"] = words.pop("dog/A.jpg")
+    (tmp_path / "own/attributes.json").write_text(json.dumps(words))
+    project.add("own", tmp_path / "own")
+    rows = {row["group"]: json.loads(row["meta"]) for row in project.run().iter_rows(named=True)}
+    assert [rows[group]["objects"][0][0]["name"] for group in ("Dog", "dog")] == ["hound", "poodle"]
+
+
 def test_attributes_in_an_outer_folder_are_found(project: Project, tmp_path: Path) -> None:
     pairs(tmp_path / "source/holiday", 1)
     told = {"0000": [{"id": 1, "phrase": "the red kayak"}]}

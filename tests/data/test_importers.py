@@ -114,6 +114,15 @@ def test_groups_whose_names_differ_in_case_are_the_same(tmp_path: Path) -> None:
     assert {problem.name.casefold() for problem in found.problems} == {"owl/a"}, "which one is meant?"
 
 
+def test_groups_of_the_same_letters_are_refused(tmp_path: Path) -> None:
+    for folder, made, suffix in (("image", picture(1), "jpg"), ("gt", mask(), "png")):
+        for group in ("caf\u00e9", "cafe\u0301"):
+            (tmp_path / folder / group).mkdir(parents=True)
+            made.save(tmp_path / folder / group / f"a.{suffix}")
+    with pytest.raises(DataError, match=r"image has two folders 'caf\u00e9'.*cafe\\u0301.*caf\\xe9"):
+        LAYOUTS["groups"].find(tmp_path, split(images="image", masks="gt"))
+
+
 def test_indexed_colours_are_ids(tmp_path: Path) -> None:
     source = pairs(tmp_path, 1)
     ids = np.zeros((30, 40), np.uint8)

@@ -108,7 +108,7 @@ class Groups(Pairs):
         found = Found()
         images, masks = locate(folder, split.images), locate(folder, split.masks)
         _check_elsewhere(images, masks, depth=1)
-        ours, theirs = ({_spelt(path.name): path for path in folders_in(root)} for root in (images, masks))
+        ours, theirs = _groups(images), _groups(masks)
         theirs = _called_alike(theirs, ours)
         for group in sorted(ours.keys() | theirs.keys()):
             images_of, masks_of = (
@@ -285,6 +285,18 @@ def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:
                 f"{both[0]} and {both[1]} hold pictures, where this layout does not look: move them to the others, "
                 f"under names of their own, or make them a split (images: {both[0]}, masks: {both[1]})"
             )
+
+
+def _groups(root: Path) -> dict[str, Path]:
+    """The folders of groups by name. Raises `DataError` where two share one, in composed letters and in others."""
+    groups: dict[str, Path] = {}
+    for path in folders_in(root):
+        if (other := groups.setdefault(_spelt(path.name), path)) != path:
+            raise DataError(
+                f"{shown(root.name)} has two folders {_spelt(path.name)!r}, in other letters ({other.name!a} and "
+                f"{path.name!a}): rename or join them"
+            )
+    return groups
 
 
 def _called_alike(folders: dict[str, Path], others: Collection[str]) -> dict[str, Path]:
