@@ -185,6 +185,20 @@ def test_what_was_touched_is_imported_again(project: Project, tmp_path: Path) ->
         assert path.read_bytes() == before
 
 
+def test_what_changed_under_the_same_size_and_time_is_imported_again(project: Project, tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "own", 2)
+    project.datasets["own"] = {"folder": str(folder)}
+    path = folder / "masks/0000.png"
+    mask().save(path, compress_level=0)
+    project.run()
+    before = path.stat()
+    Image.fromarray(np.asarray(mask())[::-1]).save(path, compress_level=0)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    project.run()
+    assert (project.out / "datasets/own/test/masks/0000.png").read_bytes() == path.read_bytes()
+
+
 def replace(path: Path, content: bytes) -> None:
     """Give a name new content, and leave the old content to its other names."""
     path.unlink()

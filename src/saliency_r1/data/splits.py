@@ -240,10 +240,15 @@ def _fingerprint(part: DatasetSplit, content: Any) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file: enough to see that somebody's folder changed."""
+def _listing(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size and times of every file: enough to see that somebody's folder changed.
+
+    Programs that copy or restore set the time of change themselves; the system's own (ctime) is out of their reach.
+    """
     files = sorted(path for path, is_folder in walk(folder) if not is_folder and path.is_file())
-    return [(shown(path.relative_to(folder)), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+    return [
+        (shown(path.relative_to(folder)), (s := path.stat()).st_size, s.st_mtime_ns, s.st_ctime_ns) for path in files
+    ]
 
 
 def _find(part: DatasetSplit, source: Path) -> Found:
