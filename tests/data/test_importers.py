@@ -92,6 +92,24 @@ def test_pairs_in_folders_in_folders_are_not_left_out(tmp_path: Path) -> None:
         LAYOUTS["pairs"].find(tmp_path, split())
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [("Night", "night"), ("set1-img", "set1-gt"), ("a", "b/c")])
+def test_pairs_in_folders_of_other_names_are_not_left_out(tmp_path: Path, ours: str, theirs: str) -> None:
+    pairs(tmp_path, 1)
+    for folder, made in ((f"images/{ours}", picture(1)), (f"masks/{theirs}", mask())):
+        (tmp_path / folder).mkdir(parents=True)
+        made.save(tmp_path / folder / "0001.png")
+    with pytest.raises(DataError, match=rf"images/{ours} and masks/{theirs} hold pictures, where this layout"):
+        LAYOUTS["pairs"].find(tmp_path, split())
+
+
+def test_what_lies_around_a_pair_is_no_other_pair(tmp_path: Path) -> None:
+    pairs(tmp_path, 1)
+    for folder, made in (("images/thumbnails", picture(1)), ("masks/edges", mask())):
+        (tmp_path / folder).mkdir(parents=True)
+        made.save(tmp_path / folder / "0000.png")
+    assert len(LAYOUTS["pairs"].find(tmp_path, split()).items) == 1
+
+
 @pytest.mark.parametrize("inner", ["", "cats/more"])
 def test_pairs_beside_groups_are_not_left_out(tmp_path: Path, inner: str) -> None:
     for place in ("cats", inner):

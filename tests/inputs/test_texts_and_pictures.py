@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from saliency_r1.data.catalogue import MaskRule
 from saliency_r1.data.importers import LAYOUTS, Item
@@ -145,6 +145,15 @@ def test_greys_that_fit_no_depth_are_refused(tmp_path: Path, values: np.ndarray,
         return
     with pytest.raises(InputError, match=rf"a\.tif: {shown}"):
         read_picture(tmp_path / "a.tif")
+
+
+def test_a_raw_picture_is_not_taken_for_its_preview(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0xC612] = b"\1\4\0\0"
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.tif", tiffinfo=tags)
+    (tmp_path / "a.tif").rename(tmp_path / "a.dng")
+    with pytest.raises(InputError, match=r"a\.dng is a raw picture .*: export it"):
+        read_picture(tmp_path / "a.dng")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -18,7 +18,7 @@ from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import folders_in, hidden, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.find import folders_in, hidden, key, nfc, pictures_below, pictures_in, shown, walk
 from saliency_r1.inputs.image_names import stem
 from saliency_r1.inputs.masks import read_ids, read_mask
 from saliency_r1.inputs.regions import area, decode
@@ -275,16 +275,37 @@ def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:
     """Refuse pairs that lie deeper, or less deep, than a layout looks: they would be left out without a word."""
     if images.samefile(masks):
         return
-    ours, theirs = (
-        {Path(), *(path.relative_to(root) for path, is_folder in walk(root) if is_folder)} for root in (images, masks)
-    )
-    for inner in sorted(ours & theirs):
-        if len(inner.parts) != depth and pictures_in(images / inner) and pictures_in(masks / inner):
-            both = shown(images.name / inner), shown(masks.name / inner)
-            raise DataError(
-                f"{both[0]} and {both[1]} hold pictures, where this layout does not look: move them to the others, "
-                f"under names of their own, or make them a split (images: {both[0]}, masks: {both[1]})"
-            )
+    (here, ours), (there, theirs) = _by_depth(images, masks, depth), _by_depth(masks, images, depth)
+    folders = {key(str(inner)): inner for held in theirs.values() for inner in held}
+    alike = [(one, folders[key(str(one))]) for held in ours.values() for one in held if key(str(one)) in folders]
+    # Of a name that is a pair at its place other pictures may lie around: thumbnails on one side, edges on the other.
+    apart = [(min(ours[name]), min(theirs[name])) for name in ours.keys() & theirs.keys() - (here & there)]
+    if found := alike or apart:
+        one, other = min(found)
+        both = shown(images.name / one), shown(masks.name / other)
+        raise DataError(
+            f"{both[0]} and {both[1]} hold pictures, where this layout does not look: move them to the others, "
+            f"under names of their own, or make them a split (images: {both[0]}, masks: {both[1]})"
+        )
+
+
+def _by_depth(root: Path, other: Path, depth: int) -> tuple[set[str], dict[str, set[Path]]]:
+    """The names of pictures as deep as a layout looks, and by their names the folders of those elsewhere.
+
+    A name is that of the group and the file; what lies in `other` is not counted.
+    """
+    right: set[str] = set()
+    wrong: dict[str, set[Path]] = defaultdict(set)
+    for path in pictures_below(root):
+        if other.is_relative_to(root) and path.is_relative_to(other):
+            continue
+        inner = path.parent.relative_to(root)
+        name = key("/".join([*inner.parts[:depth], path.stem]))
+        if len(inner.parts) == depth:
+            right.add(name)
+        else:
+            wrong[name].add(inner)
+    return right, wrong
 
 
 def _groups(root: Path) -> dict[str, Path]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from saliency_r1.inputs.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"})
 # Pictures as well, which nothing here opens: they are found, so that they are refused by name, and not left out.
-UNREAD = frozenset({".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"})
+UNREAD = frozenset({".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".dng", ".svg", ".npy"})
 
 # What macOS, Synology and Windows leave in folders beside what begins with a point.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})

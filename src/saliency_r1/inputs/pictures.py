@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile, TiffImagePlugin, features
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import UNREAD, require_file, shown
@@ -21,6 +21,7 @@ MOST_ASPECT = 200
 # Where Pillow calls a picture a decompression bomb: a file of kilobytes that fills gigabytes.
 MOST_PIXELS = 178_956_970
 _ORIENTATION = 0x0112  # EXIF
+_DNG = 0xC612  # the tag of its version, which no other TIFF has
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,6 +54,8 @@ def open_whole(path: Path) -> Image.Image:
             if image.width * image.height > MOST_PIXELS:
                 image.close()
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,}")
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and _DNG in image.tag_v2:
+                raise InputError(f"{shown(path)} is a raw picture (DNG), of which a preview alone is read: export it")
             turn = orientation(image) if image.format == "TIFF" else 1
             deep = any(";16" in mode for mode in _modes(image))
             image.load()
