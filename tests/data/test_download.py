@@ -241,6 +241,17 @@ def test_single_splits_can_be_chosen(project: Project, tmp_path: Path) -> None:
         project.run(["tyo"])
 
 
+def test_a_base_model_outside_of_the_project_is_copied(project: Project, tmp_path: Path) -> None:
+    project.add("own", pairs(tmp_path / "own", 1))
+    for folder in (tmp_path / "mine", project.root / "mine"):
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts/config.json").write_text("{}")
+    project.run(policy=str(tmp_path / "mine"), segmenter="mine")
+    (tmp_path / "mine/parts/config.json").write_text("changed")
+    assert (project.out / "models/policy/parts/config.json").read_text() == "{}"
+    assert (project.out / "models/segmenter/parts/config.json").samefile(project.root / "mine/parts/config.json")
+
+
 def test_a_model_that_is_nowhere(project: Project, tmp_path: Path) -> None:
     project.add("one", pairs(tmp_path / "one"))
     with pytest.raises(DataError, match=r"download.policy = 'models/polizei/x': no such folder"):

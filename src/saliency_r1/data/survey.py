@@ -24,6 +24,7 @@ from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.splits import allowed
+from saliency_r1.inputs.find import walk
 from saliency_r1.params import Download
 
 State = Literal["there", "to fetch", "tight", "missing", "unfit"]
@@ -177,7 +178,9 @@ def _bases(settings: Download, catalogue: Catalogue, root: Path) -> Iterator[Fin
             yield Finding(what, "missing", str(error))
             continue
         if source.folder is not None:
-            yield Finding(what, "there", str(source.folder))
+            files = [path for path, is_folder in walk(source.folder) if not is_folder and path.is_file()]
+            size = sum(path.stat().st_size for path in files) if source.outside else 0
+            yield Finding(what, "there", str(source.folder), size)
         elif models.cached(source):
             yield Finding(what, "there", f"{source}, in the hub's cache")
         elif fault := models.unreachable(source):
