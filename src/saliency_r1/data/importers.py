@@ -106,7 +106,7 @@ class Groups(Pairs):
     def find(self, folder: Path, split: Split) -> Found:
         """Pair by group and name; the name of an item is `<group>/<name>`."""
         found = Found()
-        images, masks = locate(folder, split.images), locate(folder, split.masks)
+        images, masks = _folder(folder, split.images), _folder(folder, split.masks)
         _check_elsewhere(images, masks, depth=1)
         ours, theirs = _groups(images), _groups(masks)
         theirs = _called_alike(theirs, ours)
@@ -267,8 +267,15 @@ def _holder(folder: Path, wanted: str) -> Path:
     """The folder that the pictures of `wanted` lie in."""
     path = Path(wanted)
     if "*" not in path.name:
-        return locate(folder, wanted)
-    return locate(folder, str(path.parent)) if len(path.parts) > 1 else folder
+        return _folder(folder, wanted)
+    return _folder(folder, str(path.parent)) if len(path.parts) > 1 else folder
+
+
+def _folder(folder: Path, wanted: str) -> Path:
+    """`locate` for a folder. Raises `DataError` where a file has its name."""
+    if not (found := locate(folder, wanted)).is_dir():
+        raise DataError(f"{found}: expected a folder of pictures, found a file; move it away, or correct the catalogue")
+    return found
 
 
 def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:

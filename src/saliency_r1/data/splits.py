@@ -27,7 +27,7 @@ from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import nfc, shown, walk
+from saliency_r1.inputs.find import nfc, reading, shown, walk
 from saliency_r1.inputs.text import read_text
 from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
@@ -253,19 +253,24 @@ def _listing(folder: Path) -> list[tuple[str, int, int, int]]:
 
 def _find(part: DatasetSplit, source: Path) -> Found:
     try:
-        split = settle(source, part.split, part.split_name)
-        for what in ("images", "masks"):
-            if (found_as := getattr(split, what)) != (stated := getattr(part.split, what)):
-                print(f"{part}: {what} are read from {found_as} (there is no {stated})", flush=True)
-        found = LAYOUTS[part.dataset.layout].find(source, split)
-        if part.split.names is not None:
-            names = read_text(locate(source, part.split.names)).splitlines()
-            if not any(name.strip() for name in names):
-                raise DataError(f"{part.split.names} lists no name, expected one a line")
-            found = keep_listed(found, names)
-        return found
+        with reading(source):
+            return _found(part, source)
     except (DataError, InputError) as error:
         raise DataError(f"{part}: {error}") from None
+
+
+def _found(part: DatasetSplit, source: Path) -> Found:
+    split = settle(source, part.split, part.split_name)
+    for what in ("images", "masks"):
+        if (found_as := getattr(split, what)) != (stated := getattr(part.split, what)):
+            print(f"{part}: {what} are read from {found_as} (there is no {stated})", flush=True)
+    found = LAYOUTS[part.dataset.layout].find(source, split)
+    if part.split.names is not None:
+        names = read_text(locate(source, part.split.names)).splitlines()
+        if not any(name.strip() for name in names):
+            raise DataError(f"{part.split.names} lists no name, expected one a line")
+        found = keep_listed(found, names)
+    return found
 
 
 def _say_turned(part: DatasetSplit, index: pl.DataFrame) -> None:

@@ -24,7 +24,8 @@ from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.splits import allowed
-from saliency_r1.inputs.find import walk
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import reading, walk
 from saliency_r1.params import Download
 
 State = Literal["there", "to fetch", "tight", "missing", "unfit"]
@@ -114,10 +115,11 @@ def _ambiguous(chosen: Sequence[tuple[Dataset, SplitName]], store: ArchiveCache)
 
 
 def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path, allow_missing: Sequence[str]) -> Finding:
-    split = settle(folder, dataset.splits[name], name)
     try:
-        found = LAYOUTS[dataset.layout].find(folder, split)
-    except DataError as error:
+        with reading(folder):
+            split = settle(folder, dataset.splits[name], name)
+            found = LAYOUTS[dataset.layout].find(folder, split)
+    except (DataError, InputError) as error:
         return Finding(what, "unfit", f"{folder}: {error}")
     count = len(found.items)
     there = count + len(found.problems)
@@ -149,8 +151,9 @@ def _in_archives(what: str, dataset: Dataset, name: SplitName, store: ArchiveCac
             if archive.size not in (None, size):
                 return Finding(what, "unfit", f"{path}: {size:,} bytes, expected {archive.size:,}; another version?")
             try:
-                needs += expanded_size(path)
-            except DataError as error:
+                with reading(path):
+                    needs += expanded_size(path)
+            except (DataError, InputError) as error:
                 return Finding(what, "unfit", str(error))
             texts.append(str(path))
         elif archive.locations:

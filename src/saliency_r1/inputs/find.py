@@ -7,6 +7,7 @@ are the same letters, however a file system has written them (NFC, NFD) and in w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import unicodedata
@@ -112,6 +113,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say in an `InputError` that the system does not give what is read here, by the name it says or else by `path`."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else path
+        reason = error.strerror or error
+        raise InputError(f"{shown(name)} cannot be read ({reason}); check its owner, permissions and disk") from error
 
 
 def _why_missing(path: Path) -> str:
