@@ -225,12 +225,19 @@ def test_coco_names_its_instances_where_there_are_several_categories(tmp_path: P
         ({"counts": [0, 6], "size": [2, 3]}, r"size \[2, 3\], expected its image's: \[30, 40\]"),
         (None, "annotation 0 of sub/a.jpg has no segmentation"),
         ([["a"]], "expected a list of numbers"),
-        ({"counts": [1200], "size": [30, 40]}, r"instances \[1\] are empty or hidden"),
+        ({"counts": [1200], "size": [30, 40]}, r"annotation 0 encloses no pixel: take it out"),
     ],
 )
 def test_coco_that_is_wrong(tmp_path: Path, segmentation: object, message: str) -> None:
     found = coco(tmp_path, [{"segmentation": segmentation}])
     with pytest.raises(InputError, match=message):
+        LAYOUTS["coco"].mask(found.items[0].truth, MaskRule(rule="ids"))
+
+
+def test_coco_names_the_annotation_that_others_hide(tmp_path: Path) -> None:
+    halves = [{"segmentation": {"counts": [start, 600, 600 - start], "size": [30, 40]}} for start in (0, 600)]
+    found = coco(tmp_path, [{"segmentation": {"counts": [0, 1200], "size": [30, 40]}}, *halves])
+    with pytest.raises(InputError, match='annotation 0 is hidden behind smaller ones: mark it "salient": false'):
         LAYOUTS["coco"].mask(found.items[0].truth, MaskRule(rule="ids"))
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from saliency_r1.cli.app import app
 from saliency_r1.data import models
-from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.catalogue import Archive, Catalogue, Dataset, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
@@ -245,6 +245,13 @@ def test_a_home_folder_is_written_as_people_do(project: Project, tmp_path: Path,
     numbers = load_yaml(SHIPPED.parents[1] / "params.yaml")
     numbers["download"]["mirror"] = "~/mirror"
     assert parse_params(numbers).download.mirror == f"{tmp_path}/mirror"
+
+
+@pytest.mark.parametrize("archive", ["Foo-Bar.tar.gz", "sets/Foo-Bar.tgz", "Foo-Bar.zip", "foo_bar.TAR.XZ"])
+def test_an_unpacked_archive_is_found_by_its_name(tmp_path: Path, archive: str) -> None:
+    entry = Dataset(name="x", base=tmp_path, splits={"test": Split(archives=(Archive(path=archive),))})
+    (tmp_path / "Foo-Bar").mkdir()
+    assert unpacked(entry, "test", tmp_path) == tmp_path / "Foo-Bar"
 
 
 def test_the_pictures_of_another_split_are_not_taken(tmp_path: Path) -> None:

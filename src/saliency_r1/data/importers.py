@@ -183,15 +183,23 @@ class Coco:
 
     def mask(self, truth: CocoImage, rule: MaskRule) -> np.ndarray:
         """The annotations drawn into one map, large ones first."""
-        codes = [(annotation.number, truth.code(annotation)) for annotation in truth.instances]
+        by_number = {annotation.number: annotation for annotation in truth.instances}
+        codes = [(number, truth.code(annotation)) for number, annotation in by_number.items()]
         if codes and codes[-1][0] > np.iinfo(np.uint16).max:
             raise InputError(f"{codes[-1][0]} annotations, at most {np.iinfo(np.uint16).max} fit into a map of 16 bits")
         ids = np.zeros(truth.size, np.uint16)
         for number, code in sorted(codes, key=lambda pair: -area(pair[1])):
             ids[decode(code)] = number
-        lost = {number for number, _ in codes} - set(np.unique(ids).tolist())
-        if lost:
-            raise InputError(f"instances {sorted(lost)} are empty or hidden behind others")
+        shown_ids = set(np.unique(ids).tolist())
+        faults = [
+            f"annotation {by_number[number].id} "
+            + ("is hidden behind smaller ones: mark it" if area(code) else "encloses no pixel: take it out, or mark it")
+            + ' "salient": false'
+            for number, code in codes
+            if number not in shown_ids
+        ]
+        if faults:
+            raise InputError("; ".join(faults))
         return ids
 
 
