@@ -152,7 +152,7 @@ def _kind(archive: Path) -> str:
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as file:
-        # Programs of old .NET write `\\` between the parts of a path; it is checked as what it means.
+        # Programs of old .NET write `\` between the parts of a path; it is checked as what it means.
         named = [(name.replace("\\", "/"), sure, info) for info in file.infolist() for name, sure in [_name(info)]]
         if guessed := [name for name, sure, _ in named if not sure]:
             print(
