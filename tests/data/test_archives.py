@@ -81,7 +81,9 @@ def test_a_zip_with_a_link(tmp_path: Path) -> None:
         ("images/../../", "climbs out"),  # a folder
         ("/escaped", "absolute or foreign"),
         ("C:/escaped", "absolute or foreign"),
-        ("images\\..\\..\\escaped", "absolute or foreign"),
+        ("images\\..\\..\\escaped", "climbs out|absolute or foreign"),
+        ("C:\\escaped", "absolute or foreign"),
+        ("\\\\server\\escaped", "absolute or foreign"),
     ],
 )
 def test_a_member_that_some_system_would_put_elsewhere(tmp_path: Path, name: str, fault: str) -> None:
@@ -149,6 +151,16 @@ def test_archives_that_are_unpacked_over_each_other_may_share_files(tmp_path: Pa
         extract(packed(tmp_path / "other.zip", {"README/a": "1"}), tmp_path / "out")
     assert str(tmp_path / "out") not in str(no.value)
     assert (tmp_path / "out/README").read_text() == "read me"
+
+
+def test_a_zip_with_backslashes(tmp_path: Path) -> None:
+    """As programs of old .NET write them, folders among its members."""
+    archive = packed(tmp_path / "a.zip", {"images\\": "", "images\\a.txt": "a", "masks\\.b.txt": "b"})
+    extract(archive, tmp_path / "out")
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in sorted((tmp_path / "out").rglob("*"))] == [
+        "images",
+        "images/a.txt",
+    ]
 
 
 def test_what_is_hidden_is_not_unpacked(tmp_path: Path) -> None:

@@ -164,6 +164,62 @@ def test_a_catalogue_with_a_wrong_key(project: Project, finished: Intact, tmp_pa
     finished()
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_the_disk_does_not_give_is_listed(
+    project: Project, finished: Intact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    project.datasets["bad"] = {"folder": str(pairs(tmp_path / "bad"))}
+    opened = Image.open
+
+    def kept_back(path: Any, *others: Any, **more: Any) -> Any:
+        if Path(path).name in ("0001.jpg", "0002.png"):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *others, **more)
+
+    monkeypatch.setattr(Image, "open", kept_back)
+    for name in ("0001.jpg", "0002.png"):
+        refused(project, "2 images cannot be imported", f"{name} cannot be read ({os.strerror(number)})")
+    project.run(["bad"], allow_missing=["bad/*"])
+
+
+def test_a_folder_that_the_system_does_not_give(
+    project: Project, finished: Intact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.datasets["bad"] = {"folder": str(pairs(tmp_path / "bad"))}
+    scanned = os.scandir
+
+    def kept_back(path: Any = ".") -> Any:
+        if Path(path).name == "masks" and "bad" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scanned(path)
+
+    monkeypatch.setattr(os, "scandir", kept_back)
+    refused(project, "bad/test", "bad/masks cannot be read (Permission denied); check its owner")
+    finished()
+
+
+def test_an_archive_that_the_disk_does_not_give(
+    project: Project, finished: Intact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project.add("bad", pairs(tmp_path / "bad"))
+
+    def kept_back(path: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("saliency_r1.data.fetch.sha256", kept_back)
+    refused(project, f"{path}: cannot be read (Input/output error)")
+    finished()
+
+
+def test_a_file_in_place_of_a_folder(project: Project, finished: Intact, tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "bad")
+    shutil.rmtree(folder / "images")
+    (folder / "images").write_text("no folder")
+    project.datasets["bad"] = {"folder": str(folder)}
+    refused(project, "bad/images: expected a folder of pictures, found a file")
+    finished()
+
+
 def test_artifacts_that_cannot_be_written(project: Project, tmp_path: Path) -> None:
     project.add("bad", pairs(tmp_path / "bad"))
     (project.root / "artifacts").write_text("a file stands where the folder should be")

@@ -148,8 +148,8 @@ def test_models_are_found_by_entry_folder_or_name(tmp_path: Path) -> None:
     for name in ("models/tiny", "root/mine"):
         (tmp_path / name / "config.json").write_text("{}")
     for name, source in (
-        ("tiny", Source(tmp_path / "models/tiny")),
-        ("models/tiny", Source(tmp_path / "models/tiny")),
+        ("tiny", Source(tmp_path / "models/tiny", outside=True)),
+        ("models/tiny", Source(tmp_path / "models/tiny", outside=True)),
         ("mine", Source(tmp_path / "root/mine")),
         ("big", Source(None, "owner/big", "abc")),
         ("Qwen/Qwen2.5-VL-3B-Instruct@123", Source(None, "Qwen/Qwen2.5-VL-3B-Instruct", "123")),

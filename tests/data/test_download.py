@@ -58,6 +58,23 @@ def test_attributes_by_the_names_of_files(project: Project, tmp_path: Path, caps
     assert "toy/test: 1 of 2 images are not in attributes.json" in capsys.readouterr().out
 
 
+def test_attributes_of_groups_whose_names_differ_in_case(project: Project, tmp_path: Path) -> None:
+    for folder, made, suffix in (("image", picture(1), "jpg"), ("gt", mask(), "png")):
+        for group in ("dog", "Dog"):
+            (tmp_path / "own" / folder / group).mkdir(parents=True)
+            made.save(tmp_path / "own" / folder / group / f"a.{suffix}")
+    words = {"Dog/a": [{"name": "hound"}], "dog/A.jpg": [{"name": "poodle"}], "DOG/a": [{"name": "neither"}]}
+    (tmp_path / "own/attributes.json").write_text(json.dumps(words))
+    project.add("own", tmp_path / "own", task="cosod", layout="groups")
+    rows = {row["group"]: json.loads(row["meta"]) for row in project.run().iter_rows(named=True)}
+    assert rows["Dog"]["objects"][0][0]["name"] == "hound"
+    words["dog/a"] = words.pop("dog/A.jpg")
+    (tmp_path / "own/attributes.json").write_text(json.dumps(words))
+    project.add("own", tmp_path / "own")
+    rows = {row["group"]: json.loads(row["meta"]) for row in project.run().iter_rows(named=True)}
+    assert [rows[group]["objects"][0][0]["name"] for group in ("Dog", "dog")] == ["hound", "poodle"]
+
+
 def test_attributes_in_an_outer_folder_are_found(project: Project, tmp_path: Path) -> None:
     pairs(tmp_path / "source/holiday", 1)
     told = {"0000": [{"id": 1, "phrase": "the red kayak"}]}
@@ -168,6 +185,20 @@ def test_what_was_touched_is_imported_again(project: Project, tmp_path: Path) ->
         assert path.read_bytes() == before
 
 
+def test_what_changed_under_the_same_size_and_time_is_imported_again(project: Project, tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "own", 2)
+    project.datasets["own"] = {"folder": str(folder)}
+    path = folder / "masks/0000.png"
+    mask().save(path, compress_level=0)
+    project.run()
+    before = path.stat()
+    Image.fromarray(np.asarray(mask())[::-1]).save(path, compress_level=0)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    project.run()
+    assert (project.out / "datasets/own/test/masks/0000.png").read_bytes() == path.read_bytes()
+
+
 def replace(path: Path, content: bytes) -> None:
     """Give a name new content, and leave the old content to its other names."""
     path.unlink()
@@ -208,6 +239,17 @@ def test_single_splits_can_be_chosen(project: Project, tmp_path: Path) -> None:
         project.run(["toy/val"])
     with pytest.raises(DataError, match="no data set 'tyo'; it has: toy"):
         project.run(["tyo"])
+
+
+def test_a_base_model_outside_of_the_project_is_copied(project: Project, tmp_path: Path) -> None:
+    project.add("own", pairs(tmp_path / "own", 1))
+    for folder in (tmp_path / "mine", project.root / "mine"):
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts/config.json").write_text("{}")
+    project.run(policy=str(tmp_path / "mine"), segmenter="mine")
+    (tmp_path / "mine/parts/config.json").write_text("changed")
+    assert (project.out / "models/policy/parts/config.json").read_text() == "{}"
+    assert (project.out / "models/segmenter/parts/config.json").samefile(project.root / "mine/parts/config.json")
 
 
 def test_a_model_that_is_nowhere(project: Project, tmp_path: Path) -> None:

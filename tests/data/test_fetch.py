@@ -24,7 +24,7 @@ from saliency_r1.data.errors import DataError, Unreachable
 from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.runtime.files import sha256
 
-from .toys import QUICK, Project, pairs
+from .toys import QUICK, Project, pairs, zipped
 
 
 def packed(content: bytes) -> bytes:
@@ -312,6 +312,39 @@ def test_a_link_in_the_cache_leads_nowhere_else(server: tuple[str, type[Handler]
     with pytest.raises(DataError, match="lies outside of"):
         store(tmp_path).obtain(archive(f"{server[0]}/good"), tmp_path)
     assert (outside / "file.zip").read_bytes() == b"somebody's own"
+
+
+def test_data_sets_whose_archives_share_a_name_keep_their_own(
+    server: tuple[str, type[Handler]], project: Project, tmp_path: Path
+) -> None:
+    address, handler = server
+    for name, seed in (("a", 0), ("b", 50)):
+        content = zipped(pairs(tmp_path / name, 2, seed), tmp_path / f"{name}.zip").read_bytes()
+        setattr(handler, f"{name}_data", lambda self, _, content=content: self.answer(content))
+        split = {"archive": "data.zip", "locations": [f"{address}/{name}-data"]}
+        project.datasets[name] = {"splits": {"test": split}}
+    table = project.run()
+    pictures = [(project.out / names[0]).read_bytes() for names in table["images"]]
+    originals = [path.read_bytes() for name in "ab" for path in sorted((tmp_path / name / "images").iterdir())]
+    assert pictures == originals
+    assert len(project.run()) == 4, "and the recorded hashes are of each"
+    split = project.datasets["b"]["splits"]["test"]
+    project.datasets = {"a": {"splits": {"train": split, "test": split | {"locations": [f"{address}/a-data"]}}}}
+    with pytest.raises(DataError, match=r"data\.zip is two archives"):
+        project.run()
+
+
+def test_what_was_fetched_under_its_path_alone_is_found_while_no_other_data_set_has_that(
+    server: tuple[str, type[Handler]], project: Project, tmp_path: Path
+) -> None:
+    once = zipped(pairs(tmp_path / "toy", 3), project.root / "runs/download/data.zip")
+    entry = {"splits": {"test": {"archive": "data.zip", "locations": [f"{server[0]}/missing"]}}}
+    project.datasets = {"a": entry}
+    assert len(project.run()) == 3
+    project.datasets["b"] = {"splits": {"test": {"archive": "data.zip"}}}
+    with pytest.raises(DataError, match=r"(?s)data\.zip: not found as .*HTTP status 404"):
+        project.run(["a"])
+    assert once.is_file()
 
 
 @pytest.mark.parametrize("kind", ["endless-and-cut", "quota", "page"])

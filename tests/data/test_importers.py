@@ -92,6 +92,24 @@ def test_pairs_in_folders_in_folders_are_not_left_out(tmp_path: Path) -> None:
         LAYOUTS["pairs"].find(tmp_path, split())
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [("Night", "night"), ("set1-img", "set1-gt"), ("a", "b/c")])
+def test_pairs_in_folders_of_other_names_are_not_left_out(tmp_path: Path, ours: str, theirs: str) -> None:
+    pairs(tmp_path, 1)
+    for folder, made in ((f"images/{ours}", picture(1)), (f"masks/{theirs}", mask())):
+        (tmp_path / folder).mkdir(parents=True)
+        made.save(tmp_path / folder / "0001.png")
+    with pytest.raises(DataError, match=rf"images/{ours} and masks/{theirs} hold pictures, where this layout"):
+        LAYOUTS["pairs"].find(tmp_path, split())
+
+
+def test_what_lies_around_a_pair_is_no_other_pair(tmp_path: Path) -> None:
+    pairs(tmp_path, 1)
+    for folder, made in (("images/thumbnails", picture(1)), ("masks/edges", mask())):
+        (tmp_path / folder).mkdir(parents=True)
+        made.save(tmp_path / folder / "0000.png")
+    assert len(LAYOUTS["pairs"].find(tmp_path, split()).items) == 1
+
+
 @pytest.mark.parametrize("inner", ["", "cats/more"])
 def test_pairs_beside_groups_are_not_left_out(tmp_path: Path, inner: str) -> None:
     for place in ("cats", inner):
@@ -112,6 +130,15 @@ def test_groups_whose_names_differ_in_case_are_the_same(tmp_path: Path) -> None:
     pairs_of = {item.name: Path(item.truth).parent.name for item in found.items}  # type: ignore[arg-type]
     assert pairs_of == {"Cat/a": "cat", "Dog/a": "Dog", "dog/a": "dog"}
     assert {problem.name.casefold() for problem in found.problems} == {"owl/a"}, "which one is meant?"
+
+
+def test_groups_of_the_same_letters_are_refused(tmp_path: Path) -> None:
+    for folder, made, suffix in (("image", picture(1), "jpg"), ("gt", mask(), "png")):
+        for group in ("caf\u00e9", "cafe\u0301"):
+            (tmp_path / folder / group).mkdir(parents=True)
+            made.save(tmp_path / folder / group / f"a.{suffix}")
+    with pytest.raises(DataError, match=r"image has two folders 'caf\u00e9'.*cafe\\u0301.*caf\\xe9"):
+        LAYOUTS["groups"].find(tmp_path, split(images="image", masks="gt"))
 
 
 def test_indexed_colours_are_ids(tmp_path: Path) -> None:
@@ -198,12 +225,19 @@ def test_coco_names_its_instances_where_there_are_several_categories(tmp_path: P
         ({"counts": [0, 6], "size": [2, 3]}, r"size \[2, 3\], expected its image's: \[30, 40\]"),
         (None, "annotation 0 of sub/a.jpg has no segmentation"),
         ([["a"]], "expected a list of numbers"),
-        ({"counts": [1200], "size": [30, 40]}, r"instances \[1\] are empty or hidden"),
+        ({"counts": [1200], "size": [30, 40]}, r"annotation 0 encloses no pixel: take it out"),
     ],
 )
 def test_coco_that_is_wrong(tmp_path: Path, segmentation: object, message: str) -> None:
     found = coco(tmp_path, [{"segmentation": segmentation}])
     with pytest.raises(InputError, match=message):
+        LAYOUTS["coco"].mask(found.items[0].truth, MaskRule(rule="ids"))
+
+
+def test_coco_names_the_annotation_that_others_hide(tmp_path: Path) -> None:
+    halves = [{"segmentation": {"counts": [start, 600, 600 - start], "size": [30, 40]}} for start in (0, 600)]
+    found = coco(tmp_path, [{"segmentation": {"counts": [0, 1200], "size": [30, 40]}}, *halves])
+    with pytest.raises(InputError, match='annotation 0 is hidden behind smaller ones: mark it "salient": false'):
         LAYOUTS["coco"].mask(found.items[0].truth, MaskRule(rule="ids"))
 
 
@@ -238,13 +272,17 @@ def test_coco_images_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("on", ["stored pixels", "upright image"])
-def test_orientation_is_applied_to_both(tmp_path: Path, orientation: int, on: str) -> None:
+@pytest.mark.parametrize("name", ["0000.jpg", "0000.tif"])
+def test_orientation_is_applied_to_both(tmp_path: Path, orientation: int, on: str, name: str) -> None:
     source = pairs(tmp_path, 1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.open(source / "masks/0000.png").convert("RGB")
-    stored.save(source / "images/0000.jpg", exif=exif, quality=95)
-    upright = ImageOps.exif_transpose(Image.open(source / "images/0000.jpg"))
+    (source / "images/0000.jpg").unlink()
+    stored.save(source / "images" / name, exif=exif, quality=95)
+    with Image.open(source / "images" / name) as opened:
+        opened.load()  # which turns a TIFF
+        upright = ImageOps.exif_transpose(opened)
     swaps = orientation > 4
     if on == "upright image":
         upright.convert("L").point(lambda value: 255 * (value > 128)).save(source / "masks/0000.png")

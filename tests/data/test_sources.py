@@ -50,6 +50,17 @@ def test_the_note_follows_names_and_contents_and_nothing_else(tmp_path: Path, ou
     assert sources(settings(), tmp_path) != before
 
 
+def test_base_models_outside_of_the_project_are_noted(tmp_path: Path, outside: Path) -> None:
+    own = tmp_path.with_name(f"{tmp_path.name}-models") / "mine"
+    own.mkdir(parents=True)
+    (own / "config.json").write_text("{}")
+    chosen = settings().model_copy(update={"policy": str(own)})
+    before = sources(chosen, tmp_path)
+    assert set(before) == {"holiday/test", f"model {own}"}, "the segmenter's lies inside"
+    (own / "config.json").write_text('{"more": 1}')
+    assert sources(chosen, tmp_path)[f"model {own}"] != before[f"model {own}"]
+
+
 def test_a_folder_that_is_not_mounted_is_named(tmp_path: Path, outside: Path) -> None:
     outside.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="outside: there is no such folder"):

@@ -9,12 +9,13 @@ from typer.testing import CliRunner
 
 from saliency_r1.cli.app import app
 from saliency_r1.data import models
-from saliency_r1.data.catalogue import Catalogue
+from saliency_r1.data.catalogue import Archive, Catalogue, Dataset, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.survey import survey
 from saliency_r1.params import parse_params
+from saliency_r1.runtime.files import sha256
 from saliency_r1.yaml_loader import load_yaml
 
 from .toys import Project, mask, pairs, picture, zipped
@@ -92,6 +93,23 @@ def test_links_that_lead_nowhere_are_counted(project: Project, tmp_path: Path) -
     (finding,) = survey(settings(project, None), project.root, ("linked",))
     assert (finding.state, finding.needs) == ("there", size), "the import judges it, as it does broken pictures"
     assert "2 pairs, 1 of the images a link that leads nowhere" in finding.text
+
+
+def test_one_file_of_the_mirror_is_not_taken_for_two_archives(project: Project, tmp_path: Path) -> None:
+    """Both may be called `data.zip`; only a hash, or a common address, says whose one is."""
+    mirror = tmp_path / "mirror"
+    zipped(pairs(tmp_path / "some"), mirror / "data.zip")
+    project.datasets = {name: {"splits": {"test": {"archive": f"{name}/data.zip"}}} for name in ("a", "b")}
+    assert states(project, mirror=mirror)["a and b"] == "unfit"
+    with pytest.raises(DataError, match=r"a and b: .*data\.zip would be taken for the archives of each.* sha256"):
+        project.run(mirror=str(mirror))
+    assert "a and b" not in states(project, "a", mirror=mirror)
+    for entry in project.datasets.values():
+        entry["splits"]["test"]["locations"] = ["https://localhost/data.zip"]
+    assert states(project, "a", "b", mirror=mirror) == {"a/test": "there", "b/test": "there"}
+    for entry in project.datasets.values():
+        entry["splits"]["test"] = {"archive": "data.zip", "sha256": sha256(mirror / "data.zip")}
+    assert states(project, "a", "b", mirror=mirror) == {"a/test": "there", "b/test": "there"}
 
 
 def test_what_is_good_is_kept_when_another_set_is_not(project: Project, tmp_path: Path, capsys) -> None:
@@ -227,6 +245,13 @@ def test_a_home_folder_is_written_as_people_do(project: Project, tmp_path: Path,
     numbers = load_yaml(SHIPPED.parents[1] / "params.yaml")
     numbers["download"]["mirror"] = "~/mirror"
     assert parse_params(numbers).download.mirror == f"{tmp_path}/mirror"
+
+
+@pytest.mark.parametrize("archive", ["Foo-Bar.tar.gz", "sets/Foo-Bar.tgz", "Foo-Bar.zip", "foo_bar.TAR.XZ"])
+def test_an_unpacked_archive_is_found_by_its_name(tmp_path: Path, archive: str) -> None:
+    entry = Dataset(name="x", base=tmp_path, splits={"test": Split(archives=(Archive(path=archive),))})
+    (tmp_path / "Foo-Bar").mkdir()
+    assert unpacked(entry, "test", tmp_path) == tmp_path / "Foo-Bar"
 
 
 def test_the_pictures_of_another_split_are_not_taken(tmp_path: Path) -> None:

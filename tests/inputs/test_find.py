@@ -46,9 +46,21 @@ def test_hidden_things_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_found_where_it_stands_alone(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.HEIC", "b.heic", "c.jfif", "d.txt", ".e.heic"):
+    for name in (
+        "a.jpg",
+        "a.HEIC",
+        "b.heic",
+        "c.jfif",
+        "d.txt",
+        ".e.heic",
+        "f.jpe",
+        "f.npy",
+        "g.tga",
+        "h.svg",
+        "i.npy",
+    ):
         save(tmp_path / "x.png").rename(tmp_path / name)
-    found = [tmp_path / name for name in ("a.jpg", "b.heic", "c.jfif")]
+    found = [tmp_path / name for name in ("a.jpg", "b.heic", "c.jfif", "f.jpe", "g.tga", "h.svg", "i.npy")]
     assert pictures_in(tmp_path) == pictures_below(tmp_path) == pictures_among(tmp_path.iterdir()) == found
 
 

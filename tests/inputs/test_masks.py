@@ -157,6 +157,38 @@ def test_the_border_of_a_voc_palette_is_asked_about_whatever_the_threshold(tmp_p
     assert read_mask(tmp_path / "voc.png", 37, str, void=255).foreground.tolist() == OBJECT.tolist()
 
 
+def test_255_beside_numbers_is_asked_about(tmp_path: Path) -> None:
+    """It may be the border around an object 1, as in VOC, or the object: only who made the mask knows."""
+    around = np.zeros_like(OBJECT)
+    around[2:10, 3:12] = True
+    path = save(tmp_path / "a.png", np.where(around & ~OBJECT, np.uint8(255), OBJECT * np.uint8(1)))
+    message = r"a\.png: values 0, 1, 255: if 255 is a border .*void: 255.* and declare mask: .*threshold: 1\}"
+    for rule in (MaskRule(), MaskRule(rule="threshold")):
+        with pytest.raises(InputError, match=message + ".* 255 is the object, .*threshold: 128"):
+            LAYOUTS["pairs"].mask(path, rule)
+    for declared, meant in (({"threshold": 1, "void": 255}, OBJECT), ({"threshold": 128}, around & ~OBJECT)):
+        mask = LAYOUTS["pairs"].mask(path, MaskRule.model_validate({"rule": "threshold"} | declared))
+        assert (mask > 0).tolist() == meant.tolist()
+    with pytest.raises(MeasureError, match=r"--void 255 of evaluate. and --gt-threshold 0; .* --gt-threshold 127"):
+        read_truth(path)
+    assert read_truth(path, Protocol(gt_threshold=0, void=255)).mask.tolist() == OBJECT.tolist()
+    assert read_truth(path, Protocol(gt_threshold=127)).mask.tolist() == (around & ~OBJECT).tolist()
+
+
+def test_noise_of_a_mask_is_no_number_of_an_object(tmp_path: Path) -> None:
+    y, x = np.mgrid[:96, :128]
+    for radius in (5, 17, 40):
+        disc = np.hypot(y - 47, x - 60) < radius
+        for quality in (60, 85, 95, 99):
+            noisy = save(tmp_path / "a.jpg", disc * np.uint8(255), quality=quality)
+            again = save(tmp_path / "b.png", np.asarray(Image.open(noisy)))
+            for path in (noisy, again):
+                assert (foreground(path) == disc).mean() > 0.98
+    values = disc * np.uint8(255)
+    values[::9, ::7] = 3
+    foreground(save(tmp_path / "c.png", values))
+
+
 def test_scores_leave_void_out(tmp_path: Path) -> None:
     """What is predicted on void pixels, and how they stretch the map, changes no score."""
     rng = np.random.default_rng(1)
@@ -385,12 +417,13 @@ def test_an_overview_beside_a_mask_is_no_other_mask(tmp_path: Path) -> None:
     assert np.array_equal(read_levels(tmp_path / "a.tif").values > 0, OBJECT)
 
 
-def test_a_mask_that_is_to_be_shown_turned_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_mask_that_is_to_be_shown_turned_is_refused(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     for orientation in (1, 3):
         exif[0x0112] = orientation
-        save(tmp_path / f"{orientation}.png", OBJECT * np.uint8(255), exif=exif)
-    assert np.array_equal(read_levels(tmp_path / "1.png").values > 0, OBJECT)
+        save(tmp_path / f"{orientation}.{suffix}", OBJECT * np.uint8(255), exif=exif)
+    assert np.array_equal(read_levels(tmp_path / f"1.{suffix}").values > 0, OBJECT)
     for read in (read_levels, read_ids):
-        with pytest.raises(InputError, match=r"3\.png is a mask with an EXIF orientation of its own \(3\)"):
-            read(tmp_path / "3.png")
+        with pytest.raises(InputError, match=rf"3\.{suffix} is a mask with an EXIF orientation of its own \(3\)"):
+            read(tmp_path / f"3.{suffix}")

@@ -4,9 +4,10 @@ import io
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from saliency_r1.data.catalogue import MaskRule
 from saliency_r1.data.importers import LAYOUTS, Item
@@ -116,7 +117,54 @@ def test_depth_transparency_and_orientation() -> None:
         buffer = io.BytesIO()
         image.save(buffer, "PNG", exif=image.getexif())
         again = Image.open(buffer)
-        assert np.array_equal(np.asarray(to_rgb(again))[..., 0], np.asarray(ImageOps.exif_transpose(again)))
+        shown = np.asarray(ImageOps.exif_transpose(again))
+        assert np.array_equal(np.asarray(to_rgb(again))[..., 0], shown)
+        tiff = io.BytesIO()
+        image.save(tiff, "TIFF", exif=image.getexif())
+        assert np.array_equal(np.asarray(to_rgb(Image.open(tiff)))[..., 0], shown)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (np.float32([-0.05, 0.5, 1.06]), [0, 128, 255]),
+        (np.float32([-3, 127.6, 258]), [0, 128, 255]),
+        (np.float32([0, 1, 3]), "grey values from 0 to 3, expected 0 to 1, or 0 to 255 with 32 or more"),
+        (np.float32([0, 500]), "grey values from 0 to 500"),
+        (np.float32([-100, 100]), "grey values from -100 to 100"),
+        (np.float32([0, np.nan, 1]), "grey values from nan to nan"),
+        (np.float32([0, np.inf]), "grey values from 0 to inf"),
+        (np.int32([0, 70_000]), "grey values from 0 to 70000, expected 0 to 65535: save it as grey of 8 or 16 bits"),
+        (np.int32([-1, 200]), "grey values from -1 to 200, expected 0 to 65535"),
+    ],
+)
+def test_greys_that_fit_no_depth_are_refused(tmp_path: Path, values: np.ndarray, shown: list[int] | str) -> None:
+    Image.fromarray(values[None].repeat(3, axis=0)).save(tmp_path / "a.tif")
+    if isinstance(shown, list):
+        assert np.asarray(read_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == shown
+        return
+    with pytest.raises(InputError, match=rf"a\.tif: {shown}"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_a_raw_picture_is_not_taken_for_its_preview(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0xC612] = b"\1\4\0\0"
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.tif", tiffinfo=tags)
+    (tmp_path / "a.tif").rename(tmp_path / "a.dng")
+    with pytest.raises(InputError, match=r"a\.dng is a raw picture .*: export it"):
+        read_picture(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colours_of_sixteen_bits_that_hold_fewer_are_refused(tmp_path: Path, suffix: str) -> None:
+    """Pillow keeps the upper 8 of 16 bits, which of 12 are next to nothing."""
+    values = np.linspace(0, 4095, 48).astype(np.uint16).reshape(4, 4, 3)
+    for name, there in (("few", values), ("all", values * 16)):
+        cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), there)
+    assert np.array_equal(np.asarray(read_picture(tmp_path / f"all.{suffix}")), (values >> 4)[..., ::-1])
+    with pytest.raises(InputError, match=rf"few\.{suffix} has 16 bits .*save it with 8 bits a channel"):
+        read_picture(tmp_path / f"few.{suffix}")
 
 
 def test_what_a_later_stage_cannot_take_is_refused_by_name(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def _kind(archive: Path) -> str:
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as file:
-        named = [(*_name(info), info) for info in file.infolist()]
+        # Programs of old .NET write `\` between the parts of a path; it is checked as what it means.
+        named = [(name.replace("\\", "/"), sure, info) for info in file.infolist() for name, sure in [_name(info)]]
         if guessed := [name for name, sure, _ in named if not sure]:
             print(
                 f"{archive.name}: {len(guessed)} names are not in UTF-8 and are read in code page 437, such as "
@@ -165,7 +166,7 @@ def _zip_members(archive: Path) -> Generator[Member, None, None]:
                 raise DataError(f"{archive}: member {name!r} is a link or a device; repack it with plain files")
             if info.flag_bits & 1:
                 raise DataError(f"{archive}: member {name!r} is encrypted; repack it without a password")
-            if info.is_dir():
+            if name.endswith("/"):
                 _checked(archive, name)
                 continue
             with file.open(info) as content:

@@ -1,6 +1,7 @@
 """What a data set says of the objects in its images: `attributes.json`, read, checked and compared with the masks."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def read(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict[str, l
         raise DataError(f"{problem} ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{problem}, found {type(content).__name__}")
-    known = {key(image): image for image in images}
+    alike = Counter(map(key, images))
+    exact, folded = set(images), {key(image): image for image in images if alike[key(image)] == 1}
     found: dict[str, list[dict[str, Any]]] = {}
     for name, objects in content.items():
         if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
@@ -52,7 +54,10 @@ def read(part: DatasetSplit, source: Path, images: Sequence[str]) -> dict[str, l
             ids = [one["id"] for one in objects]
             if 1 not in ids and any(one.get("salient", True) for one in objects):
                 raise DataError(f"{problem}; {name!r} has the ids {ids}, expected 1 for the salient region, or no ids")
-        image = known.get(key(name)) or known.get(key(stem(name)))
+        ways = (name, stem(name))
+        image = next((way for way in ways if way in exact), None) or next(
+            (folded[key(way)] for way in ways if key(way) in folded), None
+        )
         if image is not None and found.setdefault(image, objects) is not objects:
             raise DataError(f"{problem}; {image!r} has two entries, such as {name!r}; keep one")
     if absent := len(images) - len(found):

@@ -7,6 +7,7 @@ relative to the file the entry is written in.
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import expanduser
@@ -57,6 +58,14 @@ class Archive(_Entry):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     expands_to: int | None = Field(default=None, gt=0)
     locations: tuple[str, ...] = ()
+
+    def same(self, other: Archive) -> bool | None:
+        """Whether two entries mean one file: as their hashes say, or else their addresses; None if neither says it."""
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        if self.locations and other.locations:
+            return not {*self.locations}.isdisjoint(other.locations)
+        return None
 
 
 class Split(_Entry):
@@ -116,6 +125,11 @@ class MaskRule(_Entry):
         """Whether the catalogue itself says what becomes of empty masks, so that such masks are no surprise."""
         return "empty" in self.model_fields_set
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the catalogue itself says which values are foreground, 255 beside small numbers among them."""
+        return self.rule == "threshold" and "threshold" in self.model_fields_set
+
 
 class Dataset(_Entry):
     """One data set. `base` is the folder of the file that describes it; the other keys are those of the YAML."""
@@ -165,7 +179,16 @@ class Dataset(_Entry):
             raise ValueError(f"mask rule {self.mask.rule} does not go with task {self.task}")
         if self.layout == "coco" and not all(split.annotations for split in self.splits.values()):
             raise ValueError("layout coco needs annotations: <json in the archive> in every split")
+        named: dict[str, Archive] = {}
+        for archive in self.archives:
+            if named.setdefault(archive.path, archive).same(archive) is False:
+                raise ValueError(f"{archive.path} is two archives, by their hashes or locations: give them two names")
         return self
+
+    @property
+    def archives(self) -> list[Archive]:
+        """Those of all splits; one that holds several splits stands there several times."""
+        return [archive for split in self.splits.values() for archive in split.archives]
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +247,12 @@ class Catalogue(_Entry):
         entries = _Reader()
         entries.read(path)
         return cls(path=path, datasets=entries.datasets, models=entries.models)
+
+    @property
+    def contested(self) -> frozenset[str]:
+        """The paths that archives of several data sets have."""
+        paths = Counter(path for one in self.datasets.values() for path in {archive.path for archive in one.archives})
+        return frozenset(path for path, count in paths.items() if count > 1)
 
     def select(self, names: Sequence[str]) -> list[tuple[Dataset, SplitName]]:
         """The splits meant by `<dataset>` (all its splits) or `<dataset>/<split>`, in that order, each once."""

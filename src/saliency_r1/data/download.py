@@ -12,6 +12,7 @@ artifacts/download/
 import contextlib
 import errno
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,13 @@ def download(settings: Download, root: Path, out: Path, patience: Patience | Non
     bases = {key: models.resolve(getattr(settings, key), key, catalogue, root) for key in ("policy", "segmenter")}
     cache = root / "runs" / "download"
     mirror = root / settings.mirror if settings.mirror else None
-    with _explained(out):
+    with _explained(out, cache):
         cache.mkdir(parents=True, exist_ok=True)
         with held(cache / "lock"):
             refuse(survey(settings, root))
             memory, kept = Memory(cache / "imports.json", out), Memory(cache / "kept.json", cache / "kept")
             with atomic_folder(out) as folder:
-                store = ArchiveCache(cache, mirror, patience or Patience())
+                store = ArchiveCache(cache, mirror, patience or Patience(), catalogue.contested)
                 importer = Importer(store, settings.allow_missing, (memory, kept), folder)
                 table, leaks = _import(settings, parts, importer)
                 report: dict[str, Any] = {"imports": importer.reports, "leaks": leaks.to_dicts(), "models": {}}
@@ -135,16 +136,31 @@ def _without_leaks(indexes: dict[DatasetSplit, pl.DataFrame]) -> tuple[dict[Data
 
 
 @contextlib.contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    """Say what to do about a file system that does not take what is written."""
+def _explained(out: Path, cache: Path) -> Iterator[None]:
+    """Say what to do about a file system that does not take what is written, or does not give what is read.
+
+    Written are the folder of results, what is aside of it, and the cache.
+    """
     try:
         yield
     except OSError as error:
-        where = error.filename or out
+        named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
+        written = [path for path in named if any(map(partial(_on_one_path, path), (out.parent, cache)))]
+        where = (written or named or [out])[0]
         if error.errno in _FULL:
             raise DataError(f"{where}: the disk is full; make room and run again. {out} is as it was before") from error
+        if named and not written and error.errno in (*_FORBIDDEN, errno.EIO):
+            raise DataError(
+                f"{where}: cannot be read ({error.strerror}); check its owner, permissions and disk"
+            ) from error
         if error.errno in _FORBIDDEN:
             raise DataError(
                 f"{where}: cannot be written ({error.strerror}); check its owner and permissions"
             ) from error
         raise
+
+
+def _on_one_path(one: Path, other: Path) -> bool:
+    """Whether one of two is the other, or lies below it."""
+    one, other = one.absolute(), other.absolute()
+    return one.is_relative_to(other) or other.is_relative_to(one)

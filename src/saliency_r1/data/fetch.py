@@ -12,9 +12,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import gaierror
+from typing import Self
 from urllib.parse import quote
 
 import httpx
@@ -58,23 +59,32 @@ class Patience:
 class ArchiveCache:
     """Where archives are looked for and kept.
 
-    `mirror` is a folder of local copies, `cache` the folder of what was fetched, `known` the sizes and hashes recorded
-    there. Use it under a lock: two processes that append to one partial file ruin it.
+    `mirror` is a folder of local copies, `cache` the folder of what was fetched and of the sizes and hashes recorded.
+    `dataset` is whose archives they are (see `of`), `contested` the paths that archives of several data sets have. Use
+    it under a lock: two processes that append to one partial file ruin it.
     """
 
     cache: Path
     mirror: Path | None = None
     patience: Patience = field(default_factory=Patience)
+    contested: frozenset[str] = frozenset()
+    dataset: str = ""
+
+    def of(self, dataset: str) -> Self:
+        """The same places for the archives of a data set: many are called `data.zip`."""
+        return replace(self, dataset=dataset)
+
+    def find(self, archive: Archive, base: Path) -> Path | None:
+        """The file that `obtain` would take without fetching, not verified."""
+        places = (*self._copies(archive, base), self._place(archive))
+        return next(filter(Path.is_file, places), None)
 
     def obtain(self, archive: Archive, base: Path, announce: Callable[[], None] = lambda: None) -> Path:
         """The verified local file of an archive; `announce` is called before anything crosses the network.
 
         Raises `DataError` when a local copy is not what the catalogue says, or when no location gives the file.
         """
-        name = Path(archive.path).name
-        local = [base / archive.path]
-        if self.mirror is not None:
-            local += dict.fromkeys((self.mirror / archive.path, self.mirror / name))
+        local = self._copies(archive, base)
         for path in local:
             if path.is_file():
                 self.verify(archive, path)
@@ -106,7 +116,7 @@ class ArchiveCache:
         tried = "\n".join(failures) or "  the catalogue lists no location"
         raise (Unreachable if later else DataError)(
             f"{archive.path}: not found as {', '.join(map(str, local))} and not to be had from\n{tried}\n"
-            f"Fetch it by hand and put it into the folder named by download.mirror as {name}."
+            f"Fetch it by hand and put it into the folder named by download.mirror as {Path(archive.path).name}."
         )
 
     def verify(self, archive: Archive, path: Path) -> None:
@@ -132,7 +142,7 @@ class ArchiveCache:
         """Record size and hash of a file that turned out to be good, so that it cannot change unnoticed."""
         known = self._known()
         if archive.sha256 is None and not self._recorded(archive):
-            known[archive.path] = {"size": path.stat().st_size, "sha256": digest}
+            known[self._keys(archive)[0]] = {"size": path.stat().st_size, "sha256": digest}
             write_json(self._record, known)
             print(f"{archive.path}: the catalogue has no hash; sha256 {digest} is recorded and enforced from now on")
 
@@ -141,9 +151,22 @@ class ArchiveCache:
         if self._fetched_here(path):
             path.unlink()
 
+    def _copies(self, archive: Archive, base: Path) -> list[Path]:
+        """Where somebody may have put an archive."""
+        mirrored = [] if self.mirror is None else [self.mirror / archive.path, self.mirror / Path(archive.path).name]
+        return list(dict.fromkeys([base / archive.path, *mirrored]))
+
+    def _keys(self, archive: Archive) -> list[str]:
+        """What an archive is called in the cache and its record: by its data set, and as once, by its path alone."""
+        if not self.dataset:
+            return [archive.path]
+        once = [] if archive.path in self.contested else [archive.path]
+        return [f"archives/{self.dataset}/{archive.path}", *once]
+
     def _place(self, archive: Archive) -> Path:
         """Where a fetched archive is kept; `DataError` where that is not inside of the cache."""
-        place = self.cache / archive.path
+        places = [self.cache / key for key in self._keys(archive)]
+        place = next(filter(Path.is_file, places), places[0])
         if not place.resolve().is_relative_to(self.cache.resolve()):
             raise DataError(f"{archive.path}: lies outside of {self.cache}; take the link out that leads there")
         return place
@@ -178,7 +201,8 @@ class ArchiveCache:
 
     def _recorded(self, archive: Archive) -> dict[str, int | str]:
         """What an earlier import has noted about an archive; nothing where the catalogue names another version."""
-        recorded = self._known().get(archive.path, {})
+        known = self._known()
+        recorded = next((known[key] for key in self._keys(archive) if key in known), {})
         stated = ((key, getattr(archive, key)) for key in ("size", "sha256"))
         return {} if any(value not in (None, recorded.get(key)) for key, value in stated) else recorded
 

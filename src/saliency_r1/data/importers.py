@@ -18,7 +18,7 @@ from saliency_r1.data.catalogue import MaskRule, Split
 from saliency_r1.data.errors import DataError
 from saliency_r1.inputs.coco import CROWDS, CocoImage, read_truth
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import folders_in, hidden, key, nfc, pictures_in, shown, walk
+from saliency_r1.inputs.find import folders_in, hidden, key, nfc, pictures_below, pictures_in, shown, walk
 from saliency_r1.inputs.image_names import stem
 from saliency_r1.inputs.masks import read_ids, read_mask
 from saliency_r1.inputs.regions import area, decode
@@ -95,6 +95,7 @@ class Pairs:
             void=rule.void,
             exact=rule.rule == "binary",
             may_be_empty=rule.may_be_empty,
+            said=rule.has_threshold,
         )
         return mask.foreground.astype(np.uint8) * 255
 
@@ -105,9 +106,9 @@ class Groups(Pairs):
     def find(self, folder: Path, split: Split) -> Found:
         """Pair by group and name; the name of an item is `<group>/<name>`."""
         found = Found()
-        images, masks = locate(folder, split.images), locate(folder, split.masks)
+        images, masks = _folder(folder, split.images), _folder(folder, split.masks)
         _check_elsewhere(images, masks, depth=1)
-        ours, theirs = ({_spelt(path.name): path for path in folders_in(root)} for root in (images, masks))
+        ours, theirs = _groups(images), _groups(masks)
         theirs = _called_alike(theirs, ours)
         for group in sorted(ours.keys() | theirs.keys()):
             images_of, masks_of = (
@@ -182,15 +183,23 @@ class Coco:
 
     def mask(self, truth: CocoImage, rule: MaskRule) -> np.ndarray:
         """The annotations drawn into one map, large ones first."""
-        codes = [(annotation.number, truth.code(annotation)) for annotation in truth.instances]
+        by_number = {annotation.number: annotation for annotation in truth.instances}
+        codes = [(number, truth.code(annotation)) for number, annotation in by_number.items()]
         if codes and codes[-1][0] > np.iinfo(np.uint16).max:
             raise InputError(f"{codes[-1][0]} annotations, at most {np.iinfo(np.uint16).max} fit into a map of 16 bits")
         ids = np.zeros(truth.size, np.uint16)
         for number, code in sorted(codes, key=lambda pair: -area(pair[1])):
             ids[decode(code)] = number
-        lost = {number for number, _ in codes} - set(np.unique(ids).tolist())
-        if lost:
-            raise InputError(f"instances {sorted(lost)} are empty or hidden behind others")
+        shown_ids = set(np.unique(ids).tolist())
+        faults = [
+            f"annotation {by_number[number].id} "
+            + ("is hidden behind smaller ones: mark it" if area(code) else "encloses no pixel: take it out, or mark it")
+            + ' "salient": false'
+            for number, code in codes
+            if number not in shown_ids
+        ]
+        if faults:
+            raise InputError("; ".join(faults))
         return ids
 
 
@@ -266,24 +275,64 @@ def _holder(folder: Path, wanted: str) -> Path:
     """The folder that the pictures of `wanted` lie in."""
     path = Path(wanted)
     if "*" not in path.name:
-        return locate(folder, wanted)
-    return locate(folder, str(path.parent)) if len(path.parts) > 1 else folder
+        return _folder(folder, wanted)
+    return _folder(folder, str(path.parent)) if len(path.parts) > 1 else folder
+
+
+def _folder(folder: Path, wanted: str) -> Path:
+    """`locate` for a folder. Raises `DataError` where a file has its name."""
+    if not (found := locate(folder, wanted)).is_dir():
+        raise DataError(f"{found}: expected a folder of pictures, found a file; move it away, or correct the catalogue")
+    return found
 
 
 def _check_elsewhere(images: Path, masks: Path, depth: int = 0) -> None:
     """Refuse pairs that lie deeper, or less deep, than a layout looks: they would be left out without a word."""
     if images.samefile(masks):
         return
-    ours, theirs = (
-        {Path(), *(path.relative_to(root) for path, is_folder in walk(root) if is_folder)} for root in (images, masks)
-    )
-    for inner in sorted(ours & theirs):
-        if len(inner.parts) != depth and pictures_in(images / inner) and pictures_in(masks / inner):
-            both = shown(images.name / inner), shown(masks.name / inner)
+    (here, ours), (there, theirs) = _by_depth(images, masks, depth), _by_depth(masks, images, depth)
+    folders = {key(str(inner)): inner for held in theirs.values() for inner in held}
+    alike = [(one, folders[key(str(one))]) for held in ours.values() for one in held if key(str(one)) in folders]
+    # Of a name that is a pair at its place other pictures may lie around: thumbnails on one side, edges on the other.
+    apart = [(min(ours[name]), min(theirs[name])) for name in ours.keys() & theirs.keys() - (here & there)]
+    if found := alike or apart:
+        one, other = min(found)
+        both = shown(images.name / one), shown(masks.name / other)
+        raise DataError(
+            f"{both[0]} and {both[1]} hold pictures, where this layout does not look: move them to the others, "
+            f"under names of their own, or make them a split (images: {both[0]}, masks: {both[1]})"
+        )
+
+
+def _by_depth(root: Path, other: Path, depth: int) -> tuple[set[str], dict[str, set[Path]]]:
+    """The names of pictures as deep as a layout looks, and by their names the folders of those elsewhere.
+
+    A name is that of the group and the file; what lies in `other` is not counted.
+    """
+    right: set[str] = set()
+    wrong: dict[str, set[Path]] = defaultdict(set)
+    for path in pictures_below(root):
+        if other.is_relative_to(root) and path.is_relative_to(other):
+            continue
+        inner = path.parent.relative_to(root)
+        name = key("/".join([*inner.parts[:depth], path.stem]))
+        if len(inner.parts) == depth:
+            right.add(name)
+        else:
+            wrong[name].add(inner)
+    return right, wrong
+
+
+def _groups(root: Path) -> dict[str, Path]:
+    """The folders of groups by name. Raises `DataError` where two share one, in composed letters and in others."""
+    groups: dict[str, Path] = {}
+    for path in folders_in(root):
+        if (other := groups.setdefault(_spelt(path.name), path)) != path:
             raise DataError(
-                f"{both[0]} and {both[1]} hold pictures, where this layout does not look: move them to the others, "
-                f"under names of their own, or make them a split (images: {both[0]}, masks: {both[1]})"
+                f"{shown(root.name)} has two folders {_spelt(path.name)!r}, in other letters ({other.name!a} and "
+                f"{path.name!a}): rename or join them"
             )
+    return groups
 
 
 def _called_alike(folders: dict[str, Path], others: Collection[str]) -> dict[str, Path]:

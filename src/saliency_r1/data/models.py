@@ -1,20 +1,23 @@
 """The base models: copied from a local folder, or taken from the Hugging Face hub at a pinned revision."""
 
+import shutil
 from os.path import expanduser
 from pathlib import Path
 from typing import NamedTuple
 
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError, Unreachable, may_pass
+from saliency_r1.inputs.find import walk
 from saliency_r1.runtime.files import link_tree
 
 
 class Source(NamedTuple):
-    """Where a base model comes from: a folder, or a hub name with its revision."""
+    """Where a base model comes from: a folder, in the project or outside of it, or a hub name with its revision."""
 
     folder: Path | None
     hub: str = ""
     revision: str | None = None
+    outside: bool = False
 
     def __str__(self) -> str:
         if self.folder is not None:
@@ -37,7 +40,7 @@ def resolve(name: str, key: str, catalogue: Catalogue, root: Path) -> Source:
         if folder.is_dir():
             if not any(folder.iterdir()):
                 raise DataError(f"{folder}: the model folder is empty")
-            return Source(folder)
+            return Source(folder, outside=not folder.resolve().is_relative_to(root.resolve()))
     hub, _, revision = name.partition("@")
     if entry is not None or hub.count("/") != 1 or hub.startswith((".", "/", "~")):
         looked = ", ".join(map(str, candidates))
@@ -46,9 +49,15 @@ def resolve(name: str, key: str, catalogue: Catalogue, root: Path) -> Source:
 
 
 def provide(source: Source, target: Path) -> dict[str, str]:
-    """Put a model into `target`; returns what the report says about it: source and resolved revision."""
+    """Put a model into `target`; returns what the report says about it: source and resolved revision.
+
+    What lies outside of the project is copied: somebody may change it in place, and results must not follow.
+    """
     if source.folder is not None:
-        link_tree(source.folder, target)
+        if source.outside:
+            _copy_tree(source.folder, target)
+        else:
+            link_tree(source.folder, target)
         return {"source": source.folder.name}
     from huggingface_hub import snapshot_download
 
@@ -61,6 +70,14 @@ def provide(source: Source, target: Path) -> dict[str, str]:
         print(f"{source.hub}: no revision is pinned; this is {source.hub}@{snapshot.name}", flush=True)
     link_tree(snapshot, target)
     return {"source": source.hub, "revision": snapshot.name}  # a snapshot's folder is named by its commit
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    for path, is_folder in walk(source):
+        if not is_folder:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def cached(source: Source) -> bool:

@@ -24,6 +24,7 @@ _NAMES = {
         | {"pixelwisegtnewpng"}  # of DUT-OMRON
     ),
 }
+_PACKED = re.compile(r"\.(?:tar\.\w+|\w+)$", re.IGNORECASE)  # what the name of an archive ends in
 _SPLITS: dict[str, frozenset[str]] = {
     "train": frozenset({"train", "tr", "training", "trainset"}),
     "val": frozenset({"val", "validation", "valid", "valset"}),
@@ -33,7 +34,7 @@ _SPLITS: dict[str, frozenset[str]] = {
 
 def unpacked(dataset: Dataset, split: SplitName, mirror: Path) -> Path | None:
     """The folder of a mirror that holds a split as it is: by the data set's name or by that of its archive."""
-    packed = [Path(archive.path).stem for archive in dataset.splits[split].archives]
+    packed = [_PACKED.sub("", Path(archive.path).name) for archive in dataset.splits[split].archives]
     # A lone archive is the split's own: DUTS-TE beside a DUTS that may hold the other split alone.
     wanted = [*packed, dataset.name] if len(packed) == 1 else [dataset.name, *packed]
     folders = {path.name: path for path in folders_in(mirror)}

@@ -1,4 +1,4 @@
-"""What the data is made of that lies outside of the project: folders, local copies, revisions of the hub.
+"""What the data is made of that lies outside of the project: folders, local copies, base models, revisions of the hub.
 
 DVC does not look there. `saliency-r1 data sources` writes what it finds into records/sources.json, on which the stage
 download depends: a picture that came into a folder is then seen by `dvc repro`, and nothing else is imported again.
@@ -22,7 +22,7 @@ FILE = Path("records/sources.json")
 
 
 def sources(settings: Download, root: Path) -> dict[str, Any]:
-    """One entry a split that is read from outside, and one a base model whose revision is not pinned.
+    """One entry a split that is read from outside, and one a base model from there or of a revision that is not pinned.
 
     Every file is read, so a folder of 10 GB takes a minute. Raises `DataError`.
     """
@@ -36,6 +36,8 @@ def sources(settings: Download, root: Path) -> dict[str, Any]:
         source = models.resolve(getattr(settings, key), key, catalogue, root)
         if source.hub and source.revision is None:
             found[f"model {source.hub}"] = {"revision": _revision(source.hub)}
+        elif source.folder is not None and source.outside:
+            found[f"model {getattr(settings, key)}"] = _of_folder(source.folder)
     return found
 
 

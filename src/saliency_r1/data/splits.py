@@ -27,7 +27,7 @@ from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.store import Imported, Place, import_item
 from saliency_r1.data.table import INDEX
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import nfc, shown, walk
+from saliency_r1.inputs.find import nfc, reading, shown, walk
 from saliency_r1.inputs.text import read_text
 from saliency_r1.runtime.files import atomic_folder, link, link_tree, write_json
 from saliency_r1.runtime.stage import progress
@@ -73,12 +73,13 @@ class Importer:
     def _from_archives(self, part: DatasetSplit) -> pl.DataFrame:
         """Obtain, verify, extract and import; hashes not known in advance are recorded once all of it went well."""
         dataset, wanted = part.dataset, part.split.archives
+        store = self.store.of(dataset.name)
 
         def announce() -> None:
             print(f"{part}: fetching; licence: {dataset.licence}. {dataset.terms or ''}".rstrip(), flush=True)
 
-        files = [self.store.obtain(archive, dataset.base, announce) for archive in wanted]
-        digests = [self.store.digest(archive, file) for archive, file in zip(wanted, files)]
+        files = [store.obtain(archive, dataset.base, announce) for archive in wanted]
+        digests = [store.digest(archive, file) for archive, file in zip(wanted, files)]
         key = _fingerprint(part, digests)
         if (index := self._reused(part, key)) is not None:
             return index
@@ -89,12 +90,12 @@ class Importer:
                     check_space(scratch, expanded_size(file), f"unpacking {part}")
                     extract(file, scratch, archive.expands_to)
                 except DamagedArchive:
-                    self.store.discard(file)
+                    store.discard(file)
                     raise
             index = self._imported(part, key, scratch, link)
         if not self.reports[str(part)]["missing"]:  # of an incomplete one the right version would be refused later
             for archive, file, digest in zip(wanted, files, digests):
-                self.store.remember(archive, file, digest)
+                store.remember(archive, file, digest)
         described = [{"path": a.path, "sha256": d} for a, d in zip(wanted, digests)]
         self.reports[str(part)]["archives"] = described
         return index
@@ -229,7 +230,7 @@ def _content(index: pl.DataFrame) -> str:
 def _reading(part: DatasetSplit) -> str:
     """What the catalogue says about reading a pair."""
     rule = part.dataset.mask
-    return json.dumps([part.dataset.layout, rule.model_dump(mode="json"), rule.may_be_empty])
+    return json.dumps([part.dataset.layout, rule.model_dump(mode="json"), rule.may_be_empty, rule.has_threshold])
 
 
 def _fingerprint(part: DatasetSplit, content: Any) -> str:
@@ -239,27 +240,37 @@ def _fingerprint(part: DatasetSplit, content: Any) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file: enough to see that somebody's folder changed."""
+def _listing(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size and times of every file: enough to see that somebody's folder changed.
+
+    Programs that copy or restore set the time of change themselves; the system's own (ctime) is out of their reach.
+    """
     files = sorted(path for path, is_folder in walk(folder) if not is_folder and path.is_file())
-    return [(shown(path.relative_to(folder)), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+    return [
+        (shown(path.relative_to(folder)), (s := path.stat()).st_size, s.st_mtime_ns, s.st_ctime_ns) for path in files
+    ]
 
 
 def _find(part: DatasetSplit, source: Path) -> Found:
     try:
-        split = settle(source, part.split, part.split_name)
-        for what in ("images", "masks"):
-            if (found_as := getattr(split, what)) != (stated := getattr(part.split, what)):
-                print(f"{part}: {what} are read from {found_as} (there is no {stated})", flush=True)
-        found = LAYOUTS[part.dataset.layout].find(source, split)
-        if part.split.names is not None:
-            names = read_text(locate(source, part.split.names)).splitlines()
-            if not any(name.strip() for name in names):
-                raise DataError(f"{part.split.names} lists no name, expected one a line")
-            found = keep_listed(found, names)
-        return found
+        with reading(source):
+            return _found(part, source)
     except (DataError, InputError) as error:
         raise DataError(f"{part}: {error}") from None
+
+
+def _found(part: DatasetSplit, source: Path) -> Found:
+    split = settle(source, part.split, part.split_name)
+    for what in ("images", "masks"):
+        if (found_as := getattr(split, what)) != (stated := getattr(part.split, what)):
+            print(f"{part}: {what} are read from {found_as} (there is no {stated})", flush=True)
+    found = LAYOUTS[part.dataset.layout].find(source, split)
+    if part.split.names is not None:
+        names = read_text(locate(source, part.split.names)).splitlines()
+        if not any(name.strip() for name in names):
+            raise DataError(f"{part.split.names} lists no name, expected one a line")
+        found = keep_listed(found, names)
+    return found
 
 
 def _say_turned(part: DatasetSplit, index: pl.DataFrame) -> None:

@@ -13,7 +13,7 @@ from saliency_r1.data.catalogue import MaskRule
 from saliency_r1.data.images import thumbnail, turned
 from saliency_r1.data.importers import Item, Layout, Problem
 from saliency_r1.inputs.errors import InputError
-from saliency_r1.inputs.find import require_file, shown
+from saliency_r1.inputs.find import reading, require_file, shown
 from saliency_r1.inputs.pictures import check_shape, is_plain, open_whole, orientation, to_rgb
 from saliency_r1.runtime.files import link, sha256
 
@@ -55,11 +55,14 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
     they are get placed (linked or copied), not rewritten. A pair that is not fine becomes a `Problem`.
     """
     try:
-        image = open_whole(item.image)
+        with reading(item.image):
+            image, came_as = open_whole(item.image), sha256(item.image)
         check_shape(image.size, shown(item.image))
         upright = to_rgb(image)
         _check_size(item.size or image.size, image.size, upright.size)
-        truth = layout.mask(item.truth, rule)
+        with reading(item.truth if isinstance(item.truth, Path) else item.image):
+            truth = layout.mask(item.truth, rule)
+        source = source_digest(item)
         mask = _fitted(truth, image.size, upright.size, orientation(image), rule)
     except InputError as error:
         return Problem(item.name, str(error))
@@ -74,8 +77,8 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
         mask=mask_path,
         height=upright.height,
         width=upright.width,
-        sha256=sha256(item.image),
-        source=source_digest(item),
+        sha256=came_as,
+        source=source,
         stored=stored_digest(target, image_path, mask_path),
         thumbnail=thumbnail(upright),
         instances=len(ids) if mask.dtype == np.uint16 else int(mask.any()),
@@ -86,12 +89,16 @@ def import_item(item: Item, layout: Layout, rule: MaskRule, target: Path, place:
 
 
 def source_digest(item: Item) -> str:
-    """The SHA-256 of an image and its ground truth as they came. Raises `InputError` for what is no file."""
-    for path in (item.image, item.truth):
-        if isinstance(path, Path):
-            require_file(path)
-    truth = item.truth.read_bytes() if isinstance(item.truth, Path) else pickle.dumps(item.truth)
-    return hashlib.sha256(item.image.read_bytes() + truth).hexdigest()
+    """The SHA-256 of an image and its ground truth as they came. Raises `InputError` for what cannot be read."""
+    digest = hashlib.sha256()
+    for part in (item.image, item.truth):
+        if isinstance(part, Path):
+            require_file(part)
+            with reading(part):
+                digest.update(part.read_bytes())
+        else:
+            digest.update(pickle.dumps(part))
+    return digest.hexdigest()
 
 
 def stored_digest(target: Path, image: str, mask: str) -> str:

@@ -10,6 +10,7 @@ stage does it first, and says all that is wrong at once.
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,12 @@ from saliency_r1.data import models
 from saliency_r1.data.archives import expanded_size
 from saliency_r1.data.catalogue import Archive, Catalogue, Dataset, SplitName
 from saliency_r1.data.errors import DataError
+from saliency_r1.data.fetch import ArchiveCache
 from saliency_r1.data.importers import LAYOUTS
 from saliency_r1.data.places import settle, unpacked
 from saliency_r1.data.splits import allowed
+from saliency_r1.inputs.errors import InputError
+from saliency_r1.inputs.find import reading, walk
 from saliency_r1.params import Download
 
 State = Literal["there", "to fetch", "tight", "missing", "unfit"]
@@ -49,11 +53,10 @@ def survey(settings: Download, root: Path, names: tuple[str, ...] = ()) -> list[
     mirror = root / settings.mirror if settings.mirror else None
     if mirror is not None and not mirror.is_dir():
         raise DataError(f"download.mirror = {settings.mirror!r}: expected a folder of local copies, there is none")
-    cache = root / "runs" / "download"
-    findings = [
-        _split(dataset, split, mirror, cache, settings.allow_missing)
-        for dataset, split in catalogue.select(names or settings.datasets)
-    ]
+    store = ArchiveCache(root / "runs" / "download", mirror, contested=catalogue.contested)
+    chosen = catalogue.select(names or settings.datasets)
+    findings = [_split(dataset, split, store, settings.allow_missing) for dataset, split in chosen]
+    findings += _ambiguous(chosen, store)
     if not names:
         findings += list(_bases(settings, catalogue, root))
     needed = sum(finding.needs for finding in findings)
@@ -75,9 +78,7 @@ def refuse(findings: list[Finding]) -> None:
         )
 
 
-def _split(
-    dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path, allow_missing: Sequence[str]
-) -> Finding:
+def _split(dataset: Dataset, name: SplitName, store: ArchiveCache, allow_missing: Sequence[str]) -> Finding:
     what = f"{dataset.name}/{name}"
     split = dataset.splits[name]
     if split.folder is not None:
@@ -85,16 +86,40 @@ def _split(
         if not folder.is_dir():
             return Finding(what, "missing", f"there is no folder {folder}; correct `folder` in the catalogue")
         return _in_folder(what, dataset, name, folder, allow_missing)
-    if mirror is not None and (found := unpacked(dataset, name, mirror)) is not None:
+    if store.mirror is not None and (found := unpacked(dataset, name, store.mirror)) is not None:
         return _in_folder(what, dataset, name, found, allow_missing)
-    return _in_archives(what, dataset, name, mirror, cache)
+    return _in_archives(what, dataset, name, store.of(dataset.name))
+
+
+def _ambiguous(chosen: Sequence[tuple[Dataset, SplitName]], store: ArchiveCache) -> Iterator[Finding]:
+    """Files of the mirror that would be taken for several archives, though no hash or address says whose they are."""
+    if (mirror := store.mirror) is None:
+        return
+    taken: dict[Path, dict[tuple[str, str], Archive]] = defaultdict(dict)
+    for dataset, name in chosen:
+        split = dataset.splits[name]
+        if split.folder is None and unpacked(dataset, name, mirror) is None:
+            for archive in split.archives:
+                path = store.of(dataset.name).find(archive, dataset.base)
+                if path is not None and path in (mirror / archive.path, mirror / Path(archive.path).name):
+                    taken[path].setdefault((dataset.name, archive.path), archive)
+    for path, archives in taken.items():
+        first, *others = archives.values()
+        if not all(one.sha256 for one in (first, *others)) and not all(map(first.same, others)):
+            yield Finding(
+                " and ".join(sorted({owner for owner, _ in archives})),
+                "unfit",
+                f"{path} would be taken for the archives of each, and nothing says whose it is; unpack each one into "
+                f"{mirror}/<data set>/, or give sha256 in the catalogue",
+            )
 
 
 def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path, allow_missing: Sequence[str]) -> Finding:
-    split = settle(folder, dataset.splits[name], name)
     try:
-        found = LAYOUTS[dataset.layout].find(folder, split)
-    except DataError as error:
+        with reading(folder):
+            split = settle(folder, dataset.splits[name], name)
+            found = LAYOUTS[dataset.layout].find(folder, split)
+    except (DataError, InputError) as error:
         return Finding(what, "unfit", f"{folder}: {error}")
     count = len(found.items)
     there = count + len(found.problems)
@@ -116,18 +141,19 @@ def _in_folder(what: str, dataset: Dataset, name: SplitName, folder: Path, allow
     return Finding(what, "there", f"{folder}: {count} pairs{alone}{nowhere}", size)
 
 
-def _in_archives(what: str, dataset: Dataset, name: SplitName, mirror: Path | None, cache: Path) -> Finding:
-    texts, needs = [], 0
+def _in_archives(what: str, dataset: Dataset, name: SplitName, store: ArchiveCache) -> Finding:
+    texts, needs, mirror = [], 0, store.mirror
     state: State = "there"
     for archive in dataset.splits[name].archives:
-        path = _local(archive, dataset.base, mirror, cache)
+        path = store.find(archive, dataset.base)
         if path is not None:
             size = path.stat().st_size
             if archive.size not in (None, size):
                 return Finding(what, "unfit", f"{path}: {size:,} bytes, expected {archive.size:,}; another version?")
             try:
-                needs += expanded_size(path)
-            except DataError as error:
+                with reading(path):
+                    needs += expanded_size(path)
+            except (DataError, InputError) as error:
                 return Finding(what, "unfit", str(error))
             texts.append(str(path))
         elif archive.locations:
@@ -146,13 +172,6 @@ def _in_archives(what: str, dataset: Dataset, name: SplitName, mirror: Path | No
     return Finding(what, state, "; ".join(texts), needs)
 
 
-def _local(archive: Archive, base: Path, mirror: Path | None, cache: Path) -> Path | None:
-    places = [base / archive.path]
-    if mirror is not None:
-        places += [mirror / archive.path, mirror / Path(archive.path).name]
-    return next((path for path in (*places, cache / archive.path) if path.is_file()), None)
-
-
 def _bases(settings: Download, catalogue: Catalogue, root: Path) -> Iterator[Finding]:
     for key in ("policy", "segmenter"):
         what = f"model {getattr(settings, key)}"
@@ -162,7 +181,9 @@ def _bases(settings: Download, catalogue: Catalogue, root: Path) -> Iterator[Fin
             yield Finding(what, "missing", str(error))
             continue
         if source.folder is not None:
-            yield Finding(what, "there", str(source.folder))
+            files = [path for path, is_folder in walk(source.folder) if not is_folder and path.is_file()]
+            size = sum(path.stat().st_size for path in files) if source.outside else 0
+            yield Finding(what, "there", str(source.folder), size)
         elif models.cached(source):
             yield Finding(what, "there", f"{source}, in the hub's cache")
         elif fault := models.unreachable(source):

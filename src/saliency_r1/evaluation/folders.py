@@ -114,6 +114,7 @@ def read_truth_and_void(path: Path, protocol: Protocol, may_be_empty: bool) -> t
         lambda least: f"--gt-threshold {least - 1}",
         protocol.void,
         may_be_empty=may_be_empty,
+        said=protocol.gt_threshold != DEFAULT.gt_threshold,
     )
     return Truth(mask.foreground), mask.void
 

@@ -7,6 +7,7 @@ are the same letters, however a file system has written them (NFC, NFD) and in w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import unicodedata
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from saliency_r1.inputs.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"})
 # Pictures as well, which nothing here opens: they are found, so that they are refused by name, and not left out.
-UNREAD = frozenset({".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"})
+UNREAD = frozenset({".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".dng", ".svg", ".npy"})
 
 # What macOS, Synology and Windows leave in folders beside what begins with a point.
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
@@ -112,6 +113,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say in an `InputError` that the system does not give what is read here, by the name it says or else by `path`."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else path
+        reason = error.strerror or error
+        raise InputError(f"{shown(name)} cannot be read ({reason}); check its owner, permissions and disk") from error
 
 
 def _why_missing(path: Path) -> str:

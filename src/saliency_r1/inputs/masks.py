@@ -25,6 +25,7 @@ MOST_ID = 65535
 _MOST_COLOURS = 255  # a picture with more is antialiased or was saved with losses
 _VOC_VOID = 255
 _VOC_VOID_COLOUR = 0xE0E0C0
+_MOST_LABEL = 20  # of VOC's classes
 _HALF = 127
 _SAID = 8  # values in a message
 _TINT = 32  # between the channels of a colour: less is a grey that was saved with losses
@@ -85,6 +86,7 @@ def read_mask(
     void: int | None = None,
     exact: bool = False,
     may_be_empty: bool = False,
+    said: bool = False,
 ) -> Mask:
     """The foreground of a file: levels above `above` (0 to 254).
 
@@ -96,6 +98,7 @@ def read_mask(
         exact: whether the levels must be 0 and 255.
         may_be_empty: whether levels that all lie below the threshold mean that there is no foreground (sets of several
             levels, such as PASCAL-S, have such masks).
+        said: whether the caller's user has chosen `above`, so that 255 beside small numbers is the object.
 
     Raises:
         InputError: as `read_levels`; nothing is foreground though the file is not black, colours lie on both sides
@@ -106,6 +109,11 @@ def read_mask(
         raise InputError(
             f"{shown(path)}: some pixels are VOC's border (cream), which is neither foreground nor background: "
             f"{_declare(levels.border)}"
+        )
+    if void is None and not said and (labels := _labels(levels)).size:
+        raise InputError(
+            f"{shown(path)}: {levels.kind} {_listed(np.unique(levels.values))}: if 255 is a border that is neither, "
+            f"{_declare('255')} and {remedy(int(labels[0]))}; if 255 is the object, {remedy(_HALF + 1)}"
         )
     left_out = None if void is None else _is_void(levels, void)
     kept = None if left_out is None else ~left_out
@@ -213,6 +221,17 @@ def _is_void(levels: Levels, void: int) -> NDArray[np.bool_]:
     if levels.kind != _PALETTE and levels.stored.dtype == np.uint8 and void == grey * 0x010101:
         void = grey
     return np.asarray(levels.stored == void)
+
+
+def _labels(levels: Levels) -> NDArray[np.int64]:
+    """The numbers of objects beside 255, as VOC has them; none where they may be noise beside an object of 255."""
+    present = np.flatnonzero(np.bincount(levels.values.ravel(), minlength=_VOC_VOID + 1))
+    labels = present[(present > 0) & (present < _VOC_VOID)]
+    small = present[-1] == _VOC_VOID and labels.size > 0 and labels[-1] <= _MOST_LABEL
+    if not small or not np.array_equal(levels.stored, levels.values):
+        return labels[:0]
+    flat = levels.values[_flat(levels.values.astype(np.int32))]
+    return labels if np.isin(flat, labels).any() else labels[:0]
 
 
 def _voc_border(present: NDArray[Any], coloured: bool) -> str:

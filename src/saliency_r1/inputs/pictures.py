@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, ImageFile, TiffImagePlugin, features
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.find import UNREAD, require_file, shown
@@ -21,6 +21,7 @@ MOST_ASPECT = 200
 # Where Pillow calls a picture a decompression bomb: a file of kilobytes that fills gigabytes.
 MOST_PIXELS = 178_956_970
 _ORIENTATION = 0x0112  # EXIF
+_DNG = 0xC612  # the tag of its version, which no other TIFF has
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,7 +35,9 @@ _HAS_AVIF = "avif" in features.modules and bool(features.check("avif"))  # a Pil
 # What is opened, by content: the formats of the names in `find.SUFFIXES`, and AVIF, which the web serves under them.
 # Pillow knows more, and some of these start other programs (ghostscript for EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", *["AVIF"] * _HAS_AVIF)
-_DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners keep in files of 16
+_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners keep in files of 16
+_OVERSHOOT = 0.1  # by which floats may lie outside of their range after scaling: what is cut off is not seen
+_DIM = 32  # the least of the largest value of floats from 0 to 255: less may be a picture of another range
 
 
 def open_whole(path: Path) -> Image.Image:
@@ -51,8 +54,19 @@ def open_whole(path: Path) -> Image.Image:
             if image.width * image.height > MOST_PIXELS:
                 image.close()
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,}")
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and _DNG in image.tag_v2:
+                raise InputError(f"{shown(path)} is a raw picture (DNG), of which a preview alone is read: export it")
+            turn = orientation(image) if image.format == "TIFF" else 1
+            deep = any(";16" in mode for mode in _modes(image))
             image.load()
-            return image
+            if deep and len(image.getbands()) > 1 and _is_dark(image):
+                raise InputError(
+                    f"{shown(path)} has 16 bits in each of several channels, and values of {_DEPTHS[-2]} bits at most: "
+                    "save it with 8 bits a channel"
+                )
+            return image if turn == 1 else _as_stored(image, turn)
+    except InputError:
+        raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -60,6 +74,14 @@ def open_whole(path: Path) -> Image.Image:
             raise InputError(f"{shown(path)} is too large to be opened ({error}): scale it down") from None
         found = _looks(path) or error or type(error).__name__
         raise InputError(f"{shown(path)} is not a readable image ({found})") from error
+
+
+def _as_stored(image: Image.Image, turn: int) -> Image.Image:
+    """A TIFF with its EXIF orientation, and pixels as in the file: Pillow turns those of this format by itself."""
+    stored = image.transpose(_TURNS[{6: 8, 8: 6}.get(turn, turn)])
+    stored.format = image.format
+    stored.getexif()[_ORIENTATION] = turn
+    return stored
 
 
 def _looks(path: Path) -> str:
@@ -83,7 +105,18 @@ def stored_modes(path: Path) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
-            return [part.args if isinstance(part.args, str) else str((part.args or ("",))[0]) for part in image.tile]
+            return _modes(image)
+
+
+def _modes(image: ImageFile.ImageFile) -> list[str]:
+    arguments = [part[3] for part in image.tile]
+    return [one if isinstance(one, str) else str((one or ("",))[0]) for one in arguments]
+
+
+def _is_dark(image: Image.Image) -> bool:
+    """Whether colours of 16 bits, of which Pillow keeps the upper 8, have values of 14 bits at most."""
+    colours = [place for place, band in enumerate(image.getbands()) if band != "A"]
+    return bool(np.asarray(image)[..., colours].max() < 1 << _DEPTHS[-2] - 8)
 
 
 def has_more_frames(image: Image.Image, path: Path) -> bool:
@@ -108,7 +141,10 @@ def read_picture(path: Path) -> Image.Image:
     """
     image = open_whole(path)
     check_shape(image.size, shown(path))
-    return to_rgb(image)
+    try:
+        return to_rgb(image)
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from None
 
 
 def check_shape(size: tuple[int, int], name: str) -> None:
@@ -133,6 +169,7 @@ def orientation(image: Image.Image) -> int:
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says."""
+    image.load()  # which turns a TIFF
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -146,11 +183,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as 8-bit RGB, the way a viewer shows it.
 
     EXIF orientation is applied; greys of more than 8 bits are scaled by the least of 8, 10, 12, 14 or 16 bits that
-    holds them, floats from [0, 1] or else [0, 255]; transparency is laid on white; palettes, greys and CMYK are
-    converted. The result knows nothing of the file it came from, so that a second call changes nothing.
+    holds them, floats from [0, 1] or else [0, 255], a tenth beyond is cut off; transparency is laid on white; palettes,
+    greys and CMYK are converted. The result knows nothing of the file it came from: a second call changes nothing.
 
     Raises:
-        InputError: the picture has no pixels.
+        InputError: the picture has no pixels, or values in no such range.
     """
     if min(image.size) < 1:
         raise InputError(f"picture of {image.width} x {image.height} pixels")
@@ -166,9 +203,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: NDArray[np.float64], floats: bool) -> NDArray[np.uint8]:
-    values = np.nan_to_num(values)
-    largest = values.max()
-    depths = [float(2**bits - 1) for bits in _DEPTHS]
-    tops = [1.0, 255.0] if floats else depths
-    top = next((top for top in tops if largest <= top), 65535.0)
+    """Greys of more than 8 bits as 8 bits. Raises `InputError` for values that no range fits."""
+    least, most = values.min(), values.max()
+    tops = [1.0, 255.0] if floats else [float(2**bits - 1) for bits in _DEPTHS]
+    beyond = _OVERSHOOT if floats else 0.0
+    top = next((top for top in tops if -beyond * top <= least and most <= (1 + beyond) * top), None)
+    if top is None or (top == 255 and floats and most < _DIM):
+        expected = f"0 to 1, or 0 to 255 with {_DIM} or more" if floats else "0 to 65535"
+        raise InputError(
+            f"grey values from {least:g} to {most:g}, expected {expected}: save it as grey of 8 or 16 bits"
+        )
     return (values / top * 255).round().clip(0, 255).astype(np.uint8)
