@@ -29,6 +29,7 @@ from PIL import Image
 
 from saliency_r1.chat import connection, dialect
 from saliency_r1.chat.errors import BudgetError, ChatError
+from saliency_r1.chat.refusal import Refusal, read_refusal
 from saliency_r1.params import Endpoint
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.replies import retry_after
@@ -206,14 +207,15 @@ class ChatClient:
                 elif response.has_redirect_location:
                     address = self._moved(response)
                     fault = f"redirected to {address}"
-                elif dialect.filtered(response.status_code, response.text):
-                    return Reply("", "refused")
-                elif self.dialect.learn(response.status_code, response.text, sent):
-                    continue  # asked again without what the server does not know; that is no failure of its own
-                elif not _may_pass(response.status_code):
-                    advice = _TOO_MUCH if dialect.oversized(response.text) else _HELP.get(response.status_code, "")
-                    raise ChatError(f"{self._where} refused {question.name}: {connection.status(response)}{advice}")
                 else:
+                    refusal = read_refusal(response.status_code, response.text)
+                    if refusal.filtered:
+                        return Reply("", "refused")
+                    if self.dialect.learn(refusal, sent):
+                        continue  # asked again without what the server does not know; that is no failure of its own
+                    if not _may_pass(refusal.status):
+                        why = connection.status(response) + self._advice(refusal)
+                        raise ChatError(f"{self._where} refused {question.name}: {why}")
                     unusable, fault, wait = None, connection.status(response), retry_after(response) or 0.0
             except _Unreadable as error:
                 unusable, fault = None, str(error)
@@ -228,6 +230,13 @@ class ChatClient:
             f"{self._where} gave no answer for {question.name} in {self.options.retries + 1} requests; the last "
             f"one: {fault}. Answers so far are kept; run again when the server is well"
         )
+
+    def _advice(self, refusal: Refusal) -> str:
+        """What helps against a refusal, as the end of a message; "" where nothing is known."""
+        if refusal.of_answer:
+            key = "annotate.answer_tokens" if self.section.startswith("annotate") else "policy.max_new_tokens"
+            return f". An answer may not become that long there: lower {key} = {self.answer_tokens}"
+        return _TOO_MUCH if refusal.oversized else _HELP.get(refusal.status, "")
 
     def _may_differ(self, fault: str) -> bool:
         """Whether to ask again may bring another answer: a greedy one is cut off at the same place every time."""
