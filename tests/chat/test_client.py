@@ -85,7 +85,7 @@ def test_a_refusal_of_an_image_is_none_of_a_field(client, server):
     said = {"message": "Could not parse the image, though its schema is right", "param": "messages.[0].content"}
     refused = {"error": said, "request": question().text + " temperature"}
     server.replies = [lambda _: (400, json.dumps(refused).encode()), lambda _: completion("a dog")]
-    with pytest.raises(ChatError, match="refused s0: status 400: .*Could not parse the image"):
+    with pytest.raises(ChatError, match=r"refused s0: status 400: .*Could not parse the image"):
         client.ask(question())
     client.ask(question("s1"))
     assert server.bodies[1] == server.bodies[0]

@@ -133,6 +133,28 @@ def test_tokens_are_counted_where_their_sum_is_not_told(server, ask):
         ask("s1", client=client)
 
 
+def test_tokens_are_counted_where_no_answer_comes_with_them(server, ask):
+    empty = {"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 1000}}
+    server.replies = [lambda _: (200, json.dumps(empty).encode())]
+    client = ask.make(max_tokens=1500, retries=4)
+    with pytest.raises(BudgetError, match=r"max_tokens = 1500 is spent .1 requests, 2000 tokens"):
+        ask(client=client)
+
+
+def test_what_is_no_answer_need_not_say_what_it_took(server, ask):
+    server.replies = [lambda _: (200, b'{"error": {"message": "overloaded"}}'), lambda _: counted(total_tokens=50)]
+    assert ask(max_tokens=100).text == "a dog"
+
+
+def test_a_key_in_an_address_stays_unseen_where_a_server_redirects_for_ever(server, ask):
+    server.replies = [lambda handler: (307, b"", ("Location", handler.path))]
+    address = server.url.replace("//", "//me:PASSWORD@") + "?api-key=SECRET"
+    with pytest.raises(ChatError, match="no answer for s0 in 3 requests; the last one: redirected to http://127") as no:
+        ask(url=address)
+    assert "SECRET" not in str(no.value)
+    assert "PASSWORD" not in str(no.value)
+
+
 @pytest.mark.parametrize(
     ("budget", "usage"),
     [({"max_tokens": 100}, {}), ({"max_cost": 1.0, "prices": (1.0, 1.0)}, {"total_tokens": 50})],

@@ -206,7 +206,7 @@ class ChatClient:
                     fault = f"an answer that is {unusable.fault}"
                 elif response.has_redirect_location:
                     address = self._moved(response)
-                    fault = f"redirected to {address}"
+                    fault = f"redirected to {connection.shown(address)}"
                 else:
                     refusal = read_refusal(response.status_code, response.text)
                     if refusal.filtered:
@@ -294,21 +294,29 @@ class ChatClient:
         try:
             content = response.json()
             usage = dialect.counted(content.get("usage"))
+            self._count(usage)  # first: tokens are paid for where no answer comes with them, too
             reply = dialect.read(content, thinking)
-            self._count(usage)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise _Unreadable(f"not a chat completion ({connection.excerpt(response.text)})") from error
+        self._require(usage)
         return Reply(*reply, usage=usage)
 
     def _count(self, usage: dict[str, int]) -> None:
-        """Add what an answer took to what is spent; without its tokens no budget of them can be kept."""
-        parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        tokens = usage.get("total_tokens") or parts
+        """Add what an answer took to what is spent."""
         with self._lock:
-            self.tokens += tokens
+            self.tokens += _tokens(usage)
             self.cost += cost(usage, self.options.prices)
-            if (self.options.max_tokens and not tokens) or (self.options.max_cost and not parts):
-                self._counted = False
+
+    def _require(self, usage: dict[str, int]) -> None:
+        """Note where an answer came without its tokens: then no budget of them can be kept."""
+        parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        if (self.options.max_tokens and not _tokens(usage)) or (self.options.max_cost and not parts):
+            self._counted = False
+
+
+def _tokens(usage: dict[str, int]) -> int:
+    """The tokens of a prompt and its answer together."""
+    return usage.get("total_tokens") or usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
 
 
 def _may_pass(status: int) -> bool:
