@@ -38,7 +38,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _PASSING = frozenset({408, 409, 425, 429})  # what may go away by itself, as all but one from 500 on may
 _MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirects would drop its content
-_LONGEST_WAIT = 60.0  # seconds
+_LONGEST_WAIT = 60.0  # seconds between two requests for one answer, as far as a server names no time
+_LONGEST_ASKED = 600.0  # seconds that a server may ask to wait
 _LONGEST_LOOK = 15.0  # seconds until a server must have said that it is there
 # Seconds between two looks whether somebody interrupts. Ctrl-C does not end a wait without end once polars is imported,
 # whose handler has the system go on waiting.
@@ -195,7 +196,6 @@ class ChatClient:
         while attempt <= self.options.retries:
             self._spend()
             self._keep_pace()
-            wait = 0.0
             sent = self.dialect.spoken(body)
             try:
                 response = self._client.post(address, json=sent)
@@ -216,13 +216,14 @@ class ChatClient:
                     if not _may_pass(refusal.status):
                         why = connection.status(response) + self._advice(refusal)
                         raise ChatError(f"{self._where} refused {question.name}: {why}")
-                    unusable, fault, wait = None, connection.status(response), retry_after(response) or 0.0
+                    unusable, fault = None, connection.status(response)
+                    self._hold(retry_after(response) or 0.0, fault)
             except _Unreadable as error:
                 unusable, fault = None, str(error)
             except httpx.HTTPError as error:
                 unusable, fault = None, f"{type(error).__name__}: {error}"
             if attempt < self.options.retries and not fault.startswith("redirected"):
-                self._pause(min(_LONGEST_WAIT, max(self.options.backoff * 2**attempt, wait)))
+                self._pause(min(_LONGEST_WAIT, self.options.backoff * 2**attempt))
             attempt += 1
         if unusable is not None:
             return unusable
@@ -276,14 +277,26 @@ class ChatClient:
                     )
             self.requests += 1
 
+    def _hold(self, seconds: float, fault: str) -> None:
+        """Let no request start for so long, as the server wants it; `ChatError` where that is no pause any more."""
+        if seconds > _LONGEST_ASKED:
+            raise ChatError(
+                f"{self._where} is not to be asked again for {seconds:.0f} s: {fault}. Answers so far are kept; run "
+                "again then"
+            )
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic() + seconds)
+
     def _keep_pace(self) -> None:
         """Wait for this request's turn; turns are `60 / requests_per_minute` seconds apart, so none come in a burst."""
-        turn = now = time.monotonic()
-        if self.options.requests_per_minute is not None:
+        apart = 60 / self.options.requests_per_minute if self.options.requests_per_minute else 0.0
+        while True:
             with self._lock:
-                turn = max(self._free_at, now)
-                self._free_at = turn + 60 / self.options.requests_per_minute
-        self._pause(turn - now)
+                now = time.monotonic()
+                if (left := self._free_at - now) <= 0:
+                    self._free_at = now + apart
+                    return
+            self._pause(left)  # a server may have put the time off meanwhile, and somebody else may be first
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless the run ends: then this request is never sent, and `ChatError` says so to nobody."""
