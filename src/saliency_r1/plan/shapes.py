@@ -35,6 +35,8 @@ class PolicyShape:
     `trained` are parameters, in `modules` places: the adapter's, or without one those of the language model. `shared`
     of them lie in the policy's own weights (full fine-tuning) and take no room beside them. `text` and `vision` are
     the sections of the configuration; `unit` is the side, in pixels, of the square that one token of an image shows.
+    Of what FSDP splits, `layer` parameters are those of the largest layer, gathered one after the other, and `root`
+    those of no layer (embeddings, output layer, merger), which are whole throughout a pass.
     """
 
     parameters: int
@@ -43,6 +45,8 @@ class PolicyShape:
     shared: bool
     vocabulary: int
     unit: int
+    root: int
+    layer: int
     text: Any
     vision: Any
 
@@ -103,6 +107,8 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         trained, modules = sum(weights), len(weights)
     else:
         trained, modules = _adapter(model, lora)
+    layers = [list(one.parameters()) for one in model.modules() if type(one).__name__ in model._no_split_modules]
+    in_layers = {id(value) for layer in layers for value in layer}
     text: Any = known.get_text_config()
     vision: Any = known.vision_config
     return PolicyShape(
@@ -112,6 +118,8 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         shared=lora is None,
         vocabulary=text.vocab_size,
         unit=vision.patch_size * vision.spatial_merge_size,
+        root=sum(value.numel() for value in model.parameters() if id(value) not in in_layers),
+        layer=max((sum(value.numel() for value in layer) for layer in layers), default=0),
         text=text,
         vision=vision,
     )
