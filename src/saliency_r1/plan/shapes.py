@@ -91,16 +91,11 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
 
     Raises `PlanError` for another kind of model, sizes that make none, and `sft.lora.targets` that fit nothing.
     """
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
     from saliency_r1.policy.network import language_weights
 
     if config.get("model_type") != "qwen2_5_vl":
         raise PlanError(f"a policy of type {config.get('model_type')!r}, expected 'qwen2_5_vl'")
-    with _sizes("policy"), torch.device("meta"):
-        known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
-        model: Any = Qwen2_5_VLForConditionalGeneration(known)
+    model = _empty(config)
     if lora is None:
         own = language_weights(model)
         weights = [value.numel() for value in model.parameters() if id(value) in own]
@@ -109,8 +104,8 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         trained, modules = _adapter(model, lora)
     layers = [list(one.parameters()) for one in model.modules() if type(one).__name__ in model._no_split_modules]
     in_layers = {id(value) for layer in layers for value in layer}
-    text: Any = known.get_text_config()
-    vision: Any = known.vision_config
+    text: Any = model.config.get_text_config()
+    vision: Any = model.config.vision_config
     return PolicyShape(
         parameters=sum(value.numel() for value in model.parameters()),
         trained=trained,
@@ -123,6 +118,32 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         text=text,
         vision=vision,
     )
+
+
+def check_targets(config: dict[str, Any], lora: Lora) -> None:
+    """Raise `PlanError` unless a policy of any family can be built and has modules that `sft.lora.targets` names."""
+    from saliency_r1.policy.network import in_language_model
+
+    model = _empty(config)
+    targets = re.compile(in_language_model(model, lora.targets))
+    if not any(targets.fullmatch(name) for name, _ in model.named_modules()):
+        linear = {
+            name.rpartition(".")[2] for name, one in model.get_decoder().named_modules() if hasattr(one, "in_features")
+        }
+        raise PlanError(
+            f"sft.lora.targets = {lora.targets!r} matches no module of the policy's language model; its linear layers "
+            f"are {', '.join(sorted(linear))}"
+        )
+
+
+def _empty(config: dict[str, Any]) -> Any:
+    """A policy's network without its weights, of a `model_type` that transformers knows."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+
+    with _sizes("policy"), torch.device("meta"):
+        known = CONFIG_MAPPING[config["model_type"]](**{key: config[key] for key in config if key != "model_type"})
+        return AutoModelForImageTextToText.from_config(known)
 
 
 @contextlib.contextmanager
