@@ -54,10 +54,11 @@ def main(params: Params) -> None:
         if not (missing := parts.missing()):
             print(f"masks of {model}: as they were, nothing that decides them has changed")
             continue
-        with answering(entry, names, policies, environment) as answer:
-            for number in progress(share(missing), label=f"masks of {model}, parts"):
-                with parts.writing(number) as folder:
-                    write_part(folder, model, answer(parts.of(samples, number)), options.score)
+        if mine := own_share(entry, missing):
+            with answering(entry, names, policies, environment) as answer:
+                for number in progress(mine, label=f"masks of {model}, parts"):
+                    with parts.writing(number) as folder:
+                        write_part(folder, model, answer(parts.of(samples, number)), options.score)
         processes.wait()  # those without a share too
     if not processes.is_main():
         return
@@ -66,6 +67,16 @@ def main(params: Params) -> None:
         write_versions(folder)
         pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / "table.parquet")
     keep_only([*(parts.folder for parts in kept), SERVED])
+
+
+def own_share(entry: str | Asked, missing: Sequence[int]) -> Sequence[int]:
+    """The parts that this process makes; all of a server's fall to process 0.
+
+    The budget, the pace and `concurrency` of an endpoint are those of a run, and each process would keep its own.
+    """
+    if isinstance(entry, str) or entry.endpoint is None:
+        return share(missing)
+    return missing if processes.is_main() else []
 
 
 @contextlib.contextmanager

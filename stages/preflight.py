@@ -1,7 +1,9 @@
 """What would end a run hours later and can be known at once: `python stages/check.py params` asks it first.
 
 The device is looked for, the splits that the stages need are looked up in the catalogue, and a base model that has to
-come from the Hugging Face hub must be there to be had. Nothing is imported, fetched or computed.
+come from the Hugging Face hub must be there to be had. Of a policy whose configuration is at hand the network is built
+without its weights, to see whether `sft.lora.targets` names anything there; folders and addresses of other models must
+be such. Nothing is fetched or computed, and no server is asked.
 """
 
 import json
@@ -11,10 +13,16 @@ from pathlib import Path
 
 import own_tree  # noqa: F401
 
+from saliency_r1.chat import ChatError
+from saliency_r1.chat.connection import read_address
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError
-from saliency_r1.params import Params
+from saliency_r1.params import Asked, Lora, Params
+from saliency_r1.plan.errors import PlanError
+from saliency_r1.plan.shapes import check_targets, read_config
+from saliency_r1.policy.errors import PolicyError
+from saliency_r1.policy.families import family_of
 from saliency_r1.runtime.stage import StageError, device_fault
 
 PROVIDED = Path("artifacts/download/report.json")
@@ -22,7 +30,7 @@ PROVIDED = Path("artifacts/download/report.json")
 
 def look(params: Params, root: Path) -> None:
     """Raise `StageError`, with one line for everything that the run would end with."""
-    faults = list(_faults_of_machine(params))
+    faults = [*_faults_of_machine(params), *_faults_of_training(params), *_faults_of_others(params, root)]
     if (root / params.download.catalogue).exists():  # else DVC has not put it there yet, or `download` says so
         try:
             faults += _faults_of_data(params, root)
@@ -39,6 +47,57 @@ def _faults_of_machine(params: Params) -> Iterator[str]:
         yield "policy.attention = 'flash_attention_2' needs the package flash-attn, which is not installed; or set sdpa"
 
 
+def _faults_of_training(params: Params) -> Iterator[str]:
+    lora = params.sft.lora
+    if params.runtime.dtype == "bfloat16" and (lora is None or lora.modules_to_save):
+        trained = f"sft.lora.modules_to_save = {list(lora.modules_to_save)}" if lora else "sft.lora = null"
+        yield (
+            f"{trained} trains weights of the policy itself, and with runtime.dtype = 'bfloat16' they would lose small "
+            "steps to rounding: set runtime.dtype: float32 and policy.autocast: true, or train LoRA alone"
+        )
+
+
+def _faults_of_others(params: Params, root: Path) -> Iterator[str]:
+    """Models that are not trained here: those of `masks.models`, and the annotator."""
+    asked = [entry for entry in params.masks.models if isinstance(entry, Asked)]
+    folders = {f"masks.models, {entry.name}: model": entry.model for entry in asked if entry.endpoint is None}
+    servers = {f"masks.models, {entry.name}: endpoint": entry.endpoint.url for entry in asked if entry.endpoint}
+    if params.annotate.annotator == "local":
+        folders["annotate.model"] = params.annotate.model
+    elif params.annotate.annotator == "openai":
+        servers["annotate.endpoint"] = params.annotate.endpoint.url
+    for key, name in folders.items():
+        if (root / name).is_dir():
+            if not (root / name / "config.json").is_file():
+                yield f"{key} = {name!r}: the folder has no config.json, expected a whole model"
+        elif name.count("/") != 1 or name.startswith((".", "/", "~")):
+            yield f"{key} = {name!r}: no such folder, and not a name on the hub (owner/model)"
+    for section, url in servers.items():
+        try:
+            read_address(url, section)
+        except ChatError as error:
+            yield str(error)
+
+
+def _faults_of_policy(source: models.Source, lora: Lora | None) -> Iterator[str]:
+    """What is wrong with a policy, as far as its configuration is at hand: in a folder, or among the published ones."""
+    if source.folder is not None and not (source.folder / "config.json").is_file():
+        yield f"download.policy: {source}: the folder has no config.json, expected a whole model"
+        return
+    try:
+        config = read_config(source.hub, [source.folder] if source.folder else [])
+    except PlanError as error:
+        if source.folder:
+            yield f"download.policy: {error}"
+        return
+    try:
+        family_of(config.get("model_type"), str(source))
+        if lora is not None:
+            check_targets(config, lora)
+    except (PolicyError, PlanError) as error:
+        yield str(error) if str(error).startswith("sft.") else f"download.policy: {error}"
+
+
 def _faults_of_data(params: Params, root: Path) -> Iterator[str]:
     settings = params.download
     catalogue = Catalogue.load(root / settings.catalogue)
@@ -53,6 +112,8 @@ def _faults_of_data(params: Params, root: Path) -> Iterator[str]:
         )
     for key in ("policy", "segmenter"):
         source = models.resolve(getattr(settings, key), key, catalogue, root)
+        if key == "policy":
+            yield from _faults_of_policy(source, params.sft.lora)
         if source.folder is not None or _provided(source, key) or models.cached(source):
             continue
         if fault := models.unreachable(source):

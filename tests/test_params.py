@@ -80,6 +80,12 @@ REFUSED = [
     ("launch", "", "launch: '', expected what stands in front of a script"),
     ("launch", "python '", 'launch: "python \'" is no command line'),
     ("launch", "python\nrm", "launch: 'python\\nrm', expected what stands in front of a script"),
+    ("launch", "python #", "launch: 'python #', expected one command: # is the shell's"),
+    ("launch", "python 'a' ; b", "launch: \"python 'a' ; b\", expected one command: ; is the shell's"),
+    *(("launch", f"python {sign} b", f"launch: 'python {sign} b', expected one command: {sign}") for sign in "&|<>"),
+    ("sft.warmup", 700, "sft: warmup 700 with steps 700: lr is never reached"),
+    ("cgpo.warmup", 60, "cgpo: warmup 60 with updates 60: lr is never reached"),
+    ("cgpo.isr.every", 61, "cgpo: isr.every 61 with updates 60: there is never an ISR step"),
     ("cgpo.lr", 0.0, "cgpo.lr = 0.0, expected float: input should be greater than 0"),
     ("cgpo.lr", float("nan"), "cgpo.lr = nan, expected float"),
     ("cgpo.updates", 1.5, "cgpo.updates = 1.5, expected int"),
@@ -120,6 +126,14 @@ REFUSED = [
 def test_a_refusal_names_key_value_and_type(key: str, value: Any, message: str) -> None:
     with pytest.raises(ParamsError, match=re.escape(f"my.yaml: {message}")):
         parse_params(changed(key, value), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    "launch",
+    ["env A='x;y' python", 'env "A=a > \\" b" python', r"env A=\& python", "env A=a#b python", "torchrun --x=$(nproc)"],
+)
+def test_signs_that_the_shell_does_not_act_on_may_stand_in_front_of_a_script(launch: str) -> None:
+    assert parse_params(changed("launch", launch)).launch == launch
 
 
 def test_an_algorithm_gets_the_batch_that_it_compares() -> None:

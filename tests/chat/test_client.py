@@ -1,5 +1,6 @@
 """The client of the chat protocol against servers that differ, and environments that do."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -53,6 +54,55 @@ def test_a_field_that_the_server_refuses_is_left_out_from_then_on(client, server
     client.ask(question("s1", schema=None))
     assert field not in server.bodies[-1], "learnt once"
     assert field in capsys.readouterr().err
+
+
+def of_pydantic(body, **entry):
+    """What FastAPI answers: the request comes back with the error."""
+    return 422, json.dumps({"detail": [{"type": "value_error", "input": body} | entry]}).encode()
+
+
+UNKNOWN = "Value error, json_schema is not supported"
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda body: of_pydantic(body, loc=["body"], msg=UNKNOWN),
+        lambda body: of_pydantic(body, loc=["body", "response_format", "seed"], msg="Input should be of max_tokens"),
+        lambda body: (400, json.dumps({"message": str([{"msg": UNKNOWN, "input": body}]), "code": 400}).encode()),
+        lambda body: (400, json.dumps([{"error": {"message": UNKNOWN}, "request": body}]).encode()),
+        lambda _: (400, b'{"error": {"message": "no seed, no temperature", "param": "response_format.json_schema"}}'),
+    ],
+)
+def test_nothing_is_learnt_from_the_request_that_comes_back_with_a_refusal(client, server, refuse):
+    server.replies = [lambda _: refuse(server.bodies[-1]), lambda _: completion("a dog")]
+    assert client.ask(question()).text == "a dog"
+    first, second = server.bodies
+    assert second == first | {"response_format": {"type": "json_object"}}
+
+
+def test_a_refusal_of_an_image_is_none_of_a_field(client, server):
+    said = {"message": "Could not parse the image, though its schema is right", "param": "messages.[0].content"}
+    refused = {"error": said, "request": question().text + " temperature"}
+    server.replies = [lambda _: (400, json.dumps(refused).encode()), lambda _: completion("a dog")]
+    with pytest.raises(ChatError, match=r"refused s0: status 400: .*Could not parse the image"):
+        client.ask(question())
+    client.ask(question("s1"))
+    assert server.bodies[1] == server.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("annotate.endpoint", "annotate.answer_tokens"), ("endpoint", "policy.max_new_tokens")]
+)
+@pytest.mark.parametrize("param", [{"param": "max_tokens"}, {}])
+def test_a_limit_that_is_too_large_is_told_with_its_key(client, server, section, key, param):
+    """In the words of OpenAI; images have nothing to do with it, and no other name of the field helps."""
+    said = "max_tokens is too large: 64. This model supports at most 16 completion tokens, whereas you provided 64."
+    server.replies = [lambda _: (400, json.dumps({"error": {"message": said} | param}).encode())]
+    client.section = section
+    with pytest.raises(ChatError, match=rf"that long there: lower {key} = 64$"):
+        client.ask(question())
+    assert len(server.bodies) == 1
 
 
 def test_a_server_without_schemas_is_asked_for_json_and_then_for_text(client, server):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 
 import pytest
 from chat_server import completion
@@ -15,6 +16,8 @@ from saliency_r1.params import Endpoint
 @pytest.fixture
 def ask(server, tmp_path, monkeypatch):
     """Asks the server a question, through a client whose options one may change."""
+    clock = SimpleNamespace(monotonic=lambda: sum(ask.waits))
+    monkeypatch.setattr("saliency_r1.chat.client.time", clock)
     monkeypatch.setattr(ChatClient, "_pause", lambda self, seconds: ask.waits.append(seconds) if seconds else None)
 
     def ask(name="s0", url=None, client=None, **changes):
@@ -42,8 +45,9 @@ def test_a_server_may_say_as_a_date_when_it_is_to_be_asked_again(server, ask):
     server.replies = [lambda _, date=date: (503, b"busy", ("Retry-After", date)) for date in dates]
     server.replies.append(lambda _: completion("a dog"))
     assert ask(retries=3, backoff=7.0).text == "a dog"
-    assert 25 < ask.waits[0] <= 30
-    assert ask.waits[1:] == [14.0, 28.0], "a time that is past does not switch the pauses off"
+    assert ask.waits[0] == 7.0
+    assert 25 < sum(ask.waits[:2]) <= 30
+    assert ask.waits[2:] == [14.0, 28.0], "a time that is past does not switch the pauses off"
 
 
 def test_at_once_is_no_reason_to_spend_all_requests_at_once(server, ask):
@@ -51,6 +55,40 @@ def test_at_once_is_no_reason_to_spend_all_requests_at_once(server, ask):
     with pytest.raises(ChatError, match="no answer for s0 in 4 requests"):
         ask(retries=3, backoff=20.0)
     assert ask.waits == [20.0, 40.0, 60.0]
+
+
+def test_a_server_is_waited_for_as_long_as_it_asks(server, ask):
+    server.replies = [lambda _: (503, b"busy", ("Retry-After", "180")), lambda _: completion("a dog")]
+    assert ask(retries=1).text == "a dog"
+    assert ask.waits == [180.0]
+
+
+def test_a_server_that_asks_to_come_back_in_an_hour_is_told_as_that(server, ask):
+    server.replies = [lambda _: (503, b"your day is used up", ("Retry-After", "3600"))]
+    with pytest.raises(ChatError, match=r"not to be asked again for 3600 s: status 503: your day .* run again then"):
+        ask(retries=5)
+    assert len(server.bodies) == 1
+
+
+def test_what_is_asked_beside_waits_too(ask, monkeypatch):
+    """Of two requests the first is told to wait: the second is not sent before."""
+    client = ask.make(requests_per_minute=60.0, retries=1)
+    pause = ChatClient._pause
+    sent_at = []
+
+    def other_first(self, seconds):
+        monkeypatch.setattr(ChatClient, "_pause", pause)
+        pause(self, 0.9)  # nearly until the turn of this request; meanwhile the other one has been refused
+        self._hold(120.0, "status 503")
+        pause(self, seconds - 0.9)
+
+    client._keep_pace()
+    monkeypatch.setattr(ChatClient, "_pause", other_first)
+    client._keep_pace()
+    sent_at.append(sum(ask.waits))
+    client._keep_pace()
+    sent_at.append(sum(ask.waits))
+    assert sent_at == pytest.approx([120.9, 121.9]), "and one after the other then"
 
 
 def test_a_server_that_drips_is_not_waited_for_for_ever(server, ask, monkeypatch):
@@ -131,6 +169,28 @@ def test_tokens_are_counted_where_their_sum_is_not_told(server, ask):
     ask(client=client)
     with pytest.raises(BudgetError, match=r"max_tokens = 100 is spent .1 requests, 110 tokens"):
         ask("s1", client=client)
+
+
+def test_tokens_are_counted_where_no_answer_comes_with_them(server, ask):
+    empty = {"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 1000}}
+    server.replies = [lambda _: (200, json.dumps(empty).encode())]
+    client = ask.make(max_tokens=1500, retries=4)
+    with pytest.raises(BudgetError, match=r"max_tokens = 1500 is spent .1 requests, 2000 tokens"):
+        ask(client=client)
+
+
+def test_what_is_no_answer_need_not_say_what_it_took(server, ask):
+    server.replies = [lambda _: (200, b'{"error": {"message": "overloaded"}}'), lambda _: counted(total_tokens=50)]
+    assert ask(max_tokens=100).text == "a dog"
+
+
+def test_a_key_in_an_address_stays_unseen_where_a_server_redirects_for_ever(server, ask):
+    server.replies = [lambda handler: (307, b"", ("Location", handler.path))]
+    address = server.url.replace("//", "//me:PASSWORD@") + "?api-key=SECRET"
+    with pytest.raises(ChatError, match="no answer for s0 in 3 requests; the last one: redirected to http://127") as no:
+        ask(url=address)
+    assert "SECRET" not in str(no.value)
+    assert "PASSWORD" not in str(no.value)
 
 
 @pytest.mark.parametrize(

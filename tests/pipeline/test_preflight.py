@@ -52,6 +52,53 @@ def test_everything_that_is_missing_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "artifacts").exists()
 
 
+ENDPOINT = yaml.safe_load((ROOT / "params.yaml").read_text())["annotate"]["endpoint"]
+LORA = yaml.safe_load((ROOT / "params.yaml").read_text())["sft"]["lora"]
+
+
+def test_what_training_and_other_models_would_end_with_is_one_line_each(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    asked = [
+        {"name": "gone", "model": "/no/such/folder", "shots": 0, "endpoint": None},
+        {"name": "hollow", "model": "empty", "shots": 0, "endpoint": None},
+        {"name": "big", "model": "m", "shots": 0, "endpoint": ENDPOINT | {"url": "nonsense"}},
+        {"name": "hub", "model": "owner/model", "shots": 0, "endpoint": None},
+    ]
+    lines = refused(
+        checked(
+            tmp_path, runtime__dtype="bfloat16", sft__lora=None, masks__models=["cgpo", *asked],
+            annotate__annotator="openai", annotate__endpoint=ENDPOINT | {"url": "ftp://me:SECRET@x"},
+        )
+    )  # fmt: skip
+    assert len(lines) == 5
+    assert "sft.lora = null trains weights of the policy itself" in lines[0]
+    assert "set runtime.dtype: float32 and policy.autocast: true" in lines[0]
+    assert "masks.models, gone: model = '/no/such/folder': no such folder, and not a name on the hub" in lines[1]
+    assert "masks.models, hollow: model = 'empty': the folder has no config.json" in lines[2]
+    assert "masks.models, big: endpoint.url = 'nonsense', expected http:// or https://" in lines[3]
+    assert "annotate.endpoint.url = 'ftp://x', expected http:// or https://" in lines[4]
+
+
+def test_targets_that_match_nothing_are_told_with_what_there_is(tmp_path: Path) -> None:
+    (line,) = refused(checked(tmp_path, sft__lora=LORA | {"targets": "nothing_like_this"}))
+    assert "sft.lora.targets = 'nothing_like_this' matches no module of the policy's language model" in line
+    assert "down_proj, gate_proj, k_proj" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [('{"model_type": "llava"}', "a policy of model_type 'llava'; known are qwen2_5_vl"), (None, "has no config.json")],
+)
+def test_a_policy_of_no_known_family_is_refused(tmp_path: Path, config: str | None, said: str) -> None:
+    (tmp_path / "llava").mkdir()
+    (tmp_path / "llava/weights").touch()
+    if config:
+        (tmp_path / "llava/config.json").write_text(config)
+    (line,) = refused(checked(tmp_path, download__policy="llava"))
+    assert f"download.policy: {tmp_path}/llava: " in line
+    assert said in line
+
+
 def test_a_model_that_is_in_place_needs_no_network(tmp_path: Path) -> None:
     (tmp_path / "artifacts/download").mkdir(parents=True)
     had = {"models": {"policy": {"source": "owner/model", "revision": "abc"}}}

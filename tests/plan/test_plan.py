@@ -150,12 +150,42 @@ def test_what_makes_memory_smaller_does_so() -> None:
     for moments, copies in (("shared", 2), ("own", 4)):
         of_form = planned("7b", isr=isr.model_copy(update={"moments": moments})).stays
         assert {part.name: part.size for part in of_form}["trained, moments"] == copies * parts["trained, weights"]
-    assert planned("7b", drift_every=0).peak == whole.peak - parts["trained, copy to look back at"]
+    spared = parts["trained, copy to look back at"] + parts["trained, gradient kept for ISR"]
+    assert spared == 2 * parts["trained, weights"]
+    assert planned("7b", drift_every=0).peak == whole.peak - spared, "without the copy no gradient is kept either"
+    assert planned("7b", drift_every=0, kl=0.1).peak == whole.peak
     split = {part.name: part.size for part in planned("7b", 8, True).stays}
     assert split["policy, weights"] == parts["policy, weights"] / 8
     assert split["segmenter, weights"] == parts["segmenter, weights"], "each process has one of its own"
     steps = [planned("7b", micro_batch=rows).passes[2].size for rows in (2, 8)]
     assert steps[1] > 2 * steps[0]
+
+
+def test_a_step_under_fsdp_holds_what_is_in_no_layer_and_two_layers_whole() -> None:
+    """Counted by hand from the configuration of the 7B: a hidden size of 3,584, 1,280 of the vision tower."""
+    embeddings = 2 * 152_064 * 3584 + 3584  # in and out, and the last norm
+    merger = 1280 + (5120 * 5120 + 5120) + (5120 * 3584 + 3584)
+    patches = 1280 * 3 * 2 * 14 * 14
+    attention = 3584 * 3584 + 3584 + 2 * (512 * 3584 + 512) + 3584 * 3584
+    layer = attention + 3 * 3584 * 18_944 + 2 * 3584
+    apart, split = planned("7b", 8).passes[2].size, planned("7b", 8, True).passes[2].size
+    assert split - apart == pytest.approx(2 * (embeddings + merger + patches + 2 * layer), abs=1)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_autocast_copies_trained_float32_weights(split: bool) -> None:
+    params = load_params(PAPER["3b"])
+    shape = policy_shape(read_config(params.download.policy, []), None)
+    frozen = segmenter_shape(read_config(params.download.segmenter, []), torch.bfloat16)
+    wide = params.model_copy(update={"runtime": params.runtime.model_copy(update={"dtype": "float32"})})
+    cast = wide.model_copy(update={"policy": wide.policy.model_copy(update={"autocast": True})})
+    without = memory.memory(wide, shape, frozen, 8, split).passes
+    sampling, segmenting, step = memory.memory(cast, shape, frozen, 8, split).passes
+    assert sampling.size - without[0].size == 2 * shape.trained
+    assert segmenting == without[1]
+    logits = memory.LOGIT_COPIES["float32"] - memory.LOGIT_COPIES["bfloat16"]
+    fewer = logits * 4 * cast.cgpo.micro_batch * cast.policy.max_new_tokens * shape.vocabulary
+    assert step.size - without[2].size == pytest.approx(2 * shape.trained - fewer)
 
 
 CATALOGUE = """

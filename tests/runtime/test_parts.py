@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from saliency_r1.params import load_params
+from saliency_r1.params import Asked, Params, load_params
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.parts import Parts, keep_only, share
 
@@ -77,16 +77,18 @@ def test_a_batch_is_dealt_out_from_the_fewest_images_to_the_most(monkeypatch):
     assert shares == [[1, 3, 4], [0, 2]], "a group each, and every row once"
 
 
-def in_masks(monkeypatch, folder: Path) -> list[Path]:
-    """Run the stage masks in `folder`, of its three models the last with one part that is missing; what was written."""
+SHIPPED = load_params(ROOT / "params.yaml")
+
+
+def in_masks(monkeypatch, folder: Path, params: Params = SHIPPED) -> list[Path]:
+    """Run the stage masks in `folder`, with one part that is missing of its last model; what was written."""
     monkeypatch.syspath_prepend(ROOT / "stages")
     monkeypatch.chdir(folder)
     stage = importlib.import_module("stages.masks")
     written = []
-    runs = {name: folder / "runs/masks" / f"{name}-1" for name in ("base", "sft", "cgpo")}
     stand_ins = {
         "prepare_torch": lambda *_: (None, None),
-        "runs": lambda params, entry: runs[entry],
+        "runs": lambda _, entry: folder / "runs/masks" / f"{getattr(entry, 'name', entry)}-1",
         "answering": lambda *_: nullcontext(lambda rows: rows),
         "write_part": lambda part, *_: written.append(part),
         "assemble": lambda *_: [{"model": "base"}],
@@ -95,7 +97,7 @@ def in_masks(monkeypatch, folder: Path) -> list[Path]:
         monkeypatch.setattr(stage, name, stand_in)
     monkeypatch.setattr(stage.Environment, "load", lambda *_: None)
     monkeypatch.setattr(stage, "Policies", lambda *_, **__: None)
-    stage.main(load_params(ROOT / "params.yaml"))
+    stage.main(params)
     return written
 
 
@@ -122,6 +124,29 @@ def test_a_process_without_a_share_waits_for_the_others(killed, monkeypatch, cap
     said = capsys.readouterr().out
     assert "masks of sft: as they were" in said
     assert "masks of cgpo: as they were" not in said
+
+
+@pytest.mark.parametrize(("served", "written"), [(True, [4, 0]), (False, [2, 2])])
+def test_a_server_is_asked_by_one_process_alone(killed, monkeypatch, served, written):
+    """Its budget is that of a run: two processes that ask would spend it twice."""
+    endpoint = SHIPPED.annotate.endpoint if served else None
+    asked = Asked(name="big", model="big", shots=0, endpoint=endpoint)
+    masks = SHIPPED.masks.model_copy(update={"models": (asked,), "batch_size": 1})
+    params = SHIPPED.model_copy(update={"masks": masks})
+    rows = [{"sample_id": f"x/test/{number}", "task": "sod", "split": "test"} for number in range(4)]
+    pl.DataFrame(rows).write_parquet(killed / "artifacts/download/table.parquet")
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "gather", list)
+    waited: list[int] = []
+    made = []
+    for index in (1, 0):
+        monkeypatch.setattr(processes, "index", lambda index=index: index)
+        monkeypatch.setattr(processes, "wait", lambda index=index: waited.append(index))
+        made.append(len(in_masks(monkeypatch, killed, params)))
+        for part in (killed / "runs/masks/big-1").glob("part-*"):
+            part.rmdir()
+    assert made[::-1] == written
+    assert waited == [1, 0], "who asks nothing waits"
 
 
 PROCESS = """

@@ -42,4 +42,5 @@ def load(options: Annotate, cache: Path, device: torch.device, dtype: torch.dtyp
         case "local":
             from saliency_r1.annotation.local import LocalAnnotator
 
-            return LocalAnnotator(options.model, options.answer_tokens, device, dtype)
+            temperature = options.endpoint.temperature
+            return LocalAnnotator(options.model, options.answer_tokens, temperature, device, dtype)

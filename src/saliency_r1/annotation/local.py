@@ -14,12 +14,17 @@ from saliency_r1.annotation.interface import AnnotationError, Proposal, Try
 class LocalAnnotator:
     """Asks a model with a chat template, one sample at a time, greedily at first and sampling at further attempts.
 
+    They are sampled at `temperature`, at 0 greedy too. Of the checkpoint's generation config the ends of an answer are
+    all that is taken over: the near-greedy temperature of some would give every attempt the same answer.
+
     Raises `AnnotationError` for a model that is not there, sees no images or has no such template.
     """
 
-    def __init__(self, model: str, answer_tokens: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: str, answer_tokens: int, temperature: float, device: torch.device, dtype: torch.dtype
+    ) -> None:
         from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
         try:
             self.processor = AutoProcessor.from_pretrained(model)
@@ -40,8 +45,11 @@ class LocalAnnotator:
                 f"annotate.model = {model!r} has no chat template (chat_template.jinja), and nobody knows how to ask "
                 "it; name an instruction-tuned one"
             )
+        own = network.generation_config
+        network.generation_config = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
         self.model = network.to(device).eval()
         self.answer_tokens = answer_tokens
+        self.temperature = temperature
 
     def write(self, tries: Sequence[Try]) -> list[Proposal]:
         """Proposals in order; an answer that is no annotation is a fault."""
@@ -58,5 +66,10 @@ class LocalAnnotator:
         encoded = self.processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
         inputs = encoded.to(self.model.device)
         torch.manual_seed(one.seed[0] + one.number)
-        output = self.model.generate(**inputs, max_new_tokens=self.answer_tokens, do_sample=one.number > 0)
+        how: dict[str, Any] = {"do_sample": False}
+        if one.number > 0 and self.temperature > 0:  # from the whole distribution
+            how = {"do_sample": True, "temperature": self.temperature, "top_p": 1.0, "top_k": 0}
+        output = self.model.generate(
+            **inputs, **how, max_new_tokens=self.answer_tokens, repetition_penalty=1.0, num_beams=1
+        )
         return str(self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))

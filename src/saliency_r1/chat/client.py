@@ -29,6 +29,7 @@ from PIL import Image
 
 from saliency_r1.chat import connection, dialect
 from saliency_r1.chat.errors import BudgetError, ChatError
+from saliency_r1.chat.refusal import Refusal, read_refusal
 from saliency_r1.params import Endpoint
 from saliency_r1.runtime.files import write_json
 from saliency_r1.runtime.replies import retry_after
@@ -37,7 +38,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _PASSING = frozenset({408, 409, 425, 429})  # what may go away by itself, as all but one from 500 on may
 _MOVED = frozenset({307, 308})  # the same request elsewhere; the other redirects would drop its content
-_LONGEST_WAIT = 60.0  # seconds
+_LONGEST_WAIT = 60.0  # seconds between two requests for one answer, as far as a server names no time
+_LONGEST_ASKED = 600.0  # seconds that a server may ask to wait
 _LONGEST_LOOK = 15.0  # seconds until a server must have said that it is there
 # Seconds between two looks whether somebody interrupts. Ctrl-C does not end a wait without end once polars is imported,
 # whose handler has the system go on waiting.
@@ -194,7 +196,6 @@ class ChatClient:
         while attempt <= self.options.retries:
             self._spend()
             self._keep_pace()
-            wait = 0.0
             sent = self.dialect.spoken(body)
             try:
                 response = self._client.post(address, json=sent)
@@ -205,22 +206,24 @@ class ChatClient:
                     fault = f"an answer that is {unusable.fault}"
                 elif response.has_redirect_location:
                     address = self._moved(response)
-                    fault = f"redirected to {address}"
-                elif dialect.filtered(response.status_code, response.text):
-                    return Reply("", "refused")
-                elif self.dialect.learn(response.status_code, response.text, sent):
-                    continue  # asked again without what the server does not know; that is no failure of its own
-                elif not _may_pass(response.status_code):
-                    advice = _TOO_MUCH if dialect.oversized(response.text) else _HELP.get(response.status_code, "")
-                    raise ChatError(f"{self._where} refused {question.name}: {connection.status(response)}{advice}")
+                    fault = f"redirected to {connection.shown(address)}"
                 else:
-                    unusable, fault, wait = None, connection.status(response), retry_after(response) or 0.0
+                    refusal = read_refusal(response.status_code, response.text)
+                    if refusal.filtered:
+                        return Reply("", "refused")
+                    if self.dialect.learn(refusal, sent):
+                        continue  # asked again without what the server does not know; that is no failure of its own
+                    if not _may_pass(refusal.status):
+                        why = connection.status(response) + self._advice(refusal)
+                        raise ChatError(f"{self._where} refused {question.name}: {why}")
+                    unusable, fault = None, connection.status(response)
+                    self._hold(retry_after(response) or 0.0, fault)
             except _Unreadable as error:
                 unusable, fault = None, str(error)
             except httpx.HTTPError as error:
                 unusable, fault = None, f"{type(error).__name__}: {error}"
             if attempt < self.options.retries and not fault.startswith("redirected"):
-                self._pause(min(_LONGEST_WAIT, max(self.options.backoff * 2**attempt, wait)))
+                self._pause(min(_LONGEST_WAIT, self.options.backoff * 2**attempt))
             attempt += 1
         if unusable is not None:
             return unusable
@@ -228,6 +231,13 @@ class ChatClient:
             f"{self._where} gave no answer for {question.name} in {self.options.retries + 1} requests; the last "
             f"one: {fault}. Answers so far are kept; run again when the server is well"
         )
+
+    def _advice(self, refusal: Refusal) -> str:
+        """What helps against a refusal, as the end of a message; "" where nothing is known."""
+        if refusal.of_answer:
+            key = "annotate.answer_tokens" if self.section.startswith("annotate") else "policy.max_new_tokens"
+            return f". An answer may not become that long there: lower {key} = {self.answer_tokens}"
+        return _TOO_MUCH if refusal.oversized else _HELP.get(refusal.status, "")
 
     def _may_differ(self, fault: str) -> bool:
         """Whether to ask again may bring another answer: a greedy one is cut off at the same place every time."""
@@ -267,14 +277,26 @@ class ChatClient:
                     )
             self.requests += 1
 
+    def _hold(self, seconds: float, fault: str) -> None:
+        """Let no request start for so long, as the server wants it; `ChatError` where that is no pause any more."""
+        if seconds > _LONGEST_ASKED:
+            raise ChatError(
+                f"{self._where} is not to be asked again for {seconds:.0f} s: {fault}. Answers so far are kept; run "
+                "again then"
+            )
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic() + seconds)
+
     def _keep_pace(self) -> None:
         """Wait for this request's turn; turns are `60 / requests_per_minute` seconds apart, so none come in a burst."""
-        turn = now = time.monotonic()
-        if self.options.requests_per_minute is not None:
+        apart = 60 / self.options.requests_per_minute if self.options.requests_per_minute else 0.0
+        while True:
             with self._lock:
-                turn = max(self._free_at, now)
-                self._free_at = turn + 60 / self.options.requests_per_minute
-        self._pause(turn - now)
+                now = time.monotonic()
+                if (left := self._free_at - now) <= 0:
+                    self._free_at = now + apart
+                    return
+            self._pause(left)  # a server may have put the time off meanwhile, and somebody else may be first
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless the run ends: then this request is never sent, and `ChatError` says so to nobody."""
@@ -285,21 +307,29 @@ class ChatClient:
         try:
             content = response.json()
             usage = dialect.counted(content.get("usage"))
+            self._count(usage)  # first: tokens are paid for where no answer comes with them, too
             reply = dialect.read(content, thinking)
-            self._count(usage)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise _Unreadable(f"not a chat completion ({connection.excerpt(response.text)})") from error
+        self._require(usage)
         return Reply(*reply, usage=usage)
 
     def _count(self, usage: dict[str, int]) -> None:
-        """Add what an answer took to what is spent; without its tokens no budget of them can be kept."""
-        parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        tokens = usage.get("total_tokens") or parts
+        """Add what an answer took to what is spent."""
         with self._lock:
-            self.tokens += tokens
+            self.tokens += _tokens(usage)
             self.cost += cost(usage, self.options.prices)
-            if (self.options.max_tokens and not tokens) or (self.options.max_cost and not parts):
-                self._counted = False
+
+    def _require(self, usage: dict[str, int]) -> None:
+        """Note where an answer came without its tokens: then no budget of them can be kept."""
+        parts = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        if (self.options.max_tokens and not _tokens(usage)) or (self.options.max_cost and not parts):
+            self._counted = False
+
+
+def _tokens(usage: dict[str, int]) -> int:
+    """The tokens of a prompt and its answer together."""
+    return usage.get("total_tokens") or usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
 
 
 def _may_pass(status: int) -> bool:

@@ -42,7 +42,7 @@ class _Limited(httpx.SyncByteStream):
 
 def connect(url: str, timeout: float, section: str) -> httpx.Client:
     """A client for `url`. Raises `ChatError` for an address, a key or a proxy that cannot be used."""
-    address = _address(url, section)
+    address = read_address(url, section)
     key = read_key()
 
     def limit(response: httpx.Response) -> None:
@@ -64,6 +64,17 @@ def connect(url: str, timeout: float, section: str) -> httpx.Client:
         raise ChatError(str(error)) from None
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise ChatError(f"{section}.url = {shown(url)!r} cannot be reached this way: {error}") from None
+
+
+def read_address(url: str, section: str) -> httpx.URL:
+    """The address that stands at `<section>.url`; `ChatError` for what is none."""
+    try:
+        address = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ChatError(f"{section}.url = {shown(url)!r} is no address: {error}") from None
+    if address.scheme not in ("http", "https") or not address.host or url.split() != [url]:
+        raise ChatError(f"{section}.url = {shown(url)!r}, expected http:// or https:// and a host")
+    return address
 
 
 def shown(url: str) -> str:
@@ -115,13 +126,3 @@ def key_trouble(response: httpx.Response) -> str | None:
     if response.status_code == httpx.codes.UNAUTHORIZED:
         return f"does not take the key in {KEY}: {status(response)}"
     return None
-
-
-def _address(url: str, section: str) -> httpx.URL:
-    try:
-        address = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise ChatError(f"{section}.url = {shown(url)!r} is no address: {error}") from None
-    if address.scheme not in ("http", "https") or not address.host or url.split() != [url]:
-        raise ChatError(f"{section}.url = {shown(url)!r}, expected http:// or https:// and a host")
-    return address

@@ -10,13 +10,9 @@ import sys
 import threading
 from typing import Any
 
+from saliency_r1.chat.refusal import Refusal
 from saliency_r1.inputs.text import LONE_SURROGATE
 
-_REFUSING = frozenset({400, 422, 501})
-# Of one question that is too long, not of a field: what it names are the numbers that do not fit.
-_OF_SIZE = ("too large", "too long", "maximum context", "context length", "context window", "input tokens")
-# Of one question, by what is in it: Azure's and OpenAI's words, and Alibaba's.
-_OF_CONTENT = ("content_filter", "content_policy", "responsibleaipolicy", "data_inspection", "datainspection")
 _MOST = 2**53  # whole numbers beyond are none in JSON, and no count of tokens
 
 
@@ -37,31 +33,31 @@ class Dialect:
                 said["response_format"] = {"type": "json_object"}
             return said
 
-    def learn(self, status: int, text: str, sent: dict[str, Any]) -> bool:
+    def learn(self, refusal: Refusal, sent: dict[str, Any]) -> bool:
         """Whether a refusal names something that can be said in another way; `sent` is what was refused.
 
         Each change is made once, so that asking again comes to an end. True as well where another request has
         learnt it since `sent` went out.
         """
-        if status not in _REFUSING or oversized(text):
+        if not refusal.of_field:
             return False
         with self._lock:
-            change = self._change(text, sent)
+            change = self._change(refusal, sent)
         if change:
             print(f"the server does not take {change} from now on", file=sys.stderr, flush=True)
             return True
         return change is not None
 
-    def _change(self, text: str, sent: dict[str, Any]) -> str | None:
+    def _change(self, refusal: Refusal, sent: dict[str, Any]) -> str | None:
         """What is changed, in words; "" where it is changed already, None where nothing can be."""
-        if "max_tokens" in sent and "max_tokens" in text:  # said otherwise, never left out: it is a limit of costs
+        # Said otherwise, never left out: it is a limit of costs.
+        if "max_tokens" in sent and refusal.names("max_tokens", sent):
             return self._rename("max_tokens", "max_completion_tokens")
         for name in ("temperature", "seed"):
-            if name in sent and name in text:
+            if name in sent and refusal.names(name, sent):
                 return self._drop(name)
         form = sent.get("response_format", {})
-        words = ("response_format", "json_schema", "schema", "json_object")
-        if form and any(word in text for word in words):
+        if form and refusal.names("response_format", sent, ("json_schema", "schema", "json_object")):
             if form["type"] == "json_schema":
                 if self._plain_json:
                     return ""
@@ -81,16 +77,6 @@ class Dialect:
             return ""
         self._dropped.add(name)
         return f"{name}: left out"
-
-
-def oversized(text: str) -> bool:
-    """Whether a refusal is about how much a question holds."""
-    return any(words in text.lower() for words in _OF_SIZE)
-
-
-def filtered(status: int, text: str) -> bool:
-    """Whether a refusal is about what is in the question: another question may be answered."""
-    return status in _REFUSING and any(words in text.lower() for words in _OF_CONTENT)
 
 
 def without_thinking(text: str) -> str:

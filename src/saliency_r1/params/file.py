@@ -1,5 +1,6 @@
 """The whole of `params.yaml`, and how it is read."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ NEUTRAL: Any = {
     "sft": {"micro_batch", "checkpoint_every"},
     "cgpo": {"micro_batch", "checkpoint_every"},
 }
+
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""")
+_SHELL = re.compile(r"[;&|<>]|(?:^|\s)#")
 
 
 class Params(Section):
@@ -54,6 +58,11 @@ class Params(Section):
             raise ValueError(f"{launch!r} is no command line: {error}") from None
         if not words or "\n" in launch:
             raise ValueError(f"{launch!r}, expected what stands in front of a script on a command line, such as python")
+        if sign := _SHELL.search(_QUOTED.sub("_", launch)):
+            raise ValueError(
+                f"{launch!r}, expected one command: {sign[0].strip()} is the shell's, and the script behind it would "
+                "never run or be written over; quote it if it is meant"
+            )
         return launch
 
     def result_settings(self, *sections: str) -> dict[str, Any]:

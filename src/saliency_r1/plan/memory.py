@@ -13,6 +13,8 @@ from saliency_r1.plan.prompts import longest_prompt
 from saliency_r1.plan.shapes import PolicyShape, SegmenterShape
 
 FLOAT32 = 4
+BFLOAT16 = 2
+GATHERED = 2  # layers that FSDP holds whole at once: the one that is computed, and the next
 # Float32 copies of a step's logits, from forward to gradient: benchmarks/step_memory.py measured 2.1 and, of bfloat16
 # ones, 1.3.
 LOGIT_COPIES = {"float32": 2.1, "bfloat16": 1.3}
@@ -48,7 +50,7 @@ def memory(
     params: Params, policy: PolicyShape, segmenter: SegmenterShape, gpus: int = 1, split: bool = False
 ) -> Memory:
     """The memory of each of `gpus` devices in CGPO, the stage that holds most; `split`: weights and moments by FSDP."""
-    wide = FLOAT32 if params.runtime.dtype == "float32" else 2
+    wide = FLOAT32 if params.runtime.dtype == "float32" else BFLOAT16
     share = gpus if split else 1
     stays = [
         Part("policy, weights", policy.parameters * wide / share, "FSDP on more devices"),
@@ -59,13 +61,17 @@ def memory(
         ),
         Part("segmenter, weights", segmenter.resident, "runtime.dtype: bfloat16"),
     ]
-    whole = policy.parameters * wide if split and gpus > 1 else 0
+    gathers = split and gpus > 1
+    whole = policy.parameters * wide if gathers else 0
+    gathered = (policy.root + GATHERED * policy.layer) * wide if gathers else 0
+    # Of trained float32 weights autocast keeps a copy until a pass ends, split or not.
+    cast = BFLOAT16 * policy.trained if params.policy.autocast else 0
     return Memory(stays, [
-        Part("sampling", whole + sampling(params, policy, wide), "policy.batch_size, policy.max_pixels"),
+        Part("sampling", whole + cast + sampling(params, policy, wide), "policy.batch_size, policy.max_pixels"),
         Part("segmenting", segmenting(params, segmenter), "segmenter.batch_images, segmenter.batch_phrases"),
         Part(
             "a step's graph",
-            whole / max(1, policy.text.num_hidden_layers) + step(params, policy, wide, gpus),
+            gathered + cast + step(params, policy, wide, gpus),
             "cgpo.micro_batch, sft.micro_batch, policy.gradient_checkpointing, policy.max_pixels",
         ),
     ])  # fmt: skip
@@ -74,11 +80,12 @@ def memory(
 def trained_copies(params: Params, shared: bool) -> list[tuple[str, int, str]]:
     """How often the trained parameters stand in memory, in float32, and as what."""
     looks_back = bool(params.cgpo.drift_every or params.cgpo.kl)
+    compared = looks_back and params.cgpo.isr.every  # the two gradients, by `isr_cosine`
     own = params.cgpo.isr.moments == "own"
     return [
         ("trained, weights", 0 if shared else 1, "sft.lora.r"),
         ("trained, gradients", 1, "sft.lora.r"),
-        ("trained, gradient of ISR kept", 1 if params.cgpo.isr.every else 0, "cgpo.isr.every: 0"),
+        ("trained, gradient kept for ISR", 1 if compared else 0, "cgpo.isr.every: 0, or cgpo.drift_every: 0"),
         ("trained, moments", 4 if own else 2, "sft.lora.r, cgpo.isr.moments: shared"),
         ("trained, copy to look back at", 1 if looks_back else 0, "cgpo.drift_every: 0 and cgpo.kl: 0"),
         ("trained, running average", 1 if params.cgpo.average or params.sft.average else 0, "cgpo.average: 0"),

@@ -35,6 +35,8 @@ class PolicyShape:
     `trained` are parameters, in `modules` places: the adapter's, or without one those of the language model. `shared`
     of them lie in the policy's own weights (full fine-tuning) and take no room beside them. `text` and `vision` are
     the sections of the configuration; `unit` is the side, in pixels, of the square that one token of an image shows.
+    Of what FSDP splits, `layer` parameters are those of the largest layer, gathered one after the other, and `root`
+    those of no layer (embeddings, output layer, merger), which are whole throughout a pass.
     """
 
     parameters: int
@@ -43,6 +45,8 @@ class PolicyShape:
     shared: bool
     vocabulary: int
     unit: int
+    root: int
+    layer: int
     text: Any
     vision: Any
 
@@ -87,24 +91,21 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
 
     Raises `PlanError` for another kind of model, sizes that make none, and `sft.lora.targets` that fit nothing.
     """
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
     from saliency_r1.policy.network import language_weights
 
     if config.get("model_type") != "qwen2_5_vl":
         raise PlanError(f"a policy of type {config.get('model_type')!r}, expected 'qwen2_5_vl'")
-    with _sizes("policy"), torch.device("meta"):
-        known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
-        model: Any = Qwen2_5_VLForConditionalGeneration(known)
+    model = _empty(config)
     if lora is None:
         own = language_weights(model)
         weights = [value.numel() for value in model.parameters() if id(value) in own]
         trained, modules = sum(weights), len(weights)
     else:
         trained, modules = _adapter(model, lora)
-    text: Any = known.get_text_config()
-    vision: Any = known.vision_config
+    layers = [list(one.parameters()) for one in model.modules() if type(one).__name__ in model._no_split_modules]
+    in_layers = {id(value) for layer in layers for value in layer}
+    text: Any = model.config.get_text_config()
+    vision: Any = model.config.vision_config
     return PolicyShape(
         parameters=sum(value.numel() for value in model.parameters()),
         trained=trained,
@@ -112,9 +113,37 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         shared=lora is None,
         vocabulary=text.vocab_size,
         unit=vision.patch_size * vision.spatial_merge_size,
+        root=sum(value.numel() for value in model.parameters() if id(value) not in in_layers),
+        layer=max((sum(value.numel() for value in layer) for layer in layers), default=0),
         text=text,
         vision=vision,
     )
+
+
+def check_targets(config: dict[str, Any], lora: Lora) -> None:
+    """Raise `PlanError` unless a policy of any family can be built and has modules that `sft.lora.targets` names."""
+    from saliency_r1.policy.network import in_language_model
+
+    model = _empty(config)
+    targets = re.compile(in_language_model(model, lora.targets))
+    if not any(targets.fullmatch(name) for name, _ in model.named_modules()):
+        linear = {
+            name.rpartition(".")[2] for name, one in model.get_decoder().named_modules() if hasattr(one, "in_features")
+        }
+        raise PlanError(
+            f"sft.lora.targets = {lora.targets!r} matches no module of the policy's language model; its linear layers "
+            f"are {', '.join(sorted(linear))}"
+        )
+
+
+def _empty(config: dict[str, Any]) -> Any:
+    """A policy's network without its weights, of a `model_type` that transformers knows."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+
+    with _sizes("policy"), torch.device("meta"):
+        known = CONFIG_MAPPING[config["model_type"]](**{key: config[key] for key in config if key != "model_type"})
+        return AutoModelForImageTextToText.from_config(known)
 
 
 @contextlib.contextmanager
