@@ -23,12 +23,13 @@ from saliency_r1.annotation.attributes import objects_of
 from saliency_r1.annotation.interface import Annotator, Proposal, Subject, Try
 from saliency_r1.data.samples import read_images, read_masks
 from saliency_r1.metrics.saliency import iou
-from saliency_r1.segmenter import Encoded, Segment, Segmenter
 from saliency_r1.tasks.instances import pairwise_iou
 from saliency_r1.tasks.saliency import AS_PREDICTED
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from saliency_r1.segmenter import Encoded, Segment, Segmenter
 
 
 @dataclass(frozen=True)
