@@ -19,7 +19,7 @@ from saliency_r1.prediction.split import answers
 from saliency_r1.registry.package import MODEL, base_folder
 from saliency_r1.rollout.environment import Environment, Row
 from saliency_r1.runtime.files import write_json, write_text
-from saliency_r1.runtime.keys import run_key
+from saliency_r1.runtime.keys import run_key, stage_code
 from saliency_r1.runtime.parts import Parts, keep_only
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.segmenter import load as load_segmenter
@@ -51,7 +51,8 @@ def ask(params: Params, folder: Path, samples: list[Row]) -> pl.DataFrame:
     theirs = load_params(folder / "params.yaml")
     settings = params.result_settings("seed", "runtime", "rewards", "masks") | theirs.result_settings("policy")
     inputs = [DOWNLOAD / "report.json", DOWNLOAD / "table.parquet", folder]
-    parts = Parts(Path("runs/judge") / run_key(settings, inputs), len(samples), params.masks.batch_size)
+    key = run_key(settings, inputs, [*stage_code("masks"), Path(__file__)])
+    parts = Parts(Path("runs/judge") / key, len(samples), params.masks.batch_size)
     if missing := parts.missing():
         segmenter = load_segmenter(base_folder(folder, "segmenter"), device, dtype, **params.segmenter.model_dump())
         environment = Environment(
