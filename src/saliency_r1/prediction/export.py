@@ -117,7 +117,7 @@ def manifest(sources: Sources, params: Params, merged: bool) -> dict[str, Any]:
         "dtype": params.runtime.dtype,
         "loading": loading,
         "sizes": {"max_new_tokens": params.policy.max_new_tokens, "cosod_chunk": params.download.cosod_chunk},
-        "tags": ["think", "answer", *dict.fromkeys(cot.KINDS.values())],
+        "tags": list(cot.TAGS),
         "instructions": {task.name: task.instruction for task in tasks.TASKS.values()},
     }
 
