@@ -1,6 +1,8 @@
 """A client of the OpenAI chat protocol that keeps to a pace and a budget, tries again, and pays nothing twice.
 
-    client = ChatClient("Qwen/Qwen2.5-VL-72B-Instruct", endpoint, Path("runs/annotate/answers"), "annotate.endpoint")
+    client = ChatClient(
+        "Qwen/Qwen2.5-VL-72B-Instruct", 512, endpoint, Path("runs/annotate/answers"), "annotate.endpoint"
+    )  # 512: tokens of an answer at most
     for reply in client.ask_all(questions):
         reply.text, reply.fault
 
