@@ -21,7 +21,7 @@ from saliency_r1 import annotation, segmenter
 from saliency_r1.data.table import subset
 from saliency_r1.params import Params
 from saliency_r1.runtime.files import atomic_folder, held, write_json
-from saliency_r1.runtime.keys import run_key
+from saliency_r1.runtime.keys import run_key, stage_code
 from saliency_r1.runtime.parts import Parts, keep_only
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
@@ -49,7 +49,7 @@ def _annotate(params: Params) -> None:
         for number in progress(missing, label=f"annotate, {parts.size} samples each"):
             own = parts.of(rows, number)
             made = annotation.annotate(
-                own, DOWNLOAD, annotator, judge, options.threshold, options.attempts, params.seed, len(own)
+                own, DOWNLOAD, annotator, judge, options.threshold, options.attempts, params.seed
             )
             with parts.writing(number) as folder:
                 write_json(folder / "annotations.json", [asdict(one) for one in made])
@@ -75,7 +75,7 @@ def runs(params: Params) -> Path:
     """Where annotations are kept: under a hash of what decides them."""
     settings = params.result_settings("seed", "runtime", "segmenter", "annotate")
     inputs = [DOWNLOAD / "report.json", DOWNLOAD / "table.parquet", DOWNLOAD / "models/segmenter"]
-    return RUNS / run_key(settings | {"together": together(params)}, inputs)
+    return RUNS / run_key(settings | {"together": together(params)}, inputs, stage_code("annotate"))
 
 
 if __name__ == "__main__":

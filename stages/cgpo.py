@@ -19,7 +19,7 @@ from saliency_r1.policy import Policy
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
-from saliency_r1.runtime.keys import run_key
+from saliency_r1.runtime.keys import run_key, stage_code
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import cgpo, checkpoints, live, sft
@@ -39,7 +39,8 @@ def main(params: Params) -> None:
     )
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     settings = params.result_settings("seed", "runtime", "policy", "segmenter", "rewards", "cgpo")
-    runs = Path("runs/cgpo") / run_key(settings, [*checkpoints.inputs(DOWNLOAD, ANNOTATE), ADAPTER])
+    inputs = [*checkpoints.inputs(DOWNLOAD, ANNOTATE), ADAPTER]
+    runs = Path("runs/cgpo") / run_key(settings, inputs, stage_code("cgpo"))
     training = cgpo.train(policy, environment, rows, examples, params.cgpo, params.seed, runs)
     followed = live.follow(training, Path("runs/cgpo/live"), lambda update: update.curve | update.costs)
     for _ in progress(followed, params.cgpo.updates, "cgpo"):

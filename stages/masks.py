@@ -28,7 +28,7 @@ from saliency_r1.prediction.split import ScoredAnswer, answers, assemble, write_
 from saliency_r1.rollout.environment import Environment, Row
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
-from saliency_r1.runtime.keys import run_key
+from saliency_r1.runtime.keys import run_key, stage_code
 from saliency_r1.runtime.parts import Parts, keep_only, share
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
@@ -106,7 +106,7 @@ def runs(params: Params, entry: str | Asked) -> Path:
         more = [Path(entry.model) if entry.endpoint is None else None, ANNOTATIONS if entry.shots else None]
     inputs += [path for path in more if path and path.exists()]
     own = entry if isinstance(entry, str) else entry.model_dump(exclude={"endpoint": set(PACE)})
-    key = run_key(settings | {"masks": settings["masks"] | {"models": own}}, inputs)
+    key = run_key(settings | {"masks": settings["masks"] | {"models": own}}, inputs, stage_code("masks"))
     return Path("runs/masks") / f"{name}-{key}"
 
 

@@ -18,7 +18,7 @@ from saliency_r1.policy import Policy
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime import processes
 from saliency_r1.runtime.files import atomic_folder
-from saliency_r1.runtime.keys import run_key
+from saliency_r1.runtime.keys import run_key, stage_code
 from saliency_r1.runtime.stage import prepare_torch, progress, run_stage
 from saliency_r1.runtime.versions import write_versions
 from saliency_r1.training import checkpoints, live, sft
@@ -37,7 +37,7 @@ def main(params: Params) -> None:
     policy = wrap(base, options.lora, params.seed)
     environment = Environment.load(params, DOWNLOAD, device, dtype)
     settings = params.result_settings("seed", "runtime", "policy", "sft")
-    runs = Path("runs/sft") / run_key(settings, checkpoints.inputs(DOWNLOAD, ANNOTATE))
+    runs = Path("runs/sft") / run_key(settings, checkpoints.inputs(DOWNLOAD, ANNOTATE), stage_code("sft"))
     steps = sft.train(policy, environment, examples, options, params.seed, runs)
     curves = list(progress(live.follow(steps, Path("runs/sft/live"), dict), options.steps, "sft"))
     answers = processes.map_sharded(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 KINDS = {"sod": "rg", "sis": "ins", "cosod": "rg"}
 REASONING = ("think", "thinking")
+TAGS = (REASONING[0], "answer", *dict.fromkeys(KINDS.values()))  # those that are asked for
 _OPENING = re.compile(rf"<({'|'.join(REASONING)})>")
 _CLOSING = "</answer>"
 _TURN = {tag: re.compile(rf"</{tag}>\s*<answer>") for tag in REASONING}

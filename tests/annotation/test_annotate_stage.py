@@ -30,7 +30,7 @@ def served(batch_images: int = 4, **endpoint) -> Params:
 
 
 def test_a_raised_budget_and_another_pace_go_on_with_what_is_kept(stage, monkeypatch):
-    monkeypatch.setattr(stage, "run_key", lambda settings, inputs: str(settings))
+    monkeypatch.setattr(stage, "run_key", lambda settings, inputs, code: str(settings))
     kept = stage.runs(served())
     assert stage.runs(served(max_requests=9, timeout=7.0, retries=1, requests_per_minute=3.0)) == kept
     assert stage.runs(served(temperature=0.1)) != kept

@@ -1,6 +1,9 @@
 """The whole command: rows, floors, tables in three formats, what it would cost, what it refuses."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -8,7 +11,9 @@ import pytest
 from answers import TEST, good
 from chat_server import completion
 from PIL import Image
+from scripts import ROOT
 
+from saliency_r1.benchmark.before import select
 from saliency_r1.benchmark.rows import Entry, Measured, read_all
 from saliency_r1.benchmark.tables import build, html, latex, markdown
 
@@ -68,6 +73,20 @@ def test_from_a_server_to_the_tables(server, invoke, download, tmp_path):
     assert maps.exit_code == 0, maps.output
     theirs = {entry.name: entry for entry in read_all(tmp_path / "out")}["theirs"]
     assert theirs.datasets["sod"].strict == mine.datasets["sod"].strict
+
+
+def test_a_dry_run_needs_neither_torch_nor_the_segmenter(download, tmp_path):
+    world = tmp_path / "download"
+    shutil.copytree(download, world, ignore=shutil.ignore_patterns("models"))
+    script = (
+        "import sys\nfrom saliency_r1.cli.app import app\ntry: app()\n"
+        "finally: print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    asked = ["benchmark", "--model", "http://127.0.0.1:9/v1", "--served", "a-model", "--data", "sod", "--dry-run"]
+    places = ["--download", world, "--params", ROOT / "params.yaml", "--runs", tmp_path / "runs", "--maps", "gone=gone"]
+    done = subprocess.run([sys.executable, "-c", script, *asked, *places], capture_output=True, text=True, cwd=tmp_path)
+    assert f"{TEST} samples, {TEST} still to be asked" in done.stdout, done.stderr
+    assert done.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize(
@@ -147,16 +166,12 @@ def test_a_row_that_is_none_is_named(tmp_path):
 
 
 def test_all_samples_of_a_task_are_there(download):
-    from saliency_r1.benchmark.run import select
-
     samples, of = select(download, ["cosod"], 3, "test")
     assert len(samples["cosod"]) == 3
     assert of == {"cosod": 2 * TEST}
 
 
 def test_a_data_set_of_that_very_name_comes_before_its_twin(tmp_path):
-    from saliency_r1.benchmark.run import select
-
     keys = {
         "task": "sod",
         "split": "test",

@@ -56,7 +56,7 @@ def test_where_answers_are_kept_follows_what_decides_them_alone(stage, params, t
     """A further model leaves the others where they are; another pace changes nothing, another number of shots does."""
     keys = []
     monkeypatch.setattr(stage, "ADAPTERS", {"sft": tmp_path})
-    monkeypatch.setattr(stage, "run_key", lambda settings, inputs: keys.append((settings, list(inputs))) or "key")
+    monkeypatch.setattr(stage, "run_key", lambda settings, inputs, code: keys.append((settings, list(inputs))) or "key")
     alone = load_params(ROOT / "params.yaml")
     entry = params.masks.models[-1]
     slower = entry.model_copy(update={"endpoint": entry.endpoint.model_copy(update={"requests_per_minute": 1.0})})

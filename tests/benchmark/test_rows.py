@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from answers import TEST
 
-from saliency_r1.benchmark import run
+from saliency_r1.benchmark import before, run
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.rows import Entry, Measured, read_all, selection, slug
 from saliency_r1.benchmark.tables import build, html, latex, markdown
@@ -33,7 +33,7 @@ def test_a_row_of_another_kind_or_name_stays(tmp_path, first, second):
         second.write(tmp_path)
     assert read_all(tmp_path) == [first]
     with pytest.raises(BenchmarkError, match="call this one otherwise"):
-        run.check_name(tmp_path, second.name, second.kind)
+        before.check_name(tmp_path, second.name, second.kind)
 
 
 def test_nothing_is_asked_for_a_row_whose_place_is_taken(server, invoke, tmp_path):
@@ -49,7 +49,7 @@ def test_maps_of_two_runs_are_not_mixed(download, tmp_path, monkeypatch):
     monkeypatch.setattr(run.measure, "summary", lambda _: {"measures": {"Sm": 0.5}, "intervals": {}})
 
     def measure(name, place):
-        bench = run.Benchmark(*run.select(download, [name], None, "test"), environment, {}, tmp_path, tmp_path)
+        bench = run.Benchmark(*before.select(download, [name], None, "test"), environment, {}, tmp_path, tmp_path)
         run.measure_maps(bench, "mine", tmp_path / place)
         (entry,) = read_all(tmp_path)
         return entry

@@ -174,7 +174,7 @@ def test_answers_of_the_champion_are_kept_by_what_decides_them(monkeypatch: pyte
     asked = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(script, "prepare_torch", lambda *_: (None, None))
-    monkeypatch.setattr(script, "run_key", lambda settings, inputs: asked.append((settings, inputs)) or "key")
+    monkeypatch.setattr(script, "run_key", lambda settings, inputs, code: asked.append((settings, inputs)) or "key")
     monkeypatch.setattr(script, "load_segmenter", lambda *_, **__: pytest.fail("a model was loaded"))
     champion = tmp_path / "champion"
     champion.mkdir()

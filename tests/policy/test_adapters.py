@@ -1,11 +1,14 @@
 """One base in memory: what is put on it is taken off again, all of it."""
 
+import shutil
+
 import pytest
 import torch
 from rendered import EMBEDDED
+from safetensors.torch import load_file, save_file
 
 from saliency_r1.params import Lora
-from saliency_r1.policy import Policy
+from saliency_r1.policy import Policy, PolicyError
 from saliency_r1.policy.adapters import Policies
 from saliency_r1.training.optimiser import save_adapter, wrap
 
@@ -52,3 +55,21 @@ def test_the_base_is_there_once(adapters):
         assert set(weights.values()) <= own
     with policies.using(None) as base:
         assert {name: parameter.data_ptr() for name, parameter in base.model.named_parameters()} == weights
+
+
+def test_nothing_of_a_refused_adapter_stays_on_the_base(adapters, samples, tmp_path):
+    stray = shutil.copytree(adapters / "one", tmp_path / "stray")
+    weights = load_file(stray / "adapter_model.safetensors")
+    save_file(
+        weights | {"base_model.model.nowhere.lora_A.weight": torch.zeros(4, 4)}, stray / "adapter_model.safetensors"
+    )
+    policies = Policies(BASE, **SIZES)
+    with policies.using(None) as base:
+        before = said(base, samples)
+    with pytest.raises(PolicyError, match="nowhere"), policies.using(stray):
+        pass
+    with policies.using(None) as base:
+        assert said(base, samples) == before
+        assert not [name for name, _ in base.model.named_parameters() if "lora" in name]
+    with policies.using(adapters / "one") as policy:
+        assert said(policy, samples) != before

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from saliency_r1.cot import KINDS, REASONING
 from saliency_r1.report import pictures, plots
 from saliency_r1.report.examples import choose
 from saliency_r1.report.lineage import lineage
@@ -42,10 +43,13 @@ def test_a_response_is_shown_as_it_is_and_nothing_of_it_is_html(response: str) -
     assert html.count("<span") == html.count("</span>")
 
 
-def test_expressions_carry_the_class_of_their_tag() -> None:
-    html = highlight("<think>why</think><answer><ins>one</ins><ins>two</ins></answer>")
-    assert '<span class="said think">why</span>' in html
-    assert html.count('<span class="said ins">') == 2
+@pytest.mark.parametrize("tag", REASONING)
+@pytest.mark.parametrize("kind", sorted(set(KINDS.values())))
+def test_reasoning_and_expressions_carry_the_class_of_their_tag(tag: str, kind: str) -> None:
+    html = highlight(f"<{tag}>why</{tag}><answer><{kind}>one</{kind}><{kind}>two</{kind}></answer>")
+    assert f'<span class="tag think">&lt;{tag}&gt;</span><span class="said think">why</span>' in html
+    assert f'<span class="tag think end">&lt;/{tag}&gt;</span>' in html
+    assert html.count(f'<span class="said {kind}">') == 2
 
 
 def test_an_outline_encloses_its_mask_with_the_holes() -> None:

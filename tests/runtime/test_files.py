@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_r1.runtime.files import atomic_folder, link, link_tree, sha256, write_json, write_text
+from saliency_r1.runtime.files import atomic_folder, link, link_tree, replacing, sha256, write_json, write_text
 
 
 def listing(folder: Path) -> list[str]:
@@ -97,6 +97,16 @@ def test_json_and_hashes(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ä": [\n    1,\n    2\n  ]\n}\n'
     (tmp_path / "empty").write_bytes(b"")
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_two_files_of_one_folder_are_written_at_once(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    with replacing(one) as first, replacing(two) as second:
+        first.write_text("1")
+        second.write_text("2")
+        assert first.suffix == second.suffix == ".png"
+    assert (one.read_text(), two.read_text()) == ("1", "2")
+    assert sorted(tmp_path.iterdir()) == [one, two]
 
 
 def test_links_share_bytes_or_copy_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +12,11 @@ from saliency_r1 import cot
 from saliency_r1.app.uploads import Upload
 from saliency_r1.prediction.models import Chosen, prepare
 from saliency_r1.prediction.predictor import Answer, PredictError, ask, check_finite, task_named
+from saliency_r1.rollout.grounding import Answered, ground
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from saliency_r1.policy.adapters import Policies
     from saliency_r1.segmenter import Segment, Segmenter
 
@@ -137,26 +140,29 @@ class Models:
     def _ground(
         self, model: str, uploads: Sequence[Upload], task: str, text: str, attempts: int = 1, edited: bool = False
     ) -> Turn:
-        """Parse, segment and predict, as `rollout.grounding` does, and keep the segment of every expression."""
-        parsed = cot.parse(text, task, len(uploads))
-        segments: list[Segment] = []
-        if parsed.expressions:
-            said = [[item.text for item in parsed.expressions if item.image == index] for index in range(len(uploads))]
-            segmenter = self.speakers[model].segmenter
-            encoded = segmenter.encode([upload.picture for upload in uploads])
-            for upload, found in zip(uploads, segmenter.segment(encoded, said), strict=True):
-                check_finite(found, upload.name)
-                segments += found
-        sizes = [(upload.picture.height, upload.picture.width) for upload in uploads]
-        found_there = task_named(task).predict(parsed, segments, sizes)
-        answer = Answer(
-            text=text,
-            reasoning=parsed.reasoning,
-            expressions=parsed.expressions,
-            errors=parsed.errors,
-            maps=found_there.maps,
-            instances=found_there.instances,
-            sizes=tuple(sizes),
-            attempts=attempts,
-        )
-        return Turn(model, task, tuple(uploads), answer, tuple(segments), edited)
+        """What is said and where that is in the pictures, with the segment of every expression."""
+        pictures = [upload.picture for upload in uploads]
+        sizes = [(picture.height, picture.width) for picture in pictures]
+        said = Answered(text, task_named(task), sizes, lambda: pictures, None)
+        keeping = _Keeping(self.speakers[model].segmenter, [upload.name for upload in uploads])
+        (grounded,) = ground(keeping, [said], 1)
+        return Turn(model, task, tuple(uploads), Answer.of(said, grounded, attempts), tuple(keeping.found), edited)
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """A segmenter around another: keeps what it finds, and names the picture for which that is no number."""
+
+    segmenter: Segmenter
+    names: Sequence[str]
+    found: list[Segment] = field(default_factory=list)
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return self.segmenter.encode(images)
+
+    def segment(self, encoded: Sequence[Any], phrases: Sequence[Sequence[str]]) -> list[list[Segment]]:
+        segments = self.segmenter.segment(encoded, phrases)
+        for name, own in zip(self.names, segments, strict=True):
+            check_finite(own, name)
+            self.found.extend(own)
+        return segments

@@ -13,15 +13,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from saliency_r1.benchmark.lenient import declines
 from saliency_r1.benchmark.prompts import Prompts, Row
 from saliency_r1.chat import BudgetError, ChatClient, ChatError, Question, Reply
-from saliency_r1.policy import Policy
-from saliency_r1.rollout.confidence import token_probabilities
-from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime.files import write_json
+
+if TYPE_CHECKING:  # what a run would cost is said without torch
+    from saliency_r1.policy import Policy
+    from saliency_r1.rollout.environment import Environment
 
 Fault = Literal["", "refused", "truncated"]
 _FAULTS: dict[str, Fault] = {"refused": "refused", "cut off": "truncated"}
@@ -68,6 +69,8 @@ class InProcess:
 
     def answer(self, rows: Sequence[Row], keep: Keep) -> list[str]:
         """See `Speaker`; a failure of the model raises."""
+        from saliency_r1.rollout.confidence import token_probabilities
+
         size = self.environment.batch_size
         for first in range(0, len(rows), size):
             part = rows[first : first + size]

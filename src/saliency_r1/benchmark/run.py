@@ -13,23 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from saliency_r1.benchmark import measure
-from saliency_r1.benchmark.answers import Journal, Said, Served, Speaker
+from saliency_r1.benchmark.answers import Journal, Said, Speaker
 from saliency_r1.benchmark.errors import BenchmarkError
 from saliency_r1.benchmark.floors import FLOORS
 from saliency_r1.benchmark.lenient import lenient
-from saliency_r1.benchmark.prompts import Prompts, Row
-from saliency_r1.benchmark.rows import Entry, Kind, Measured, earlier, selection, slug
-from saliency_r1.chat import ChatClient, Question, cost
-from saliency_r1.data.table import evenly_spaced, read_samples
-from saliency_r1.params import Asked
+from saliency_r1.benchmark.prompts import Row
+from saliency_r1.benchmark.rows import Entry, Measured, selection, slug
+from saliency_r1.chat import cost
 from saliency_r1.rollout.environment import Environment
 from saliency_r1.runtime.stage import progress
-
-_PIXELS_A_TOKEN = 28 * 28  # of Qwen2.5-VL; other families are within a factor of two
-_CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -71,33 +64,6 @@ class Benchmark:
         return measure.summary(measure.scores(rows, self.environment.folder, parts, place))
 
 
-def select(
-    download: Path, names: Sequence[str], limit: int | None, split: str
-) -> tuple[dict[str, list[Row]], dict[str, int]]:
-    """The samples of some data sets, of each at most `limit`, evenly spread, and the images of each whole data set.
-
-    Names are compared without case, where none is that very name. Raises `BenchmarkError` for one that is not there, or
-    could be either of two.
-    """
-    if not (download / "table.parquet").is_file():
-        raise BenchmarkError(f"{download} holds no table.parquet; `dvc repro download` imports the data sets")
-    table = read_samples(download).filter(split=split)
-    known: list[str] = table["dataset"].unique(maintain_order=True).to_list()
-    chosen: dict[str, list[Row]] = {}
-    of: dict[str, int] = {}
-    for name in names:
-        meant = [name] if name in known else [one for one in known if one.lower() == name.lower()]
-        if len(meant) != 1:
-            raise BenchmarkError(
-                f"{download} has no data set {name} with a split {split}; known are {', '.join(known)}. Add "
-                "it to download.datasets of params.yaml and run `dvc repro download`"
-            )
-        whole = table.filter(pl.col("dataset") == meant[0])
-        chosen[meant[0]] = list(evenly_spaced(whole, limit).iter_rows(named=True))
-        of[meant[0]] = int(whole["names"].list.len().sum())
-    return chosen, of
-
-
 def ask(speaker: Speaker, rows: Sequence[Row], journal: Journal) -> list[Said]:
     """The answers to all samples, from the journal or the speaker. Raises `BenchmarkError` where one is missing."""
     missing = [row for row in rows if journal.find(row) is None]
@@ -110,15 +76,6 @@ def ask(speaker: Speaker, rows: Sequence[Row], journal: Journal) -> list[Said]:
             "answered is kept; run again to go on"
         )
     return [answer for answer in answers if answer is not None]
-
-
-def check_name(out: Path, name: str, kind: Kind) -> None:
-    """Raise `BenchmarkError` where a row of this name would take the place of another one."""
-    if slug(name) in map(slug, FLOORS):
-        raise BenchmarkError(
-            f"{name} is the row of a floor or a ceiling, which every table has; call this one otherwise"
-        )
-    earlier(out, name, kind)
 
 
 def measure_model(bench: Benchmark, name: str, answers: Sequence[Said], about: dict[str, Any]) -> Entry:
@@ -169,38 +126,3 @@ def usage(answers: Sequence[Said], prices: tuple[float, ...] | None) -> dict[str
     names = ("prompt_tokens", "completion_tokens")
     total: dict[str, Any] = {name: sum(int(one.usage.get(name) or 0) for one in answers) for name in names}
     return total | ({"cost": sum(cost(one.usage, prices) for one in answers)} if prices else {})
-
-
-def estimate(asked: Asked, prompts: Prompts, bench: Benchmark, journal: Journal) -> dict[str, Any]:
-    """What a run would still ask for, and at most cost; nothing is sent.
-
-    Tokens of a prompt are those that answered prompts had on average, or, before there is any, a guess from characters
-    and pixels; tokens of an answer are as many as are allowed.
-    """
-    rows, tokens = bench.rows, bench.environment.max_new_tokens
-    if asked.endpoint is None:
-        return {"samples": len(rows), "requests": sum(journal.find(row) is None for row in rows)}
-    client = ChatClient(asked.model, tokens, asked.endpoint, bench.kept / "answers", "endpoint")
-    speaker = Served(client, prompts)
-    guessed, seen, count = 0, [], 0
-    for row in rows:
-        question = speaker.question(row)
-        found = journal.find(row)
-        known = found.usage if found else (reply.usage if (reply := client.known(question)) else None)
-        if known is None:
-            count += 1
-            guessed += _guess(question)
-        elif known.get("prompt_tokens"):
-            seen.append(int(known["prompt_tokens"]))
-    prompt = round(count * sum(seen) / len(seen)) if seen else guessed
-    answer = count * tokens
-    whole = {"prompt_tokens": prompt, "completion_tokens": answer}
-    prices = client.options.prices
-    return {"samples": len(rows), "requests": count, "measured": bool(seen), **whole} | (
-        {"cost": cost(whole, prices)} if prices else {}
-    )
-
-
-def _guess(question: Question) -> int:
-    pixels = sum(image.width * image.height for image in question.images)
-    return -(-len(question.text) // _CHARACTERS_A_TOKEN) + -(-pixels // _PIXELS_A_TOKEN)

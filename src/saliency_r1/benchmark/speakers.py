@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -14,9 +14,10 @@ from saliency_r1.benchmark.prompts import Prompts, Row
 from saliency_r1.chat import ChatClient
 from saliency_r1.chat.connection import key_trouble, where
 from saliency_r1.params import Asked
-from saliency_r1.policy import Policy, Response
-from saliency_r1.prediction.split import ScoredAnswer
-from saliency_r1.rollout.environment import Environment
+
+if TYPE_CHECKING:  # `only_model` needs no torch
+    from saliency_r1.prediction.split import ScoredAnswer
+    from saliency_r1.rollout.environment import Environment
 
 
 def speaker(
@@ -38,6 +39,8 @@ def speaker(
         client = ChatClient(asked.model, environment.max_new_tokens, asked.endpoint, cache, section)
         client.check()
         return Served(client, prompts)
+    from saliency_r1.policy import Policy
+
     policy = Policy.load(asked.model, adapter, **loading)
     return InProcess(policy, prompts, environment, probabilities)
 
@@ -47,6 +50,9 @@ def scored(speaker: Speaker, environment: Environment, rows: Sequence[Row]) -> l
 
     Raises `BenchmarkError` where one is missing.
     """
+    from saliency_r1.policy import Response
+    from saliency_r1.prediction.split import ScoredAnswer
+
     found: dict[str, Said] = {}
 
     def keep(row: Row, said: Said) -> None:

@@ -1,6 +1,8 @@
 """A client of the OpenAI chat protocol that keeps to a pace and a budget, tries again, and pays nothing twice.
 
-    client = ChatClient("Qwen/Qwen2.5-VL-72B-Instruct", endpoint, Path("runs/annotate/answers"), "annotate.endpoint")
+    client = ChatClient(
+        "Qwen/Qwen2.5-VL-72B-Instruct", 512, endpoint, Path("runs/annotate/answers"), "annotate.endpoint"
+    )  # 512: tokens of an answer at most
     for reply in client.ask_all(questions):
         reply.text, reply.fault
 
@@ -128,8 +130,8 @@ class ChatClient:
     def at_once(self, ask: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """What `ask`, which asks this client, returns for each item, in order; `concurrency` of them at a time.
 
-        When one raises, or somebody interrupts, nothing more is sent and no pause is waited for. What is on its way
-        is paid for: it is waited for and kept.
+        When one raises, or somebody interrupts, nothing more is sent and no pause is waited for. Questions on
+        their way are paid for: their answers are waited for and kept.
         """
         pool = futures.ThreadPoolExecutor(self.options.concurrency)
         try:

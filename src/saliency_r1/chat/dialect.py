@@ -1,7 +1,7 @@
-"""What servers of one protocol do differently: fields they refuse, and the shapes in which an answer comes.
+"""Differences between servers of one protocol: fields they refuse, and the shapes in which an answer comes.
 
-A refused field is left out, or said in another way, from then on, and this is said once. What decides the answer, the
-prompt and the images, is never changed.
+From then on a refused field is left out or written in another way, and a message says so once. The prompt and the
+images, which decide the answer, are never changed.
 """
 
 from __future__ import annotations

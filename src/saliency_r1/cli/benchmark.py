@@ -72,7 +72,7 @@ def benchmark(
 ) -> None:
     """Measure a model on data sets, through the interface and the segmenter of the pipeline, and write the tables."""
     require("jinja2", "polars", *["httpx"] * bool(model and _is_address(model)))
-    from saliency_r1.benchmark import run
+    from saliency_r1.benchmark import before
     from saliency_r1.benchmark.prompts import prompts_for
     from saliency_r1.chat.connection import shown
     from saliency_r1.params import load_params
@@ -91,14 +91,14 @@ def benchmark(
     if asked and asked.name in folders:
         raise typer.BadParameter(f"--maps {asked.name}: the model's row is called so; give it another --name")
     for row in folders:
-        run.check_name(out, row, "maps")
+        before.check_name(out, row, "maps")
     if asked:
-        run.check_name(out, asked.name, "model")
-    bench = _bench(
-        settings, download, runs, out, run.select(download, wanted, limit, settings.masks.split), answer_tokens
-    )
+        before.check_name(out, asked.name, "model")
+    samples, of = before.select(download, wanted, limit, settings.masks.split)
+    rows = [row for chosen in samples.values() for row in chosen]
+    tokens = answer_tokens or settings.policy.max_new_tokens
     if asked:
-        prompts = prompts_for(download, dict.fromkeys(row["task"] for row in bench.rows), annotations, shots, plain)
+        prompts = prompts_for(download, dict.fromkeys(row["task"] for row in rows), annotations, shots, plain)
         about: dict[str, Any] = {
             "model": asked.model,
             "adapter": str(adapter) if adapter else None,
@@ -106,16 +106,17 @@ def benchmark(
             "endpoint": shown(asked.endpoint.url) if asked.endpoint else None,
             "plain": plain,
             "shots": prompts.fingerprints(),
-            "answer_tokens": bench.environment.max_new_tokens,
+            "answer_tokens": tokens,
         }
-        journal = _journal(settings, bench, about)
+        journal = _journal(settings, download, runs, about)
         if dry_run:
-            _say_cost(run.estimate(asked, prompts, bench, journal), asked)
-            return
+            _say_cost(before.estimate(asked, prompts, rows, tokens, runs / "answers", journal), asked)
+    if dry_run:
+        return
+    bench = _bench(settings, download, runs, out, (samples, of), tokens)
+    if asked:
         _measure(settings, bench, asked, about, prompts, journal, adapter)
-    for label, folder in folders.items():
-        run.measure_maps(bench, label, folder)
-    run.measure_floors(bench)
+    _measure_others(bench, folders)
     _write_tables(bench)
 
 
@@ -188,7 +189,7 @@ def _bench(
     runs: Path,
     out: Path,
     chosen: tuple[dict[str, list[Row]], dict[str, int]],
-    tokens: int | None,
+    tokens: int,
 ) -> Benchmark:
     import transformers  # noqa: F401  before its messages are quietened
 
@@ -199,7 +200,7 @@ def _bench(
     quiet_libraries()
     device, dtype = prepare_torch(settings.runtime, settings.seed)
     environment = Environment.load(settings, download, device, dtype)
-    environment.max_new_tokens = tokens or environment.max_new_tokens
+    environment.max_new_tokens = tokens
     decide = settings.result_settings("seed", "runtime", "segmenter", "rewards")
     return Benchmark(*chosen, environment, decide, runs, out)
 
@@ -212,15 +213,14 @@ def _content(model: str, adapter: Path | None) -> str | None:
     return content_key(places) if places else None
 
 
-def _journal(settings: Params, bench: Benchmark, about: dict[str, Any]) -> Journal:
+def _journal(settings: Params, download: Path, runs: Path, about: dict[str, Any]) -> Journal:
     """The answers of a run, under a hash of what decides them."""
     from saliency_r1.benchmark.answers import Journal
     from saliency_r1.runtime.keys import run_key
 
-    folder = bench.environment.folder
-    inputs = [folder / "report.json", folder / "table.parquet"]
+    inputs = [download / "report.json", download / "table.parquet"]
     decides = settings.result_settings("seed", "runtime", "policy") | about
-    return Journal(bench.kept / "spoken" / run_key(decides, inputs))
+    return Journal(runs / "spoken" / run_key(decides, inputs))
 
 
 def _measure(
@@ -254,6 +254,15 @@ def _measure(
         for reading, counts in wrong.items():
             told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
             say(printable(f"{asked.name} on {dataset}, {reading} reading: {told}"))
+
+
+def _measure_others(bench: Benchmark, folders: dict[str, Path]) -> None:
+    """The rows that no model is asked for: maps of other methods, floors and ceilings."""
+    from saliency_r1.benchmark import run
+
+    for label, folder in folders.items():
+        run.measure_maps(bench, label, folder)
+    run.measure_floors(bench)
 
 
 def _say_cost(found: dict[str, Any], asked: Asked) -> None:

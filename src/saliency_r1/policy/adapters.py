@@ -29,7 +29,7 @@ class Policies:
 
         A folder that brings weights of the base's own, those of a whole model after full fine-tuning or of
         `modules_to_save`, is read by itself: PEFT does not put such weights back. Raises `PolicyError` for an adapter
-        of another base.
+        of another base; the base is then read anew when it is next needed.
         """
         if adapter is not None and not _adds_only(adapter):
             yield Policy.load(self.folder, adapter, **self.loading)
@@ -40,7 +40,11 @@ class Policies:
         if adapter is None:
             yield base
             return
-        model = put_on(base.model, adapter, False, self.folder)
+        try:
+            model = put_on(base.model, adapter, False, self.folder)
+        except BaseException:
+            self._base = None  # PEFT may have put its layers into it before the adapter was refused
+            raise
         try:
             yield Policy(model.eval(), base.processor, base.device, base.autocast)
         finally:

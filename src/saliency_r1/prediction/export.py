@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from saliency_r1.policy import Policy
 
 
-# What some export writes and another does not: in a repository it goes with the next one, which is read wrongly else.
+# Files that some exports write and others do not: `push` deletes them, since those of an earlier one would be read too.
 _OURS = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -117,7 +117,7 @@ def manifest(sources: Sources, params: Params, merged: bool) -> dict[str, Any]:
         "dtype": params.runtime.dtype,
         "loading": loading,
         "sizes": {"max_new_tokens": params.policy.max_new_tokens, "cosod_chunk": params.download.cosod_chunk},
-        "tags": ["think", "answer", *dict.fromkeys(cot.KINDS.values())],
+        "tags": list(cot.TAGS),
         "instructions": {task.name: task.instruction for task in tasks.TASKS.values()},
     }
 

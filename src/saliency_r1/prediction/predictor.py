@@ -36,7 +36,7 @@ from saliency_r1 import cot, tasks
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
 from saliency_r1.prediction.errors import PredictError
-from saliency_r1.rollout.grounding import Answered, ground
+from saliency_r1.rollout.grounding import Answered, Grounded, ground
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +82,21 @@ class Answer:
     instances: tuple[Segmented, ...]
     sizes: tuple[tuple[int, int], ...]
     attempts: int = 1
+
+    @classmethod
+    def of(cls, said: Answered, grounded: Grounded, attempts: int) -> Answer:
+        """What was said, with what `rollout.grounding.ground` makes of it."""
+        parsed, prediction = grounded
+        return cls(
+            text=said.text,
+            reasoning=parsed.reasoning,
+            expressions=parsed.expressions,
+            errors=parsed.errors,
+            maps=prediction.maps,
+            instances=prediction.instances,
+            sizes=tuple(said.sizes),
+            attempts=attempts,
+        )
 
     @property
     def summary(self) -> str:
@@ -229,21 +244,8 @@ class Predictor:
             Answered(text, rules, each, partial(list, pictures), about)
             for about, (text, each, pictures) in enumerate(zip(texts, sizes, prompts, strict=True))
         ]
-        return [
-            Answer(
-                text=one.text,
-                reasoning=parsed.reasoning,
-                expressions=parsed.expressions,
-                errors=parsed.errors,
-                maps=prediction.maps,
-                instances=prediction.instances,
-                sizes=tuple(one.sizes),
-                attempts=asked,
-            )
-            for one, asked, (parsed, prediction) in zip(
-                said, attempts, ground(_Checked(self.segmenter), said, len(said)), strict=True
-            )
-        ]
+        grounded = ground(_Checked(self.segmenter), said, len(said))
+        return [Answer.of(*one) for one in zip(said, grounded, attempts, strict=True)]
 
 
 def ask(

@@ -15,7 +15,6 @@ from PIL import Image
 
 from saliency_r1 import tasks
 from saliency_r1.data.samples import read_masks
-from saliency_r1.evaluation.detections import read_predictions
 from saliency_r1.inputs.regions import decode
 from saliency_r1.report import pictures
 from saliency_r1.report.read import LABELS, Artifacts
@@ -85,11 +84,10 @@ def example(artifacts: Artifacts, sample_id: str, reason: str = "") -> Example:
     """One sample with the ground truth and the answers of all models."""
     sample = artifacts.samples[sample_id]
     download = artifacts.root / "download"
-    stored = read_masks(sample, download)
-    truth = [regions(mask, sample["task"]) for mask in stored]
+    truth = [regions(mask, sample["task"]) for mask in read_masks(sample, download)]
     rows = {row["model"]: row for row in artifacts.predictions.filter(sample_id=sample_id).iter_rows(named=True)}
     answers = [
-        ShownAnswer(model, row["response"], row["parsed"], row["reward"], _predicted(artifacts, sample, model, stored))
+        ShownAnswer(model, row["response"], row["parsed"], row["reward"], _predicted(artifacts, sample, model))
         for model in artifacts.models
         for row in [rows[model]]
     ]
@@ -101,14 +99,12 @@ def regions(mask: NDArray[Any], task: str) -> list[NDArray[np.bool_]]:
     return list(tasks.get(task).truth([mask]).masks)
 
 
-def _predicted(
-    artifacts: Artifacts, sample: Mapping[str, Any], model: str, stored: list[NDArray[Any]]
-) -> list[list[NDArray[np.bool_]]]:
+def _predicted(artifacts: Artifacts, sample: Mapping[str, Any], model: str) -> list[list[NDArray[np.bool_]]]:
     """The predicted masks of each image: instances, or the map above one half."""
     masks = artifacts.root / "masks"
     if sample["task"] == "sis":
         (name,) = sample["names"]
-        found = read_predictions(masks / "instances" / model / f"{sample['dataset']}.json", {name: stored[0]})
+        found = artifacts.detections(model, sample["dataset"], sample["split"])
         return [[decode(code) for code, _ in found[name]]]
     maps = []
     for name in sample["names"]:

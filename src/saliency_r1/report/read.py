@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from saliency_r1.inputs.coco import Found, read_results
+from saliency_r1.inputs.image_names import ImageNames
 from saliency_r1.names import TASKS
 
 STAGES = ("params", "download", "annotate", "sft", "cgpo", "masks", "metrics")
@@ -105,6 +107,19 @@ class Artifacts:
     def rollouts(self) -> pl.DataFrame:
         """One row a sampled response of CGPO."""
         return pl.read_parquet(self.root / "cgpo" / "table.parquet")
+
+    def detections(self, model: str, dataset: str, split: str) -> Found:
+        """Scored run-length codes of a model for a SIS data set, by image name; its file is read once."""
+        if (model, dataset, split) not in self._detections:
+            rows = [row for row in self.samples.values() if (row["dataset"], row["split"]) == (dataset, split)]
+            sizes = {row["names"][0]: (row["height"][0], row["width"][0]) for row in rows}
+            file = self.root / "masks" / "instances" / model / f"{dataset}.json"
+            self._detections[model, dataset, split] = read_results(file, sizes, ImageNames.of(sizes))
+        return self._detections[model, dataset, split]
+
+    @cached_property
+    def _detections(self) -> dict[tuple[str, str, str], Found]:
+        return {}
 
     def training_curves(self, stage: str) -> pl.DataFrame:
         """What a training stage wrote down at every step."""

@@ -6,13 +6,17 @@ import re
 
 from markupsafe import Markup
 
-_TAG = re.compile(r"(</?(?:think|answer|rg|ins)>)")
+from saliency_r1.cot import REASONING, TAGS
+
+_TAG = re.compile(rf"(</?(?:{'|'.join(dict.fromkeys((*REASONING, *TAGS)))})>)")
+_KIND = dict.fromkeys(REASONING, REASONING[0])  # the class of a tag, where that is not its name
 
 
 def highlight(text: str) -> Markup:
     """Mark tags and what stands in them. Total: any text gives well-formed HTML, however its tags are nested.
 
-    Each run of text gets the class of the tag that was opened last and not yet closed.
+    Each run of text gets the class of the tag that was opened last and not yet closed; `<thinking>` has that of
+    `<think>`.
     """
     html: list[Markup] = []
     opened: list[str] = []
@@ -20,7 +24,7 @@ def highlight(text: str) -> Markup:
         if not part:
             continue
         if not _TAG.fullmatch(part):
-            kind = opened[-1] if opened else "text"
+            kind = _kind(opened[-1]) if opened else "text"
             html.append(Markup('<span class="said {}">{}</span>').format(kind, part))
             continue
         name = part.strip("</>")
@@ -31,5 +35,9 @@ def highlight(text: str) -> Markup:
         elif not closing:
             opened.append(name)
         end = " end" if closing else ""
-        html.append(Markup('<span class="tag {}{}">{}</span>').format(name, end, part))
+        html.append(Markup('<span class="tag {}{}">{}</span>').format(_kind(name), end, part))
     return Markup("").join(html)
+
+
+def _kind(tag: str) -> str:
+    return _KIND.get(tag, tag)

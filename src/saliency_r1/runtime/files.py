@@ -9,17 +9,19 @@ A stage writes so:
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+_NUMBERS = itertools.count()  # of the files that this process writes aside; no two of them share a name
 
 
 @contextlib.contextmanager
@@ -99,7 +101,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with path.open("wb") as stream:
                 stream.write(aside.read_bytes())
         return
-    aside = path.with_name(f".{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    aside = path.with_name(f".{os.getpid()}.{next(_NUMBERS)}.partial{path.suffix}")
     try:
         yield aside
         aside.replace(path)

@@ -16,6 +16,7 @@ draws the very same responses.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +42,14 @@ from saliency_r1.training.optimiser import (
     Snapshot,
     check_finite,
     restore,
+    seed_step,
     state_of,
     train_without_dropout,
 )
 
 # From the rollouts of a whole update, in order, and the section `cgpo` to one value a rollout.
 Advantage = Callable[[Sequence[dict[str, Any]], Cgpo], Tensor]
+Norms = dict[str, deque[float]]  # of the last gradients of each kind
 
 
 def check(options: Cgpo, rows: Sequence[Row], examples: int) -> None:
@@ -87,28 +90,29 @@ def train(
         done = state["step"]
     del state
     history.cut(done)
-    norms: dict[str, list[float]] = {"grad_norm": [], "isr_grad_norm": []}
-
-    def remember(update: Update) -> None:
-        for name, values in norms.items():
-            values.extend([update.curve[name]] if name in update.curve else [])
-
+    norms: Norms = {name: deque(maxlen=3) for name in ("grad_norm", "isr_grad_norm")}
     for update in history.read(done):
-        remember(update)
+        _add(norms, update)
         yield update
     for number in range(done, options.updates):
-        torch.manual_seed(seed * 1_000_003 + number)  # of dropout; responses have seeds of their own
+        seed_step(seed, number)  # responses have seeds of their own
         update = trainer.update(number)
         history.append(update)
-        remember(update)
-        for values in norms.values():
-            check_finite(values, (row["sample_id"] for row in update.rollouts))
+        _add(norms, update)
+        for last in norms.values():
+            check_finite(last, (row["sample_id"] for row in update.rollouts))
         if (number + 1) % options.checkpoint_every == 0:
             checkpoints.save(runs, number + 1, state_of(policy, trainer.optimiser))
         yield update
     trainer.optimiser.settle()
     sharding.unshard(policy)
     policy.model.eval()
+
+
+def _add(norms: Norms, update: Update) -> None:
+    for name, last in norms.items():
+        if name in update.curve:
+            last.append(update.curve[name])
 
 
 @dataclass
@@ -156,7 +160,7 @@ class Trainer:
         clock = Clock()
         train_without_dropout(self.policy)
         first = self._measure(batch)
-        anchors = self._anchors(number, batch, first)
+        anchors: Sequence[Tensor | None] = self._anchors(number, batch) or [None for _ in first]
         records = self._records(number, batch, first, anchors)
         table = sorted(processes.gather(records), key=lambda row: int(row["rollout_id"]))
         check_sampling(table)
@@ -212,11 +216,11 @@ class Trainer:
         """Whether one micro-batch holds all responses of this process."""
         return len(batch.places) <= self.options.micro_batch
 
-    def _anchors(self, number: int, batch: Batch, first: Sequence[TokenScores]) -> list[Tensor | None]:
-        """Log-probabilities of the responses under the SFT policy, where the loss or a look at the drift needs them."""
+    def _anchors(self, number: int, batch: Batch) -> list[Tensor]:
+        """Log-probabilities under the SFT policy, one tensor a pass; none unless the loss or the drift needs them."""
         drift = self.options.drift_every and (number + 1) % self.options.drift_every == 0
         if self.reference is None or not (self.options.kl or drift):
-            return [None for _ in first]
+            return []
         with torch.no_grad(), self.reference.in_place():
             return [one.logprobs for one in self._passes(batch)]
 
@@ -225,7 +229,7 @@ class Trainer:
     ) -> list[dict[str, Any]]:
         """This process's rows of the rollouts table, but for the advantage."""
         records: list[dict[str, Any]] = [{} for _ in batch.places]
-        for one, anchor in zip(first, anchors):
+        for one, anchor in zip(first, anchors, strict=True):
             distance = None if anchor is None else divergence(one.logprobs.detach(), anchor)
             for row, own in enumerate(one.positions):
                 rollout_id = number * self.options.batch_size + batch.places[own]
@@ -254,7 +258,7 @@ class Trainer:
         norms = []
         for epoch in range(options.epochs):
             stepped = first if epoch == 0 and self._fits(batch) else self._passes(batch)
-            for one, sampled, anchor in zip(stepped, old, anchors):
+            for one, sampled, anchor in zip(stepped, old, anchors, strict=True):
                 (loss(one, sampled, advantage, options.clip, anchor, options.kl) / tokens).backward()
             norms.append(self.optimiser.step(remember))
         return next((norm for norm in norms if not math.isfinite(norm)), norms[-1])

@@ -20,9 +20,10 @@ from saliency_r1.training import sharding
 from saliency_r1.training.errors import TrainingError
 
 
-def check_finite(norms: Sequence[float], sample_ids: Iterable[str]) -> None:
+def check_finite(norms: Iterable[float], sample_ids: Iterable[str]) -> None:
     """Raise `TrainingError` when the last three gradients were not finite; names the samples of the last step."""
-    if len(norms) >= 3 and not any(map(math.isfinite, norms[-3:])):
+    last = list(norms)[-3:]
+    if len(last) == 3 and not any(map(math.isfinite, last)):
         raise TrainingError(
             "three steps in a row had a gradient that is not finite, and were not taken; the last one saw "
             f"{', '.join(list(sample_ids)[:10])}. Lower the learning rate, or look at these samples"
@@ -83,6 +84,11 @@ def wrap(policy: Policy, lora: Lora | None, seed: int) -> Policy:
     return Policy(model, policy.processor, policy.device, policy.autocast)
 
 
+def seed_step(seed: int, step: int) -> None:
+    """Let chance in step `step` (from 0), that of dropout, follow from the seed of the run and the step alone."""
+    torch.manual_seed(seed * 1_000_003 + step)
+
+
 def train_without_dropout(policy: Policy) -> None:
     """Training mode, as gradient checkpointing needs it, in which the policy is still the one that was sampled from."""
     policy.model.train()
@@ -94,9 +100,9 @@ def train_without_dropout(policy: Policy) -> None:
 class Optimiser:
     """AdamW with linear warm-up and linear decay to a tenth, over the trainable parameters of a policy.
 
-    Of gradients that are rounding alone (1e-9) Adam takes the sign, and one process would not follow two, unless
-    `options.adam_epsilon` lies above them; it belongs far below those that mean something, which get smaller with the
-    number of parameters. Raises `TrainingError` for weights in which a small step is lost to rounding.
+    Adam normalises even gradients that are pure rounding noise (1e-9) to full steps, so runs with one and two processes
+    diverge; `options.adam_epsilon` must exceed that noise, and stay far below gradients that mean something, which get
+    smaller with the number of parameters. Raises `TrainingError` for weights in which a small step is lost to rounding.
 
     `own_moments` gives the steps of `regularising` Adam moments of their own. Shared ones fill with the larger of two
     kinds of gradients, and the smaller kind, divided by them, hardly moves anything.
@@ -176,7 +182,7 @@ class Optimiser:
 
 
 def _cosine(one: Sequence[Tensor], other: Sequence[Tensor]) -> float | None:
-    """Of two lists of tensors taken as vectors; None where one of them is zero or not finite."""
+    """The cosine of two lists of tensors taken as vectors; None where one of them is zero or not finite."""
 
     def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
         return float(sum(sharding.full_tensor((x * y).sum()).double() for x, y in zip(a, b)))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saliency_r1.params import Sft
@@ -21,7 +20,7 @@ from saliency_r1.rollout.environment import Environment, Row
 from saliency_r1.runtime import processes
 from saliency_r1.training import checkpoints, sharding
 from saliency_r1.training.errors import TrainingError
-from saliency_r1.training.optimiser import Optimiser, check_finite, restore, state_of
+from saliency_r1.training.optimiser import Optimiser, check_finite, restore, seed_step, state_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def train(
     yield from curves
     policy.model.train()
     for step in range(len(curves), options.steps):
-        torch.manual_seed(seed * 1_000_003 + step)
+        seed_step(seed, step)
         chosen = examples.pick(epoch_batch(len(examples), options.batch_size, step, seed))
         loss = backward(policy, environment, chosen, options.micro_batch, 1.0)
         row = {"step": step + 1, "loss": loss, "lr": optimiser.lr, "grad_norm": optimiser.step()}
