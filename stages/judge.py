@@ -15,8 +15,9 @@ import polars as pl
 from saliency_r1.evaluation.judge import as_markdown, judge
 from saliency_r1.params import Params, load_params
 from saliency_r1.policy.adapters import Policies
+from saliency_r1.prediction.models import packaged
 from saliency_r1.prediction.split import answers
-from saliency_r1.registry.package import MODEL, base_folder
+from saliency_r1.registry.package import MODEL
 from saliency_r1.rollout.environment import Environment, Row
 from saliency_r1.runtime.files import write_json, write_text
 from saliency_r1.runtime.keys import run_key, stage_code
@@ -54,11 +55,11 @@ def ask(params: Params, folder: Path, samples: list[Row]) -> pl.DataFrame:
     key = run_key(settings, inputs, [*stage_code("masks"), Path(__file__)])
     parts = Parts(Path("runs/judge") / key, len(samples), params.masks.batch_size)
     if missing := parts.missing():
-        segmenter = load_segmenter(base_folder(folder, "segmenter"), device, dtype, **params.segmenter.model_dump())
+        segmenter = load_segmenter(packaged(folder, "segmenter"), device, dtype, **params.segmenter.model_dump())
         environment = Environment(
             segmenter, DOWNLOAD, params.rewards.model_dump(), theirs.policy.max_new_tokens, theirs.policy.batch_size
         )
-        policies = Policies(base_folder(folder, "policy"), device=device, dtype=dtype, **theirs.policy.loading)
+        policies = Policies(packaged(folder, "policy"), device=device, dtype=dtype, **theirs.policy.loading)
         with policies.using(folder / "adapter") as policy:
             for number in progress(missing, label="the champion's answers, parts"):
                 records: list[dict[str, Any]] = [

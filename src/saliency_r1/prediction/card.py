@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_r1.inputs.text import read_json
+from saliency_r1.registry.results import results
 from saliency_r1.runtime.files import write_text
 
 _SHOWN = {"Sm": "S-measure", "maxFm": "max F", "MAE": "MAE", "AP": "AP", "AP50": "AP50"}
@@ -17,7 +18,8 @@ def write_card(path: Path, about: Mapping[str, Any], metrics: Path, model: str, 
     """Write the card.
 
     `metrics` is a folder with metrics.json and, if the run made them, intervals.json, in which the results of `model`
-    are looked up; `report` what the stage download said of its data sets. What is not known is said to be unknown.
+    are looked up; `report` what the stage download said of its data sets. Where something is not known, the card says
+    so.
     """
     from huggingface_hub import ModelCardData
 
@@ -101,21 +103,15 @@ def _table(scores: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Ma
     if not scores:
         yield "None were given: this model has not been evaluated in the run that it was exported from."
         return
-    rows = []
-    for dataset, values in scores.items():
-        for measure, value in _shown(values):
-            low_high = intervals.get(dataset, {}).get(measure)
-            within = "–".join(f"{bound:.3f}" for bound in low_high) if low_high else ""
-            rows.append(f"| {dataset} | {_SHOWN[measure]} | {value:.3f} | {within} |")
-    yield "\n".join(["| test set | measure | value | 95 % interval |", "|---|---|---|---|", *rows])
-    yield "Greedy answers; intervals by bootstrap over images, over groups where there are any."
+    yield "\n".join(results(scores, intervals, _SHOWN))
+    yield "Test split, greedy answers; 95 % intervals by bootstrap over images, over groups where there are any."
 
 
 def _limits(scores: Mapping[str, Mapping[str, float]], licence: str) -> Iterator[str]:
     yield "## Limits"
     failures = {dataset: values["parse_failures"] for dataset, values in scores.items() if "parse_failures" in values}
     lines = [
-        "What was measured is said above; on other kinds of pictures nothing is known.",
+        "All measurements are those above; on other kinds of pictures nothing is known.",
         "What stands out is a judgement of the annotators of the training data, and of the habits that come with it.",
         "The reasoning is text that goes with the answer; that it is the cause of the answer is not shown.",
         "A mask is the segmenter's: what it does not find by name, the model cannot show.",

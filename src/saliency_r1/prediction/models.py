@@ -153,19 +153,24 @@ def champion(segmenter: str | None = None, root: Path = Path(".")) -> Chosen:
             "of the hub"
         )
     folder = resolve(CHAMPION, root)
-    about = read_json(folder / "model.json")
-    policy, own = (
-        str(folder / name) if "revision" not in about[name] else f"{about[name]['source']}@{about[name]['revision']}"
-        for name in ("policy", "segmenter")
-    )
     settings = replace(Settings.of(load_params(folder / "params.yaml")), device="auto", threads=Settings().threads)
     return Chosen(
         CHAMPION,
-        _folder(policy, hub.MODEL_FILES),
+        packaged(folder, "policy"),
         folder / "adapter",
-        _folder(segmenter or own, hub.SEGMENTER_FILES),
+        _folder(segmenter, hub.SEGMENTER_FILES) if segmenter else packaged(folder, "segmenter"),
         settings,
     )
+
+
+def packaged(folder: Path, name: str) -> Path:
+    """The base `policy` or `segmenter` of a folder that the stage model has written, fetched where it is of the hub.
+
+    Raises `PackageError` for a folder that does not say where it is, `PredictError` where it is not to be had.
+    """
+    from saliency_r1.registry.package import base
+
+    return _folder(base(folder, name), hub.SEGMENTER_FILES if name == "segmenter" else hub.MODEL_FILES)
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -16,9 +16,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import polars as pl
-
-from saliency_r1.data.describe import describe
+from saliency_r1.registry.results import results
 from saliency_r1.runtime.files import link_tree, write_json, write_text
 
 MODEL = "cgpo"
@@ -35,6 +33,10 @@ def package(artifacts: Path, params: Path, title: str, folder: Path) -> None:
 
     Raises `PackageError` where the run has not measured the model.
     """
+    import polars as pl  # where a folder's bases are, `predict` asks without it
+
+    from saliency_r1.data.describe import describe
+
     metrics, intervals = (
         json.loads((artifacts / "metrics" / f"{name}.json").read_text(encoding="utf-8")).get(MODEL)
         for name in ("metrics", "intervals")
@@ -57,14 +59,20 @@ def package(artifacts: Path, params: Path, title: str, folder: Path) -> None:
     write_text(folder / "README.md", card(title, bases, metrics, intervals))
 
 
-def base_folder(folder: Path, name: str) -> Path:
-    """Where the base `policy` or `segmenter` of such a folder lies: in it, or in the hub's cache."""
-    if (folder / name).is_dir():
-        return folder / name
-    from huggingface_hub import snapshot_download
+def base(folder: Path, name: str) -> str:
+    """Where the base `policy` or `segmenter` of such a folder is: a folder in it, or `owner/model@revision` of the hub.
 
-    base = json.loads((folder / "model.json").read_text(encoding="utf-8"))[name]
-    return Path(snapshot_download(base["source"], revision=base["revision"]))
+    Raises `PackageError` for a folder that does not say so.
+    """
+    file = folder / "model.json"
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))[name]
+        return f"{about['source']}@{about['revision']}" if "revision" in about else str(folder / name)
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackageError(
+            f"{file} does not say where the {name} comes from ({error!r}), expected what the stage model writes: "
+            "`dvc checkout` or `dvc repro model` brings it"
+        ) from None
 
 
 def card(
@@ -78,12 +86,7 @@ def card(
     lines += ["", "| part | from |", "|---|---|", "| adapter | CGPO, from the SFT adapter, on the policy |"]
     lines += [f"| {name} | {_origin(name, base)} |" for name, base in bases.items()]
     lines += ["", "Test split, greedy, 95 % intervals over images (CoSOD: over groups).", ""]
-    lines += ["| data set | measure | value | interval |", "|---|---|---:|---|"]
-    for dataset, values in metrics.items():
-        for key in (key for key in SHOWN if key in values):
-            low, high = intervals.get(dataset, {}).get(key, (None, None))
-            interval = "" if low is None else f"{low:.4f} to {high:.4f}"
-            lines.append(f"| {dataset} | {key} | {values[key]:.4f} | {interval} |")
+    lines += results(metrics, intervals, dict(zip(SHOWN, SHOWN)))
     lines += ["", "It knows pictures like those it was trained on; for others nothing has been measured.", ""]
     return "\n".join(lines)
 
