@@ -6,8 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from clones import Clone, ran
+from columns import assert_table
 
 from saliency_r1.params import load_params
 
@@ -29,6 +31,11 @@ def test_everything_is_there(clone: Clone) -> None:
     assert "SFT, loss" in page
     assert "Precision and recall" in page
     assert "F over thresholds" in page
+
+
+@pytest.mark.parametrize("stage", ["download", "annotate", "sft", "cgpo", "masks", "metrics"])
+def test_the_table_of_a_stage_has_the_columns_of_the_architecture(stage: str, clone: Clone) -> None:
+    assert_table(stage, pl.read_parquet(clone.folder / "artifacts" / stage / "table.parquet"))
 
 
 def test_git_is_clean_but_for_the_parameters_and_the_records_of_the_run(clone: Clone) -> None:

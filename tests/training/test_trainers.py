@@ -4,12 +4,14 @@ from itertools import product
 
 import pytest
 import torch
+from columns import assert_columns
 from handful import CGPO, LORA, SFT, fresh, isr, moved, run_cgpo, run_sft, weights
 from rendered import EMBEDDED
 
 from saliency_r1.params import load_params, parse_params
 from saliency_r1.policy import Policy
 from saliency_r1.training import cgpo, checkpoints, sft
+from saliency_r1.training.history import History
 from saliency_r1.training.optimiser import Optimiser, save_adapter, wrap
 from saliency_r1.yaml_loader import load_yaml
 
@@ -54,9 +56,10 @@ def test_cgpo_resumes_to_the_very_same_weights_and_rollouts(environment, example
     assert [update.curve for update in updates] == [update.curve for update in again]
 
 
-def test_cgpo_tables_hold_what_the_contract_says(environment, examples, tmp_path):
+def test_the_rollouts_have_the_columns_and_bounds_of_the_contract(environment, examples, tmp_path):
     _, updates = run_cgpo(environment, examples, tmp_path)
     rows = [row for update in updates for row in update.rollouts]
+    assert_columns("cgpo", History(tmp_path).tables()[2].columns)
     assert [row["rollout_id"] for row in rows] == list(range(CGPO.updates * CGPO.batch_size))
     assert all(0 <= row["reward"] <= 1 and 0 < row["confidence"] <= 1 for row in rows)
     assert "isr_loss" in updates[1].curve
