@@ -28,7 +28,10 @@ BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 @contextmanager
 def alive(folder: Path, run: UUID | str | None) -> Iterator[None]:
-    """Hold the sign of life of a run while the block runs; without an id there is nothing to hold."""
+    """Hold the sign of life of a run while the block runs; without an id no file is locked."""
+    if run is None:
+        yield
+        return
     path = folder / LOCKS / f"{run}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -38,3 +38,8 @@ def test_a_run_lives_until_it_ends_and_leaves_nothing(tmp_path: Path) -> None:
         assert lives(tmp_path, "run")
     assert not lives(tmp_path, "run")
     assert not list((tmp_path / LOCKS).iterdir())
+
+
+def test_a_run_without_an_id_locks_no_file(tmp_path: Path) -> None:
+    with alive(tmp_path, None):
+        assert not list(tmp_path.iterdir())
