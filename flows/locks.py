@@ -19,9 +19,9 @@ CLOCK = 2.0  # seconds by which the start of a process and the time of a file ma
 def only_run(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder for this run; one that comes while another holds it says so and waits until that is over.
 
-    What the run has started is ended before the folder is given back, also where the run is stopped or fails.
-    The kernel gives the folder back when the holder's process ends, however it ends. A limit kept by the server does
-    not: the place of a run that was killed can stay taken, and then no later run starts.
+    Processes that the run has started are ended before the folder is given back, also where the run is stopped or
+    fails. The kernel gives the folder back when the holder's process ends, however it ends. A limit kept by the server
+    does not: the place of a run that was killed can stay taken, and then no later run starts.
     """
     path = folder / ".dvc" / "tmp" / "flow.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

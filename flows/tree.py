@@ -1,7 +1,7 @@
 """A tree of its own for a night, beside the one that people work in: made from a branch, ended in a commit and a tag.
 
-It is a git worktree in runs/nights/tree that shares DVC's cache with the project. What git ignores stays in it from
-night to night, so an import finds what it has imported and a training that was killed goes on.
+It is a git worktree in runs/nights/tree that shares DVC's cache with the project. Files that git ignores stay in it
+from night to night, so an import finds what it has imported and a training that was killed goes on.
 """
 
 import os
@@ -59,7 +59,7 @@ def check_out(folder: Path, commit: str) -> Path:
     if not _is_worktree(tree):
         shutil.rmtree(tree, ignore_errors=True)
         git(folder, "worktree", "add", "--force", "--detach", str(tree), commit)
-    # Of a git that was killed: index.lock, HEAD.lock. The night holds the folder, so no other one is at work here.
+    # A killed git leaves index.lock and HEAD.lock. The night holds the folder, so no other one is at work here.
     for lock in Path(git(tree, "rev-parse", "--absolute-git-dir")).glob("*.lock"):
         lock.unlink()
     git(tree, "checkout", "--quiet", "--force", "--detach", commit)
@@ -170,7 +170,7 @@ def _lost(tree: Path) -> list[str]:
 
 
 def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> str:
-    """Push what DVC keeps, commit, tag, push the tags; returns the night's tag. What fails leaves no tag.
+    """Push what DVC keeps, commit, tag, push the tags; returns the night's tag. A failure leaves no tag.
 
     Raises `NightError` where an output is not in DVC's cache.
 

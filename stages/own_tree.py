@@ -1,7 +1,8 @@
 """Imported by every stage before the package: `saliency_r1` is then that of the stage's tree, whatever is installed.
 
-A queued experiment runs in a copy of the project, in which the code is as it was when it was queued. What is installed
-in place is the workspace's code, which goes on changing. Processes that a stage starts inherit the search path.
+A queued experiment runs in a copy of the project, in which the code is as it was when it was queued. The package
+installed in place is the workspace's code, which goes on changing. Processes that a stage starts inherit the
+search path.
 
 It also lets an interruption during the seconds of importing end in one line, as `run_stage` does from then on.
 """

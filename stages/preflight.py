@@ -1,4 +1,4 @@
-"""What would end a run hours later and can be known at once: `python stages/check.py params` asks it first.
+"""Faults that would end a run hours later and can be found at once: `python stages/check.py params` looks first.
 
 The device is looked for, the splits that the stages need are looked up in the catalogue, and a base model that has to
 come from the Hugging Face hub must be there to be had. Nothing is imported, fetched or computed.

@@ -87,8 +87,8 @@ def objects_of(
 ) -> list[list[dict[str, Any]]]:
     """For each image its objects: those of the sample's `meta`, else one measured object for each region, by its id.
 
-    What is not measured is the name. It is what `meta` has for the object, a `name` ("kayak") or a
-    `phrase` that says all there is to say ("the red kayak"); else what the group is named after.
+    The name is not measured. It comes from `meta`, as a `name` ("kayak") or a complete `phrase` ("the red kayak"); else
+    it is the word that the group is named after.
     """
     known = [
         [_renamed(item) for item in objects] for objects in json.loads(meta).get("objects") or [[] for _ in images]

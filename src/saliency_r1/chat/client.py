@@ -128,8 +128,8 @@ class ChatClient:
     def at_once(self, ask: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """What `ask`, which asks this client, returns for each item, in order; `concurrency` of them at a time.
 
-        When one raises, or somebody interrupts, nothing more is sent and no pause is waited for. What is on its way
-        is paid for: it is waited for and kept.
+        When one raises, or somebody interrupts, nothing more is sent and no pause is waited for. Questions on
+        their way are paid for: their answers are waited for and kept.
         """
         pool = futures.ThreadPoolExecutor(self.options.concurrency)
         try:

@@ -108,7 +108,7 @@ def status(response: httpx.Response) -> str:
 def key_trouble(response: httpx.Response) -> str | None:
     """What is wrong with the key, as the reply to a question for the list of models tells it; None where nothing is.
 
-    With 403 a key may be one that answers questions and is not shown the list.
+    A status of 403 proves nothing: a key may be allowed to ask questions and not to see the list.
     """
     if not read_key() and response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return f"wants a key; set {KEY}: {status(response)}"

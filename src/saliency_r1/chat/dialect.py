@@ -1,7 +1,7 @@
-"""What servers of one protocol do differently: fields they refuse, and the shapes in which an answer comes.
+"""Differences between servers of one protocol: fields they refuse, and the shapes in which an answer comes.
 
-A refused field is left out, or said in another way, from then on, and this is said once. What decides the answer, the
-prompt and the images, is never changed.
+From then on a refused field is left out or written in another way, and a message says so once. The prompt and the
+images, which decide the answer, are never changed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from saliency_r1.inputs.text import LONE_SURROGATE
 
 _REFUSING = frozenset({400, 422, 501})
-# Of one question that is too long, not of a field: what it names are the numbers that do not fit.
+# A refusal because one question is too long, and not of a field: the values it names are only those that do not fit.
 _OF_SIZE = ("too large", "too long", "maximum context", "context length", "context window", "input tokens")
-# Of one question, by what is in it: Azure's and OpenAI's words, and Alibaba's.
+# A refusal of one question for its content, in the words of Azure and OpenAI, and of Alibaba.
 _OF_CONTENT = ("content_filter", "content_policy", "responsibleaipolicy", "data_inspection", "datainspection")
 _MOST = 2**53  # whole numbers beyond are none in JSON, and no count of tokens
 

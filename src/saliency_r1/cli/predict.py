@@ -59,7 +59,7 @@ def predict(
 
     if base and adapter != _ADAPTER:
         raise typer.BadParameter("--base is the policy without an adapter: leave --base or --adapter out")
-    # What is wrong with the request ends here, before a model is loaded.
+    # A wrong request is refused here, before a model is loaded.
     task_named(task)
     asked = parse_formats(format)
     groups = collect(images, task, recursive, [out / one.folder for one in FORMATS.values()])

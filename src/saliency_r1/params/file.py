@@ -57,7 +57,7 @@ class Params(Section):
         return launch
 
     def result_settings(self, *sections: str) -> dict[str, Any]:
-        """The content of some sections without what changes no result: what a checkpoint, or a measurement, is of."""
+        """The settings that determine a result; used as key of checkpoints and measurements."""
         return self.model_dump(include=set(sections), exclude=NEUTRAL)
 
 

@@ -11,7 +11,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
-# Of a file, a folder, a model: an empty one would be the project's own folder.
+# A file, a folder or a model: an empty name would be the project's own folder.
 Name = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # what numpy takes
 

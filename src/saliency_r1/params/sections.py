@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from saliency_r1.names import TRAINED, ScoreSource, TrainedName
 from saliency_r1.params.section import Count, Name, NotNegative, Positive, Section, Share, Split, Steps
 
-# What of an endpoint decides how fast and how much is asked, and not what the answer is.
+# Settings of an endpoint that decide how fast and how much is asked, and not the answers.
 PACE = (
     "concurrency", "requests_per_minute", "timeout", "retries", "backoff", "max_requests", "max_tokens", "max_cost",
     "prices",

@@ -16,9 +16,9 @@ FLOAT32 = 4
 # Float32 copies of a step's logits, from forward to gradient: benchmarks/step_memory.py measured 2.1 and, of bfloat16
 # ones, 1.3.
 LOGIT_COPIES = {"float32": 2.1, "bfloat16": 1.3}
-# Of the next token's logits while sampling: the scores, and what suppressing, the temperature and the noise make.
+# Copies of the next token's logits while sampling: the scores, and those that suppression, temperature and noise make.
 SCORE_COPIES = 6
-# Of an attention with relative positions in the segmenter: products and their softmax, both float32.
+# Float32 copies in an attention of the segmenter with relative positions: the products and their softmax.
 ATTENTION_COPIES = 2
 
 
@@ -135,9 +135,9 @@ def step(params: Params, policy: PolicyShape, wide: int, gpus: int) -> float:
 def layer_per_token(params: Params, policy: PolicyShape, wide: int) -> float:
     """Bytes that a decoder layer with an adapter keeps of a token for the backward pass.
 
-    Of the layer itself: two norms with their float32 inputs, queries, keys and values before and after their rotation,
-    the attention's result, and four of the width of the MLP. Of the adapter: the input of every projection in float32,
-    once more where there is dropout.
+    The layer itself keeps two norms with their float32 inputs, queries, keys and values before and after their
+    rotation, the attention's result, and four tensors of the width of the MLP. The adapter keeps the input of every
+    projection in float32, twice where there is dropout.
     """
     text = policy.text
     hidden, inner = text.hidden_size, text.intermediate_size

@@ -41,7 +41,7 @@ class Samples:
 class Stage:
     """The work of one stage: prompts that are answered, tokens that are generated, tokens that are trained on.
 
-    `read` are tokens of forward passes alone. What a server answers has prompts and no tokens.
+    `read` are tokens of forward passes alone. Answers of a server count as prompts, without tokens.
     """
 
     name: str

@@ -11,7 +11,7 @@ BASE = "base"
 def parts(folder: str | Path, adapter: str | Path | None) -> tuple[str | Path, str | Path | None]:
     """The folder of the base, and of what was learnt on top of it.
 
-    Of an exported adapter the base lies in `base/`, or on the hub at the revision that the adapter's configuration
+    The base of an exported adapter lies in `base/`, or on the hub at the revision that the adapter's configuration
     names; every other folder is a base itself. Raises what the hub's client raises where it does not give the base.
     """
     config = Path(folder) / "adapter_config.json"

@@ -19,7 +19,7 @@ _POINTER = "; a file of some hundred bytes is a note of Git LFS, for which `git 
 def read_network(folder: str | Path, dtype: torch.dtype, attention: str | None = None) -> Any:
     """The network of a folder with all of its weights: transformers would draw at random what the files lack.
 
-    Of its generation config nothing is taken over: beams, forbidden repetitions and the like would change the answers.
+    Its generation config is not used: beams, forbidden repetitions and the like would change the answers.
 
     Raises `PolicyError` for weights that cannot be read, are not those of the configuration, or not all of them.
     """
@@ -37,7 +37,7 @@ def read_network(folder: str | Path, dtype: torch.dtype, attention: str | None =
             f"{folder}: {len(missing)} of the weights that config.json asks for are in none of its files, such as "
             f"{min(missing)}; is the download complete, and are the weights those of this model?"
         )
-    network.generation_config = GenerationConfig()  # what a call of `generate` leaves out is taken from there
+    network.generation_config = GenerationConfig()  # `generate` reads from it whatever its call leaves out
     return network
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from saliency_r1.policy import Policy
 
 
-# What some export writes and another does not: in a repository it goes with the next one, which is read wrongly else.
+# Files that some exports write and others do not: `push` deletes them, since those of an earlier one would be read too.
 _OURS = (
     "adapter_config.json",
     "adapter_model.safetensors",

@@ -1,9 +1,9 @@
 """What was said, kept while it is being said: a line a prompt in a journal, and the whole files at the end.
 
 A run that is killed leaves its journal (`.answers.jsonl`); the next one with `--skip-existing` reads it, and what an
-earlier run has finished in `response.json`. Of a picture that was answered by both, the later answer counts; an answer
-to several pictures goes as a whole when one of them is answered anew. Both files say which formats were written: what
-lies in the folder of another format is not ours, and stays.
+earlier run has finished in `response.json`. If both answered a picture, the later answer counts; an answer to
+several pictures is dropped as a whole when one of them is answered anew. Both files say which formats were written:
+files in the folder of another format are not ours, and stay.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _hash(path: Path) -> str:
 
 
 def _weights(model: str | None) -> str:
-    """What tells models apart in what `models.identity` calls one: the hash, and no path, which a move changes."""
+    """The hash within the name that `models.identity` gives: it tells models apart, and a moved folder keeps it."""
     return (model or "").rpartition(" (")[2]
 
 

@@ -43,7 +43,7 @@ def alone(out: Path) -> Iterator[None]:
 
     Two runs in one folder would end with the answers of the later one in `response.json`, and the others lost. Raises
     `PredictError` where another run writes there, or nothing can be written; the lock is gone when its holder dies,
-    however it dies. Of a disk that is full is said which one.
+    however it dies. A full disk is named in the error.
     """
     lock = FileLock(out / ".answers.lock")
     try:
@@ -110,8 +110,8 @@ def answer_all(
 ) -> list[Done]:
     """Answer prompts, write their files, keep them in the record; returns those that failed.
 
-    The models are opened when the first picture was read: a list of wrong files costs no loading. What cannot be
-    written, on a full disk, ends the work; `tell` hears of each prompt when its files are there.
+    The models are opened when the first picture was read: a list of wrong files costs no loading. A file that
+    cannot be written, on a full disk, ends the work; `tell` hears of each prompt when its files are there.
     """
     failed: list[Done] = []
     predictor: Predictor | None = None

@@ -43,8 +43,8 @@ def collect(
     """The pictures that files, folders and patterns (`photos/*.jpg`) amount to, in groups.
 
     A folder is a group, which for CoSOD is named as the folder; loose files are one group together. `recursive` looks
-    into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. What lies in
-    one of the folders `written` is passed over: results of an earlier run. What is given twice counts once.
+    into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. Files
+    in one of the folders `written` are skipped as results of an earlier run. A picture given twice counts once.
 
     Raises `PredictError` for a folder or pattern without pictures, and where two pictures would have one name.
     """

@@ -261,7 +261,7 @@ def _identity(splits: tuple[str, ...] | list[str]) -> list[Expectation]:
 def _known(samples: pl.DataFrame) -> pl.Expr:
     """Whether the row's sample stands in the download table, under this task, data set and split.
 
-    What a table says of its own split is no proof: a test sample called one of training would train.
+    The split that a table names itself is no proof: a test sample labelled as training would be trained on.
     """
     whole = pl.concat_str(IDENTITY, separator="\n")
     return whole.is_in(samples.select(whole).to_series().to_list())

@@ -23,7 +23,7 @@ _INK, _FAINT = (40, 46, 58), (215, 218, 224)
 
 
 def write_overview(shown: Sequence[Example], path: Path) -> None:
-    """Draw one row an example: image, ground truth, then each model. Of a group two images share a cell."""
+    """Draw one row an example: image, ground truth, then each model. Two images of a group share a cell."""
     titles = ["image", "ground truth", *(LABELS.get(answer.model, answer.model) for answer in shown[0].answers)]
     rows = [(example.sample["task"], _row(example)) for example in shown]
     heights = [max(cell.height for cell in cells) for _, cells in rows]

@@ -192,7 +192,7 @@ def consistency(annotations: pl.DataFrame) -> Markup:
 
 
 def gains(scopes: Mapping[str, Mapping[str, float]], colour: str) -> Markup:
-    """Differences with their intervals, one line a scope; the line at zero is what they are held against."""
+    """Differences with their intervals, one line a scope, and a vertical line at zero to compare them with."""
     # A data set's name may be so long that nothing of the figure would be left for its line.
     names = [scope if len(scope) <= _LONGEST else f"{scope[: _LONGEST - 1]}…" for scope in scopes]
     with rc_context(_STYLE | {"axes.grid": False}):

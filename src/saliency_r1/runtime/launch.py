@@ -23,7 +23,7 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
-    # Of an interruption the stage itself says one line.
+    # The stage itself prints one line when it is interrupted.
     for part in ("multiprocessing.api", "agent.server.api"):
         logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.ERROR)
     try:

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 # Controls (line ends and escape codes among them), halves of a pair, line and paragraph separators.
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# What turns the direction of all that follows, and the byte order mark.
+# Characters that turn the direction of the text after them, and the byte order mark.
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
 
 def printable(text: object, keep: str = "") -> str:
     """The text with every character that is not to be seen written as its escape, `\\n` or `\\x1b`, but those to keep.
 
-    What came out of a file's name or a model's mouth is then one line that neither clears a screen nor ends a table.
+    A file's name or a model's answer then stays on one line, and neither clears a screen nor ends a table.
     """
     return "".join(
         repr(character)[1:-1] if character not in keep and _hidden(character) else character for character in str(text)

@@ -19,7 +19,7 @@ from saliency_r1.runtime import processes
 from saliency_r1.training.errors import TrainingError
 
 KEPT = 2
-# What a file raises that was cut off, is none of ours, or holds something else.
+# Raised by files that were cut off, are no checkpoints, or hold something else.
 _UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
@@ -31,8 +31,8 @@ def inputs(download: Path, annotate: Path) -> list[Path]:
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) as the checkpoint of `step`; drop all but the newest two.
 
-    The file appears under its name only when it is complete. Of several processes the first writes it. Raises
-    `OSError` with its name where it cannot be written; what there is of it is removed, the ones before stay.
+    The file appears under its name only when it is complete. Only the first process writes it. Raises
+    `OSError` with its name where it cannot be written; the incomplete file is removed, earlier checkpoints stay.
     """
     if not processes.is_main():
         return

@@ -80,7 +80,7 @@ def summarise(rollouts: Sequence[Mapping[str, Any]], components: Iterable[str]) 
         return np.array([row[name] for row in rollouts])
 
     def mean(name: str) -> float | None:
-        """Of the responses that have such tokens, or such a component of the reward."""
+        """The mean over responses that have such tokens, or such a component of the reward."""
         values = [row[name] for row in rollouts if row.get(name) is not None]
         return float(np.mean(values)) if values else None
 

@@ -59,7 +59,7 @@ class History:
             os.truncate(self.path, size)
 
     def append(self, update: Update) -> None:
-        """Write one more update, on the disk before a checkpoint can count it. Of several processes the first does."""
+        """Write one more update, on the disk before a checkpoint can count it. Only the first process does."""
         if not processes.is_main():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

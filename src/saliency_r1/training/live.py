@@ -18,10 +18,10 @@ Said = dict[str, str]  # what the files say of one step, by curve
 def follow(steps: Iterable[Step], folder: Path, curve: Callable[[Step], Mapping[str, float | None]]) -> Iterator[Step]:
     """Pass steps on, and write what `curve` says of each to `<folder>/plots/metrics/<name>.tsv`.
 
-    A resumed training yields its earlier steps again. What the files say of them already is not written again. At the
-    first step of which they say something else, as those of another run do, they are cut off and go on from there, so
-    that the folder is always that of the whole run. What is kept as a result are the stage's own `curves.csv`; these
-    files are scratch.
+    A resumed training yields its earlier steps again. Steps that the files already hold are not written
+    again. At the first step for which they hold other values, as those of another run do, they are cut off and go on
+    from there, so that the folder always shows one whole run. The result that is kept is the stage's own `curves.csv`;
+    these files are scratch.
     """
     if not processes.is_main():
         yield from steps

@@ -182,7 +182,7 @@ class Optimiser:
 
 
 def _cosine(one: Sequence[Tensor], other: Sequence[Tensor]) -> float | None:
-    """Of two lists of tensors taken as vectors; None where one of them is zero or not finite."""
+    """The cosine of two lists of tensors taken as vectors; None where one of them is zero or not finite."""
 
     def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
         return float(sum(sharding.full_tensor((x * y).sum()).double() for x, y in zip(a, b)))
