@@ -31,7 +31,7 @@ def test_a_base_lies_in_the_folder_or_is_fetched_as_any_model_of_the_hub(
     assert asked == [("owner/model@abc", hub.MODEL_FILES)], "and no pickles"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"policy": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"policy": {"revision": "abc"}}'])
 def test_a_folder_that_does_not_say_where_its_bases_are_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "model.json").write_text(content)
     with pytest.raises(PackageError, match=r"model\.json does not say where the policy comes from"):
