@@ -100,14 +100,18 @@ def test_two_that_fetch_the_champion_at_once_both_have_it(project: Path, monkeyp
     assert (folders[0] / "model.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("version", ["this", "another"])
 def test_predict_answers_with_the_champion_in_the_sizes_of_its_training(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     folder = project / FETCHED / champion(project).commit
     for name in ("adapter", "policy", "segmenter"):
         (folder / name).mkdir(parents=True)
     params = load_yaml(ROOT / "params.yaml")
     params["policy"]["max_new_tokens"] = 77
+    if version == "another":
+        del params["drift"]
+        params |= {"gone": 1, "rewards": {}}
     (folder / "params.yaml").write_text(json.dumps(params))
     (folder / "model.json").write_text('{"title": "t", "policy": {"source": "a"}, "segmenter": {"source": "b"}}')
     monkeypatch.chdir(project)
