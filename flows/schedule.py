@@ -131,11 +131,8 @@ def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
     Without a cron they are those that the server has, as somebody may have edited them there, or else every night.
     A cron takes their place, and what it replaces is said; what was paused stays paused.
     """
-    with get_client(sync_client=True) as client:
-        try:
-            known = client.read_deployment_by_name(name).schedules
-        except ObjectNotFound:
-            known = []
+    deployment = _registered(name)
+    known = deployment.schedules if deployment else []
     if known and cron is None:
         return [DeploymentScheduleCreate(**one.model_dump(include={*_KEPT})) for one in known]
     wanted = CronSchedule(cron=cron or EVERY_NIGHT, timezone="UTC")
@@ -144,6 +141,20 @@ def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
         text = f"{name} ran at {', '.join(others)} and now runs at {_written(wanted)}; leave out --cron to keep the"
         print(f"{text} hours that the server has", file=sys.stderr, flush=True)
     return [DeploymentScheduleCreate(schedule=wanted, active=all(one.active for one in known))]
+
+
+def paused(name: str) -> bool:
+    """Whether somebody has paused `flow/deployment` as a whole, which registering it again would resume."""
+    deployment = _registered(name)
+    return bool(deployment and deployment.paused)
+
+
+def _registered(name: str) -> DeploymentResponse | None:
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            return None
 
 
 def _written(schedule: SCHEDULE_TYPES) -> str:
@@ -205,7 +216,7 @@ def say(herald: Herald, finding: Finding) -> None:
 
 def _resume(deployment: DeploymentResponse, name: str) -> str | None:
     if deployment.paused:
-        return "Resume it on its page of the UI, or start this command again."
+        return "Resume it on its page of the UI."
     paused = [schedule.id for schedule in deployment.schedules if not schedule.active]
     if not paused:
         return None

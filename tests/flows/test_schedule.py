@@ -12,12 +12,14 @@ from packaging.requirements import Requirement
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import until
 
 from flows.locks import only_run
 from flows.pipeline import ROOT
 from flows.schedule import Herald, Outlook, hours, judge, need_server, skip_missed
+from flows.serve import serve
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -140,6 +142,28 @@ def test_hours_that_were_edited_on_the_server_stay_unless_a_cron_is_given(
     said = capsys.readouterr().err
     assert "edited/nightly ran at cron 0 2 * * * UTC, cron 30 4 * * 1 Asia/Tokyo and now" in said
     assert "runs at cron 0 5 * * * UTC; leave out --cron to keep the hours" in said
+
+
+@pytest.mark.slow
+def test_who_stops_serving_pauses_nothing_and_what_a_person_paused_stays_so(
+    prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def come_and_go(runner: Runner) -> None:
+        async with runner:
+            pass
+
+    monkeypatch.setattr(Runner, "start", come_and_go)
+    monkeypatch.setattr("flows.serve._watched", lambda name: None)
+    with get_client(sync_client=True) as client:
+        serve("stopped", None, False)
+        deployment = client.read_deployment_by_name("saliency-r1/stopped")
+        assert not deployment.paused
+        client.pause_deployment(deployment.id)
+        serve("stopped", None, False)
+        assert client.read_deployment(deployment.id).paused
+        client.resume_deployment(deployment.id)
+        serve("stopped", None, False)
+        assert not client.read_deployment(deployment.id).paused
 
 
 def test_a_second_run_of_a_folder_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
