@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from dvc.config import Config
 from dvc.lock import make_lock
 from filelock import FileLock, Timeout
 
@@ -46,12 +47,14 @@ def forget_dead_owners(folder: Path) -> list[int]:
     of a killed one for the owner; such a process began after the list was last written.
 
     A list that was cut off in the middle of its writing is removed; it belonged to a process that is gone, since a
-    living one holds the guard.
+    living one holds the guard. The guard is of the kind that the project's `core.hardlink_lock` says: a file of the
+    other kind would shut DVC out for good.
     """
     path = folder / ".dvc" / "tmp" / "rwlock"
     if not path.exists():
         return []
-    with make_lock(f"{path}.lock", tmp_dir=str(path.parent), wait=True):
+    hard = Config(str(folder / ".dvc"))["core"].get("hardlink_lock", False)
+    with make_lock(f"{path}.lock", tmp_dir=str(path.parent), hardlink_lock=hard, wait=True):
         try:
             owners = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:

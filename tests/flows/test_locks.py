@@ -15,6 +15,7 @@ from processes import alive, read, until
 
 from flows.locks import forget_dead_owners, only_run
 from flows.pipeline import reproduce, run
+from flows.tree import dvc
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def test_a_zombie_is_forgotten_and_a_living_owner_is_kept(project: Path, zombie:
     assert forget_dead_owners(project) == [zombie]
     assert json.loads(path.read_text()) == {"write": {"/b": living}, "read": {"/d": [living]}}
     assert forget_dead_owners(project) == []
+
+
+def test_the_guard_is_of_the_kind_that_dvc_uses_here(project: Path) -> None:
+    """On NFS `core.hardlink_lock` is set, and a file of the other kind stays: DVC would wait for it for ever."""
+    dvc(project, "config", "core.hardlink_lock", "true")
+    reproduce("data.dvc", project, print)
+    forget_dead_owners(project)
+    assert not (project / ".dvc" / "tmp" / "rwlock.lock").exists()
+    assert reproduce("first", project, print).ran
 
 
 def test_a_process_younger_than_the_list_is_no_owner(project: Path) -> None:
