@@ -26,6 +26,7 @@ from flows.children import start as start_child
 from flows.locks import forget_dead_owners, only_run
 from flows.pictures import show_overview
 from flows.schedule import need_server
+from saliency_r1.registry.git import environment
 from saliency_r1.runtime.stage import TRY_AGAIN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +133,7 @@ def dvc_as_child() -> list[str]:
 def _environment() -> dict[str, str]:
     """This process's environment, in which `python` means the interpreter that runs the flow."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+    return environment() | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:

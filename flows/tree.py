@@ -4,7 +4,6 @@ It is a git worktree in runs/nights/tree that shares DVC's cache with the projec
 night to night, so an import finds what it has imported and a training that was killed goes on.
 """
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from flows.pipeline import dvc_as_child
 from saliency_r1.registry.champion import assign, register
-from saliency_r1.registry.git import GitError, git, learn, share, tags
+from saliency_r1.registry.git import GitError, environment, git, learn, share, tags
 from saliency_r1.registry.nights import LOGS, PREFIX
 
 TREE = Path("runs/nights/tree")
@@ -100,10 +99,10 @@ def _share_cache(folder: Path, tree: Path) -> None:
 
 def dvc(tree: Path, *arguments: str) -> str:
     """What a DVC command prints, run in a tree. Raises `NightError` with what it said."""
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
     ended = subprocess.run(
-        [*dvc_as_child(), *arguments], cwd=tree, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
+        [*dvc_as_child(), *arguments], cwd=tree, env=environment() | {"DVC_NO_ANALYTICS": "1"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace", check=False,
     )  # fmt: skip
     if ended.returncode:
         raise NightError(f"`dvc {' '.join(arguments)}` in {tree} failed:\n{ended.stdout.strip()}")
@@ -199,7 +198,7 @@ def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> 
             assign(tree, register(tree, "HEAD", *IDENTITY).name, *IDENTITY)
         share(tree)
     except GitError:
-        if made := git(tree, "tag", "--points-at", "HEAD").splitlines():  # nobody else knows this commit
+        if made := git(tree, "tag", "--no-column", "--points-at", "HEAD").splitlines():  # nobody else knows this commit
             git(tree, "tag", "--delete", *made)
         raise
     return tag

@@ -27,7 +27,7 @@ from saliency_r1.registry.champion import (
     rolled_back_as,
     versions,
 )
-from saliency_r1.registry.git import GitError, git, learn, share, tags
+from saliency_r1.registry.git import LOCAL, GitError, git, learn, share, tags
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,19 @@ def test_the_tenth_comes_after_the_ninth(project: Path) -> None:
     for _ in range(9):
         assign(project, register(project, "HEAD", *WHO).name, *WHO)
     assert champion(project).name == names(versions(project))[-1] == "v0.0.11"
+
+
+def test_settings_and_callers_of_git_change_nothing(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tags in columns; the variables that git gives to a hook of another repository."""
+    git(project, "config", "column.ui", "always")
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "--quiet", str(other)], check=True)
+    for name in LOCAL:
+        monkeypatch.setenv(name, str(other / ".git"))
+    assert names(versions(project)) == ["v0.0.1", "v0.0.2"]
+    assert champion(project).name == "v0.0.2"
 
 
 def test_what_is_not_there_is_named_with_what_is(project: Path) -> None:

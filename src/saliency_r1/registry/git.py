@@ -8,19 +8,32 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+# What git tells a hook or an alias of the repository that it was called for (`git rev-parse --local-env-vars`). Here
+# the folder says which one is meant. Without GIT_CONFIG_COUNT: git reads it and never sets it, so a person did.
+LOCAL = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
+    "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_INTERNAL_SUPER_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
+)  # fmt: skip
+
 
 class GitError(ValueError):
     """A git command that failed; the message has the command and what git said."""
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without what git has told a caller of another repository; DVC reads that as well."""
+    return {key: value for key, value in os.environ.items() if key not in LOCAL}
 
 
 def git(folder: Path, *arguments: str) -> str:
     """What a git command prints, run in a folder, without the last line's end. Raises `GitError`."""
     # No question is asked at a terminal: nobody is there at night. Hooks (those of `dvc install`, say) are for people's
     # own commits: one that fails, or checks DVC's files out, would stop a night.
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    variables = environment() | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         ended = subprocess.run(
-            ["git", "-c", f"core.hooksPath={os.devnull}", *arguments], cwd=folder, env=environment,
+            ["git", "-c", f"core.hooksPath={os.devnull}", *arguments], cwd=folder, env=variables,
             stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False,
         )  # fmt: skip
     except FileNotFoundError:
@@ -33,7 +46,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def tags(folder: Path, pattern: str) -> list[str]:
     """The tags of a pattern, the oldest first."""
-    return git(folder, "tag", "--list", "--sort=creatordate", pattern).splitlines()
+    return git(folder, "tag", "--no-column", "--list", "--sort=creatordate", pattern).splitlines()
 
 
 def file_at(folder: Path, revision: str, path: str) -> str | None:
