@@ -9,20 +9,14 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, State
+
+from flows.runs import runs_in
 
 EVERY_NIGHT = "0 2 * * *"
 _KEPT = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")  # of a schedule that is registered again
@@ -114,15 +108,9 @@ def skip_missed(client: SyncPrefectClient, deployment: UUID, now: datetime) -> l
 
 def _planned(client: SyncPrefectClient, deployment: UUID) -> list[tuple[datetime, FlowRun]]:
     """The runs that the schedule of a deployment has planned and that have not begun, the next one first."""
-    planned = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-        ),
-        sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-    )
-    times = [(run.next_scheduled_start_time, run) for run in planned if run.auto_scheduled]
-    return [(moment, run) for moment, run in times if moment]
+    planned = [run for run in runs_in(client, deployment, [StateType.SCHEDULED]) if run.auto_scheduled]
+    times = [(run.next_scheduled_start_time, run) for run in planned if run.next_scheduled_start_time]
+    return sorted(times, key=lambda planned: planned[0])
 
 
 def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
