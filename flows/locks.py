@@ -11,8 +11,9 @@ from dvc.config import Config
 from dvc.lock import make_lock
 from filelock import FileLock, Timeout
 
-from flows.children import children_ended
+from flows.children import children_ended, pause
 
+LOOK = 5.0  # seconds between two looks whether another DVC is done with its files
 CLOCK = 2.0  # seconds by which the start of a process and the time of a file may differ
 
 
@@ -65,6 +66,20 @@ def forget_dead_owners(folder: Path) -> list[int]:
         if dead:
             path.write_text(json.dumps(_without(owners, dead)), encoding="utf-8")
     return sorted(dead)
+
+
+def wait_for_owners(folder: Path, owners: set[int]) -> None:
+    """Return when none of these processes stands in DVC's list of paths in use any more, or none of them lives."""
+    path = folder / ".dvc" / "tmp" / "rwlock"
+    while True:
+        forget_dead_owners(folder)
+        try:
+            listed = {info["pid"] for info in _infos(json.loads(path.read_text(encoding="utf-8")))}
+        except (FileNotFoundError, json.JSONDecodeError):  # which is being written; the next DVC looks itself
+            return
+        if listed.isdisjoint(owners):
+            return
+        pause(LOOK)
 
 
 def _infos(owners: dict[str, Any]) -> list[dict[str, Any]]:
