@@ -23,7 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.locks import only_run
 from flows.pipeline import ROOT, Stage, name_of, publish_outcomes, read_graph, run_stage
 from flows.schedule import need_server
-from flows.tree import IDENTITY, RECORDS, dvc, prepare
+from flows.tree import IDENTITY, RECORDS, dvc, expect_own_repository, prepare
 from saliency_r1.registry.git import git, plain
 
 GPU = ("sft", "cgpo", "masks")  # and their gates
@@ -52,6 +52,7 @@ def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
     """Run the graph of a commit leg by leg on the workers of the pools; returns the branch with the result."""
     say = get_run_logger()
     branch = f"machines/{plain(str(flow_run.name))}"
+    expect_own_repository(folder)
     commit = git(folder, "rev-parse", "--verify", f"{commit}^{{commit}}")  # of a night's tag, what it is the tag of
     _begin(folder, branch, commit)
     for pool, stages in legs(read_graph(folder, commit)):

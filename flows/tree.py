@@ -39,8 +39,10 @@ def prepare(folder: Path, branch: str | None) -> Path:
 def committed(folder: Path, branch: str | None) -> str:
     """The commit of the branch (by default the one that is checked out in `folder`).
 
-    Raises `NightError` where the project has edits that are in no commit: they would be missing from the night.
+    Raises `NightError` where the project has edits that are in no commit: they would be missing from the night; and for
+    a project without a repository of its own.
     """
+    expect_own_repository(folder)
     edited = git(folder, "status", "--porcelain", "--untracked-files=no")
     if edited:
         raise NightError(
@@ -49,6 +51,21 @@ def committed(folder: Path, branch: str | None) -> str:
         )
     branch = branch or git(folder, "rev-parse", "--abbrev-ref", "HEAD")
     return git(folder, "rev-parse", "--verify", f"{branch}^{{commit}}")
+
+
+def expect_own_repository(folder: Path) -> None:
+    """Raise `NightError` for a project in a folder of a larger repository, and for a submodule.
+
+    A night's tree, its tags and `dvc get` of a champion are those of a whole repository; of a submodule git checks a
+    worktree out into the submodule itself.
+    """
+    if inside := git(folder, "rev-parse", "--show-prefix"):
+        found = f"is the folder {inside} of the repository {git(folder, 'rev-parse', '--show-toplevel')}"
+    elif above := git(folder, "rev-parse", "--show-superproject-working-tree"):
+        found = f"is a submodule of {above}"
+    else:
+        return
+    raise NightError(f"{folder} {found}; a night needs a repository of its own: run it in a clone of the project alone")
 
 
 def check_out(folder: Path, commit: str) -> Path:

@@ -61,6 +61,20 @@ def test_edits_in_no_commit_are_refused_and_named(project: Path) -> None:
     assert (project / "notes.txt").exists()
 
 
+def test_a_project_without_a_repository_of_its_own_is_refused_before_anything_is_made(
+    project: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    subprocess.run(["git", "init", "--quiet", str(larger)], check=True)
+    git(larger, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(project), "sub")
+    (larger / "within").mkdir()
+    git(larger, *IDENTITY, "commit", "--quiet", "--all", "--message", "larger")
+    for name, words in (("sub", "is a submodule of .*larger"), ("within", "is the folder within/ of the repository")):
+        with pytest.raises(NightError, match=f"{name} {words}.*in a clone of the project alone"):
+            prepare(larger / name, None)
+        assert not (larger / name / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_second_night_finds_what_the_first_has_done_and_has_a_name_of_its_own(project: Path) -> None:
     first, second = run(project), run(project)
