@@ -1,6 +1,7 @@
 """Versions and the champion as git tags: GTO reads them, a rollback is one tag more, nothing is overwritten."""
 
 import json
+import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -260,6 +261,33 @@ def test_a_remote_that_cannot_be_reached_is_told_of_and_stops_nothing(project: P
     learn(project, said.append)
     assert said[0].startswith("going on with the tags that are here; those of the git remote origin could not be")
     with pytest.raises(GitError):
+        share(project)
+
+
+ASKING = """#!/bin/sh
+case "$*" in *BatchMode=yes*) echo "Host key verification failed." >&2; exit 255;; esac
+echo asked by $0 >&2; exit 255
+"""
+
+
+def test_a_remote_that_would_ask_somebody_fails_instead(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh asks at the terminal, which nobody reads at night; who has chosen another command is taken at his word."""
+    for name in ("ssh", "own"):
+        (tmp_path / name).write_text(ASKING)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    for name in ("GIT_SSH_COMMAND", "GIT_SSH"):
+        monkeypatch.delenv(name, raising=False)
+    git(project, "remote", "add", "origin", "ssh://somebody@nowhere.example.org/project.git")
+    with pytest.raises(GitError, match="Host key verification failed"):
+        share(project)
+    git(project, "config", "core.sshCommand", str(tmp_path / "own"))
+    with pytest.raises(GitError, match=r"asked by .*own"):
+        share(project)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(tmp_path / "ssh"))
+    with pytest.raises(GitError, match=r"asked by .*ssh"):
         share(project)
 
 

@@ -15,6 +15,7 @@ LOCAL = (
     "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS",
     "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_INTERNAL_SUPER_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
 )  # fmt: skip
+REMOTE = ("fetch", "ls-remote", "push")  # commands that may ask for a password
 
 
 class GitError(ValueError):
@@ -31,6 +32,8 @@ def git(folder: Path, *arguments: str) -> str:
     # No question is asked at a terminal: nobody is there at night. Hooks (those of `dvc install`, say) are for people's
     # own commits: one that fails, or checks DVC's files out, would stop a night.
     variables = environment() | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    if arguments[0] in REMOTE:
+        variables |= _unasked(folder)
     try:
         ended = subprocess.run(
             ["git", "-c", f"core.hooksPath={os.devnull}", *arguments], cwd=folder, env=variables,
@@ -42,6 +45,18 @@ def git(folder: Path, *arguments: str) -> str:
         said = ended.stderr.strip() or ended.stdout.strip()
         raise GitError(f"`git {' '.join(arguments)}` in {folder} failed: {said}")
     return ended.stdout.rstrip("\n")
+
+
+def _unasked(folder: Path) -> dict[str, str]:
+    """Variables under which ssh and git fail where they would ask for a passphrase, a password or an unknown host.
+
+    What somebody has told git to connect with stays so (GIT_SSH_COMMAND, GIT_SSH, core.sshCommand), and what answers
+    for it (GIT_ASKPASS, core.askPass); SSH_ASKPASS is a desktop's window.
+    """
+    told = {"GIT_SSH_COMMAND", "GIT_SSH"} & set(os.environ)
+    if told or git(folder, "config", "--default", "", "--get", "core.sshCommand"):
+        return {"SSH_ASKPASS": "false"}
+    return {"SSH_ASKPASS": "false", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=30"}
 
 
 def tags(folder: Path, pattern: str) -> list[str]:
