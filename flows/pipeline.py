@@ -145,9 +145,12 @@ def dvc_as_child() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, in which `python` means the interpreter that runs the flow."""
+    """This process's environment, in which `python` means the interpreter that runs the flow.
+
+    DVC runs a stage with the shell that it names, and that of a service account may be /usr/sbin/nologin.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return environment() | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+    return environment() | {"PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:

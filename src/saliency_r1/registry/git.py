@@ -85,7 +85,7 @@ def share(folder: Path) -> str | None:
 
     It is origin, or the only one. Raises `GitError`.
     """
-    remote = _remote(folder)
+    remote = remote_of(folder)
     known = [pattern for pattern in SHARED if tags(folder, pattern)]
     if remote and known:
         git(folder, "push", "--quiet", "--atomic", remote, *(f"refs/tags/{one}:refs/tags/{one}" for one in known))
@@ -97,7 +97,7 @@ def learn(folder: Path, say: Callable[[str], None]) -> None:
 
     A remote that cannot be reached, or one that has another tag of the same name, is told of and stops nothing.
     """
-    if (remote := _remote(folder)) is None:
+    if (remote := remote_of(folder)) is None:
         return
     wanted = [f"refs/tags/{one}:refs/tags/{one}" for one in SHARED]
     try:
@@ -107,6 +107,7 @@ def learn(folder: Path, say: Callable[[str], None]) -> None:
         say(f"going on with the tags that are here; those of the git remote {remote} could not be fetched: {error}")
 
 
-def _remote(folder: Path) -> str | None:
+def remote_of(folder: Path) -> str | None:
+    """The git remote that is pushed to: origin, or the only one; None where there is none, or none of these."""
     names = git(folder, "remote").splitlines()
     return "origin" if "origin" in names else names[0] if len(names) == 1 else None
