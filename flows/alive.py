@@ -12,15 +12,10 @@ from uuid import UUID
 
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import StateType
 from prefect.states import Crashed, State
+
+from flows.runs import runs_in
 
 LOCKS = Path("runs/nights/alive")
 BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -60,11 +55,7 @@ def bury(client: SyncPrefectClient, folder: Path, deployment: UUID) -> list[str]
 
     To be called before this process serves the deployment, and where no other machine does.
     """
-    begun = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=BEGUN))),
-    )
-    dead = [run for run in begun if not lives(folder, run.id)]
+    dead = [run for run in runs_in(client, deployment, BEGUN) if not lives(folder, run.id)]
     for run in dead:
         state: State[Any] = Crashed(message="its process was killed, as was the one that served it")
         client.set_flow_run_state(run.id, state, force=True)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 
@@ -18,21 +18,26 @@ class Children:
     def __init__(self) -> None:
         self._guard = Lock()
         self._started: list[subprocess.Popen[str]] = []
-        self._over = False
+        self._over = Event()
 
     def start(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         """Start a process. Raises `RuntimeError` when the run is over: a task that was queued may come then."""
         with self._guard:
-            if self._over:
+            if self._over.is_set():
                 raise RuntimeError(f"the run is over, so nothing is started any more: {' '.join(command)}")
             process = subprocess.Popen(command, **options)
             self._started.append(process)
         return process
 
+    def pause(self, seconds: float) -> None:
+        """Wait, and no longer than the run lives: raises `RuntimeError` when it is over."""
+        if self._over.wait(seconds):
+            raise RuntimeError("the run is over, so nothing is waited for any more")
+
     def end(self) -> None:
         """End what still runs and wait until it has."""
         with self._guard:
-            self._over = True
+            self._over.set()
         for process in self._started:
             process.terminate()
         for process in self._started:
@@ -58,3 +63,8 @@ def children_ended() -> Iterator[None]:
 def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
     """Start a process of the run that this code belongs to; outside of a run it is nobody's."""
     return (_CHILDREN.get() or Children()).start(command, **options)
+
+
+def pause(seconds: float) -> None:
+    """Wait in the run that this code belongs to. Raises `RuntimeError` when that is over."""
+    (_CHILDREN.get() or Children()).pause(seconds)

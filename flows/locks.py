@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from dvc.config import Config
 from dvc.lock import make_lock
 from filelock import FileLock, Timeout
 
-from flows.children import children_ended
+from flows.children import children_ended, pause
 
+LOOK = 5.0  # seconds between two looks whether another DVC is done with its files
 CLOCK = 2.0  # seconds by which the start of a process and the time of a file may differ
 
 
@@ -46,12 +48,14 @@ def forget_dead_owners(folder: Path) -> list[int]:
     of a killed one for the owner; such a process began after the list was last written.
 
     A list that was cut off in the middle of its writing is removed; it belonged to a process that is gone, since a
-    living one holds the guard.
+    living one holds the guard. The guard is of the kind that the project's `core.hardlink_lock` says: a file of the
+    other kind would shut DVC out for good.
     """
     path = folder / ".dvc" / "tmp" / "rwlock"
     if not path.exists():
         return []
-    with make_lock(f"{path}.lock", tmp_dir=str(path.parent), wait=True):
+    hard = Config(str(folder / ".dvc"))["core"].get("hardlink_lock", False)
+    with make_lock(f"{path}.lock", tmp_dir=str(path.parent), hardlink_lock=hard, wait=True):
         try:
             owners = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:
@@ -62,6 +66,20 @@ def forget_dead_owners(folder: Path) -> list[int]:
         if dead:
             path.write_text(json.dumps(_without(owners, dead)), encoding="utf-8")
     return sorted(dead)
+
+
+def wait_for_owners(folder: Path, owners: set[int]) -> None:
+    """Return when none of these processes stands in DVC's list of paths in use any more, or none of them lives."""
+    path = folder / ".dvc" / "tmp" / "rwlock"
+    while True:
+        forget_dead_owners(folder)
+        try:
+            listed = {info["pid"] for info in _infos(json.loads(path.read_text(encoding="utf-8")))}
+        except (FileNotFoundError, json.JSONDecodeError):  # which is being written; the next DVC looks itself
+            return
+        if listed.isdisjoint(owners):
+            return
+        pause(LOOK)
 
 
 def _infos(owners: dict[str, Any]) -> list[dict[str, Any]]:

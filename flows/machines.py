@@ -23,8 +23,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.locks import only_run
 from flows.pipeline import ROOT, Stage, name_of, publish_outcomes, read_graph, run_stage
 from flows.schedule import need_server
-from flows.tree import IDENTITY, RECORDS, dvc, prepare
-from saliency_r1.registry.git import git, plain
+from flows.tree import IDENTITY, RECORDS, dvc, expect_own_repository, prepare
+from saliency_r1.registry.git import git, plain, remote_of
 
 GPU = ("sft", "cgpo", "masks")  # and their gates
 LOOK = 5.0  # seconds between two looks whether a leg is over
@@ -52,6 +52,7 @@ def machines(folder: Path = ROOT, commit: str = "HEAD") -> str:
     """Run the graph of a commit leg by leg on the workers of the pools; returns the branch with the result."""
     say = get_run_logger()
     branch = f"machines/{plain(str(flow_run.name))}"
+    expect_own_repository(folder)
     commit = git(folder, "rev-parse", "--verify", f"{commit}^{{commit}}")  # of a night's tag, what it is the tag of
     _begin(folder, branch, commit)
     for pool, stages in legs(read_graph(folder, commit)):
@@ -85,13 +86,23 @@ def _begin(folder: Path, branch: str, commit: str) -> None:
 
     Raises `RuntimeError` where a branch of that name began elsewhere.
     """
-    ref = f"refs/heads/{branch}"
-    if not git(folder, "ls-remote", "origin", ref):
-        git(folder, "push", "--quiet", "origin", f"{commit}:{ref}")
+    ref, remote = f"refs/heads/{branch}", _remote(folder)
+    if not git(folder, "ls-remote", remote, ref):
+        git(folder, "push", "--quiet", remote, f"{commit}:{ref}")
         return
-    git(folder, "fetch", "--quiet", "origin", ref)
+    git(folder, "fetch", "--quiet", remote, ref)
     if commit not in git(folder, "rev-list", "FETCH_HEAD").split():
-        raise RuntimeError(f"origin has a branch {branch} that does not come from {commit[:12]}: start a new run")
+        raise RuntimeError(f"{remote} has a branch {branch} that does not come from {commit[:12]}: start a new run")
+
+
+def _remote(folder: Path) -> str:
+    """The git remote over which the machines share the branch. Raises `RuntimeError` where there is none."""
+    if (remote := remote_of(folder)) is None:
+        raise RuntimeError(
+            f"{folder} has no git remote over which machines could share a branch: expected origin, or one alone "
+            "(`git remote`)"
+        )
+    return remote
 
 
 @flow(name="saliency-r1-leg", task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)))
@@ -100,8 +111,9 @@ def leg(stages: list[str], branch: str, folder: Path = Path()) -> str:
     say = get_run_logger()
     folder = folder.resolve()
     with only_run(folder, say.warning):
-        git(folder, "fetch", "--quiet", "origin", f"+refs/heads/{branch}:refs/remotes/origin/{branch}")
-        tree = prepare(folder, f"origin/{branch}")
+        remote = _remote(folder)
+        git(folder, "fetch", "--quiet", remote, f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}")
+        tree = prepare(folder, f"{remote}/{branch}")
         outcomes = []
         for stage in stages:
             if needed := needs(tree, stage):
@@ -109,7 +121,7 @@ def leg(stages: list[str], branch: str, folder: Path = Path()) -> str:
             outcomes.append(run_stage(stage, tree, False, pull=True))
             say.info(dvc(tree, "push", "--run-cache", stage))
             _commit(tree, stage)
-            git(tree, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+            git(tree, "push", "--quiet", remote, f"HEAD:refs/heads/{branch}")
         publish_outcomes(outcomes)
         return git(tree, "rev-parse", "HEAD")
 

@@ -7,6 +7,7 @@ for its stage and DVC answers "didn't change, skipping" where nothing did. Resul
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,13 +24,16 @@ from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.children import start as start_child
-from flows.locks import forget_dead_owners, only_run
+from flows.locks import forget_dead_owners, only_run, wait_for_owners
 from flows.pictures import show_overview
 from flows.schedule import need_server
+from saliency_r1.registry.git import environment
 from saliency_r1.runtime.stage import TRY_AGAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("records/sources.json")
+BUSY = "is busy, it is being blocked by"  # what DVC says of files that another one works on, and then of whom:
+OWNER = re.compile(r"^  \(PID (\d+)\): ")
 LAST_LINES = 15  # of a failed stage's output that go into the error
 
 
@@ -77,22 +81,33 @@ def reproduce(stage: str, folder: Path, say: Callable[[str], None], force: bool 
     """Bring one stage up to date in a process of its own and pass its output on, line by line.
 
     With `pull` a result that DVC's remote has for the same inputs is fetched instead of made.
+    Where another DVC works on the same files, as somebody's `dvc repro` in the same folder does, it waits for that one.
     The process asks to die with this one, and the stage with it: a cancelled or killed flow leaves nothing behind.
     """
     # The lock option stands before the subcommand: two tasks may ask at once, and then one waits.
     command = [*dvc_as_child(), "--wait-for-lock", "repro", "--single-item", stage]
     start = time.monotonic()
     ran = False
+    owners: set[int] = set()
 
     def hear(line: str) -> None:
         nonlocal ran
         ran = ran or line.startswith(("Running stage", "Importing"))
+        owners.update(int(pid) for pid in OWNER.findall(line))
         say(line)
 
-    forget_dead_owners(folder)
     options = [*["--force"] * force, *["--pull"] * pull]
-    run([*command, *options], stage, folder, hear)
-    return Outcome(stage, ran, time.monotonic() - start)
+    while True:
+        forget_dead_owners(folder)
+        try:
+            run([*command, *options], stage, folder, hear)
+            return Outcome(stage, ran, time.monotonic() - start)
+        except RuntimeError as error:
+            if BUSY not in str(error):
+                raise
+        say(f"{stage} waits until another DVC is done with these files: process {', '.join(map(str, sorted(owners)))}")
+        wait_for_owners(folder, owners)
+        owners.clear()
 
 
 def run(
@@ -130,9 +145,12 @@ def dvc_as_child() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, in which `python` means the interpreter that runs the flow."""
+    """This process's environment, in which `python` means the interpreter that runs the flow.
+
+    DVC runs a stage with the shell that it names, and that of a service account may be /usr/sbin/nologin.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+    return environment() | {"PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:

@@ -9,20 +9,14 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, State
+
+from flows.runs import runs_in
 
 EVERY_NIGHT = "0 2 * * *"
 _KEPT = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")  # of a schedule that is registered again
@@ -114,15 +108,9 @@ def skip_missed(client: SyncPrefectClient, deployment: UUID, now: datetime) -> l
 
 def _planned(client: SyncPrefectClient, deployment: UUID) -> list[tuple[datetime, FlowRun]]:
     """The runs that the schedule of a deployment has planned and that have not begun, the next one first."""
-    planned = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-        ),
-        sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-    )
-    times = [(run.next_scheduled_start_time, run) for run in planned if run.auto_scheduled]
-    return [(moment, run) for moment, run in times if moment]
+    planned = [run for run in runs_in(client, deployment, [StateType.SCHEDULED]) if run.auto_scheduled]
+    times = [(run.next_scheduled_start_time, run) for run in planned if run.next_scheduled_start_time]
+    return sorted(times, key=lambda planned: planned[0])
 
 
 def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
@@ -131,11 +119,8 @@ def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
     Without a cron they are those that the server has, as somebody may have edited them there, or else every night.
     A cron takes their place, and what it replaces is said; what was paused stays paused.
     """
-    with get_client(sync_client=True) as client:
-        try:
-            known = client.read_deployment_by_name(name).schedules
-        except ObjectNotFound:
-            known = []
+    deployment = _registered(name)
+    known = deployment.schedules if deployment else []
     if known and cron is None:
         return [DeploymentScheduleCreate(**one.model_dump(include={*_KEPT})) for one in known]
     wanted = CronSchedule(cron=cron or EVERY_NIGHT, timezone="UTC")
@@ -144,6 +129,20 @@ def hours(name: str, cron: str | None) -> list[DeploymentScheduleCreate]:
         text = f"{name} ran at {', '.join(others)} and now runs at {_written(wanted)}; leave out --cron to keep the"
         print(f"{text} hours that the server has", file=sys.stderr, flush=True)
     return [DeploymentScheduleCreate(schedule=wanted, active=all(one.active for one in known))]
+
+
+def paused(name: str) -> bool:
+    """Whether somebody has paused `flow/deployment` as a whole, which registering it again would resume."""
+    deployment = _registered(name)
+    return bool(deployment and deployment.paused)
+
+
+def _registered(name: str) -> DeploymentResponse | None:
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            return None
 
 
 def _written(schedule: SCHEDULE_TYPES) -> str:
@@ -205,7 +204,7 @@ def say(herald: Herald, finding: Finding) -> None:
 
 def _resume(deployment: DeploymentResponse, name: str) -> str | None:
     if deployment.paused:
-        return "Resume it on its page of the UI, or start this command again."
+        return "Resume it on its page of the UI."
     paused = [schedule.id for schedule in deployment.schedules if not schedule.active]
     if not paused:
         return None

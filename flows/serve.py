@@ -30,7 +30,7 @@ from prefect.schedules import Cron
 from flows.alive import bury
 from flows.night import night
 from flows.pipeline import ROOT
-from flows.schedule import EVERY_NIGHT, Finding, Herald, hours, say, skip_missed, wait_for_server, watch
+from flows.schedule import EVERY_NIGHT, Finding, Herald, hours, paused, say, skip_missed, wait_for_server, watch
 from flows.sweep import sweep
 
 PAUSE = 10.0  # seconds between an end that nobody asked for and serving again
@@ -62,10 +62,13 @@ def serve(deployment: str, cron: str | None, force: bool) -> None:
     """Wait for the server, register the deployment, and run what is due until the runner ends or gives up."""
     name = f"{night.name}/{deployment}"
     wait_for_server()
-    # No limit at the server: `only_run` holds where a run was killed, too.
-    runner = Runner(name=deployment, limit=1)
+    # No limit at the server: `only_run` holds where a run was killed, too. A pause is a person's: who stops serving
+    # pauses nothing, so that what is missed meanwhile is planned and made up for, and another one that serves goes on.
+    runner = Runner(name=deployment, limit=1, pause_on_shutdown=False)
     added = [
-        runner.add_flow(night, deployment, schedules=hours(name, cron), parameters={"force": force}),
+        runner.add_flow(
+            night, deployment, schedules=hours(name, cron), paused=paused(name), parameters={"force": force}
+        ),
         runner.add_flow(sweep, deployment),
     ]
     with get_client(sync_client=True) as client:

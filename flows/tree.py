@@ -4,7 +4,6 @@ It is a git worktree in runs/nights/tree that shares DVC's cache with the projec
 from night to night, so an import finds what it has imported and a training that was killed goes on.
 """
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from flows.pipeline import dvc_as_child
 from saliency_r1.registry.champion import assign, register
-from saliency_r1.registry.git import GitError, git, learn, share, tags
+from saliency_r1.registry.git import GitError, environment, git, learn, share, tags
 from saliency_r1.registry.nights import LOGS, PREFIX
 
 TREE = Path("runs/nights/tree")
@@ -40,8 +39,10 @@ def prepare(folder: Path, branch: str | None) -> Path:
 def committed(folder: Path, branch: str | None) -> str:
     """The commit of the branch (by default the one that is checked out in `folder`).
 
-    Raises `NightError` where the project has edits that are in no commit: they would be missing from the night.
+    Raises `NightError` where the project has edits that are in no commit: they would be missing from the night; and for
+    a project without a repository of its own.
     """
+    expect_own_repository(folder)
     edited = git(folder, "status", "--porcelain", "--untracked-files=no")
     if edited:
         raise NightError(
@@ -50,6 +51,21 @@ def committed(folder: Path, branch: str | None) -> str:
         )
     branch = branch or git(folder, "rev-parse", "--abbrev-ref", "HEAD")
     return git(folder, "rev-parse", "--verify", f"{branch}^{{commit}}")
+
+
+def expect_own_repository(folder: Path) -> None:
+    """Raise `NightError` for a project in a folder of a larger repository, and for a submodule.
+
+    A night's tree, its tags and `dvc get` of a champion are those of a whole repository; of a submodule git checks a
+    worktree out into the submodule itself.
+    """
+    if inside := git(folder, "rev-parse", "--show-prefix"):
+        found = f"is the folder {inside} of the repository {git(folder, 'rev-parse', '--show-toplevel')}"
+    elif above := git(folder, "rev-parse", "--show-superproject-working-tree"):
+        found = f"is a submodule of {above}"
+    else:
+        return
+    raise NightError(f"{folder} {found}; a night needs a repository of its own: run it in a clone of the project alone")
 
 
 def check_out(folder: Path, commit: str) -> Path:
@@ -100,10 +116,10 @@ def _share_cache(folder: Path, tree: Path) -> None:
 
 def dvc(tree: Path, *arguments: str) -> str:
     """What a DVC command prints, run in a tree. Raises `NightError` with what it said."""
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
     ended = subprocess.run(
-        [*dvc_as_child(), *arguments], cwd=tree, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", check=False,
+        [*dvc_as_child(), *arguments], cwd=tree, env=environment() | {"DVC_NO_ANALYTICS": "1"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace", check=False,
     )  # fmt: skip
     if ended.returncode:
         raise NightError(f"`dvc {' '.join(arguments)}` in {tree} failed:\n{ended.stdout.strip()}")
@@ -199,7 +215,7 @@ def record(tree: Path, name: str, promote: bool, say: Callable[[str], None]) -> 
             assign(tree, register(tree, "HEAD", *IDENTITY).name, *IDENTITY)
         share(tree)
     except GitError:
-        if made := git(tree, "tag", "--points-at", "HEAD").splitlines():  # nobody else knows this commit
+        if made := git(tree, "tag", "--no-column", "--points-at", "HEAD").splitlines():  # nobody else knows this commit
             git(tree, "tag", "--delete", *made)
         raise
     return tag

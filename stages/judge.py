@@ -13,9 +13,10 @@ import own_tree  # noqa: F401
 import polars as pl
 
 from saliency_r1.evaluation.judge import as_markdown, judge
-from saliency_r1.params import Params, load_params
+from saliency_r1.params import Params
 from saliency_r1.policy.adapters import Policies
 from saliency_r1.prediction.models import packaged
+from saliency_r1.prediction.packaged import load_packaged
 from saliency_r1.prediction.split import answers
 from saliency_r1.registry.package import MODEL
 from saliency_r1.rollout.environment import Environment, Row
@@ -49,8 +50,8 @@ def main(params: Params) -> None:
 def ask(params: Params, folder: Path, samples: list[Row]) -> pl.DataFrame:
     """The champion's answers to the samples: `sample_id, reward, parsed` and what else a rollout's record has."""
     device, dtype = prepare_torch(params.runtime, params.seed)
-    theirs = load_params(folder / "params.yaml")
-    settings = params.result_settings("seed", "runtime", "rewards", "masks") | theirs.result_settings("policy")
+    theirs = load_packaged(folder / "params.yaml")
+    settings = params.result_settings("seed", "runtime", "rewards", "masks") | theirs.deciding
     inputs = [DOWNLOAD / "report.json", DOWNLOAD / "table.parquet", folder]
     key = run_key(settings, inputs, [*stage_code("masks"), Path(__file__)])
     parts = Parts(Path("runs/judge") / key, len(samples), params.masks.batch_size)

@@ -167,8 +167,14 @@ def test_a_person_can_read_it(before: np.ndarray) -> None:
     assert "99 % interval" in text
 
 
-def test_answers_of_the_champion_are_kept_by_what_decides_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its folder and its own sizes, today's data and reward; where all are there, no model is loaded."""
+@pytest.mark.parametrize("version", ["this", "another"])
+def test_answers_of_the_champion_are_kept_by_what_decides_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    """Its folder and its own sizes, today's data and reward; where all are there, no model is loaded.
+
+    Another version of the project may have made it: its parameters are not today's.
+    """
     monkeypatch.syspath_prepend(ROOT / "stages")  # as when it is run
     script = importlib.import_module("stages.judge")
     asked = []
@@ -180,6 +186,10 @@ def test_answers_of_the_champion_are_kept_by_what_decides_them(monkeypatch: pyte
     champion.mkdir()
     content = load_yaml(ROOT / "params.yaml")
     content["policy"]["max_pixels"] += 1
+    if version == "another":
+        del content["drift"], content["policy"]["autocast"]
+        content |= {"gone": {"since": 1}, "cgpo": {}}
+        content["policy"]["gone"] = 2
     (champion / "params.yaml").write_text(json.dumps(content))
     params = load_params(ROOT / "params.yaml")
     rows = [{"sample_id": f"s{number}", "reward": number / 250, "parsed": True} for number in range(250)]
@@ -191,5 +201,7 @@ def test_answers_of_the_champion_are_kept_by_what_decides_them(monkeypatch: pyte
     assert script.ask(params, champion, rows).to_dicts() == rows
     ((settings, inputs),) = asked
     assert {champion, script.DOWNLOAD / "report.json", script.DOWNLOAD / "table.parquet"} <= set(inputs)
-    assert settings["policy"]["max_pixels"] == content["policy"]["max_pixels"]
+    assert settings["policy"] == params.result_settings("policy")["policy"] | {
+        "max_pixels": content["policy"]["max_pixels"]
+    }
     assert settings["rewards"] == params.rewards.model_dump()

@@ -13,8 +13,9 @@ import pytest
 from filelock import FileLock, Timeout
 from processes import alive, read, until
 
-from flows.locks import forget_dead_owners, only_run
+from flows.locks import forget_dead_owners, only_run, wait_for_owners
 from flows.pipeline import reproduce, run
+from flows.tree import dvc
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def test_a_zombie_is_forgotten_and_a_living_owner_is_kept(project: Path, zombie:
     assert forget_dead_owners(project) == [zombie]
     assert json.loads(path.read_text()) == {"write": {"/b": living}, "read": {"/d": [living]}}
     assert forget_dead_owners(project) == []
+
+
+def test_the_guard_is_of_the_kind_that_dvc_uses_here(project: Path) -> None:
+    """On NFS `core.hardlink_lock` is set, and a file of the other kind stays: DVC would wait for it for ever."""
+    dvc(project, "config", "core.hardlink_lock", "true")
+    reproduce("data.dvc", project, print)
+    forget_dead_owners(project)
+    assert not (project / ".dvc" / "tmp" / "rwlock.lock").exists()
+    assert reproduce("first", project, print).ran
 
 
 def test_a_process_younger_than_the_list_is_no_owner(project: Path) -> None:
@@ -94,6 +104,28 @@ def test_a_run_that_is_stopped_while_it_listens_does_not_wait_for_the_process(tm
     with pytest.raises(KeyboardInterrupt):
         run([sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"], "task", tmp_path, stop)
     assert time.monotonic() - began < 60
+
+
+def test_a_run_that_is_stopped_while_it_waits_for_another_dvc_waits_no_longer(tmp_path: Path) -> None:
+    path = tmp_path / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"write": {"/a": {"pid": os.getpid(), "cmd": "repro"}}, "read": {}}))
+    said: list[str] = []
+
+    def task() -> None:
+        try:
+            wait_for_owners(tmp_path, {os.getpid()})
+        except RuntimeError as error:
+            said.append(str(error))
+
+    with only_run(tmp_path, print):
+        waiting = Thread(target=copy_context().run, args=(task,))
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+    waiting.join(20)
+    assert said == ["the run is over, so nothing is waited for any more"]
+    wait_for_owners(tmp_path, {os.getpid() + 1})
 
 
 @pytest.mark.parametrize("content", ["", '{"write": {"/a": {"pi'])

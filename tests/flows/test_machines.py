@@ -42,9 +42,9 @@ def test_a_stage_gets_whole_outputs_of_others(monkeypatch: pytest.MonkeyPatch, t
 def test_a_night_may_be_what_is_run_with_the_graph_that_it_had(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tag of a night has a message, so it is an object of its own and no commit."""
+    """The tag of a night has a message, so it is an object of its own and no commit. A remote need not be origin."""
     git(tmp_path, "init", "--quiet", "--bare", "bare.git")
-    git(project, "remote", "add", "origin", str(tmp_path / "bare.git"))
+    git(project, "remote", "add", "hub", str(tmp_path / "bare.git"))
     commit = git(project, "rev-parse", "HEAD")
     git(project, *IDENTITY, "tag", "--annotate", "--message", "made", "night/2026-03-01")
     (project / "dvc.yaml").write_text("stages: {}\n")
@@ -65,11 +65,14 @@ def test_a_night_may_be_what_is_run_with_the_graph_that_it_had(
 
     # A leg has left a commit and failed; somebody presses "Retry", and the run has the name it had.
     left = git(project, *IDENTITY, "commit-tree", "-p", commit, "-m", "leg", f"{commit}^{{tree}}")
-    git(project, "push", "--quiet", "origin", f"{left}:refs/heads/{branch}")
+    git(project, "push", "--quiet", "hub", f"{left}:refs/heads/{branch}")
     assert machines.fn(project, "night/2026-03-01") == branch
     assert git(tmp_path / "bare.git", "rev-parse", branch) == left
     git(project, *IDENTITY, "commit", "--quiet", "--allow-empty", "--message", "another one")
     with pytest.raises(RuntimeError, match="does not come from"):
+        machines.fn(project)
+    git(project, "remote", "remove", "hub")
+    with pytest.raises(RuntimeError, match=r"project has no git remote .*: expected origin, or one alone"):
         machines.fn(project)
 
 

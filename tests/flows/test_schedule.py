@@ -5,19 +5,25 @@ import threading
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from packaging.requirements import Requirement
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import until
 
+from flows.alive import bury
 from flows.locks import only_run
 from flows.pipeline import ROOT
-from flows.schedule import Herald, Outlook, hours, judge, need_server, skip_missed
+from flows.schedule import Herald, Outlook, hours, judge, look, need_server, skip_missed
+from flows.serve import serve
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -85,6 +91,35 @@ def test_a_run_that_does_not_start_at_its_time_is_named() -> None:
     assert "has not started" in said[1][1]
 
 
+class Pages:
+    """A server with so many planned runs, one a minute, all but the last in the past; it gives 200 at a time."""
+
+    def __init__(self, count: int) -> None:
+        self.runs = [
+            FlowRun(flow_id=uuid4(), auto_scheduled=True, next_scheduled_start_time=NOON + timedelta(minutes=number))
+            for number in range(2 - count, 2)
+        ]
+        self.set: list[UUID] = []
+
+    def read_flow_runs(self, offset: int = 0, **_: Any) -> list[FlowRun]:
+        return sorted(self.runs, key=lambda run: str(run.id))[offset : offset + 200]
+
+    def read_deployment(self, deployment: UUID) -> Any:
+        return SimpleNamespace(paused=False, schedules=[])
+
+    def set_flow_run_state(self, run: UUID, state: Any, force: bool) -> None:
+        self.set.append(run)
+
+
+def test_more_planned_runs_than_the_server_gives_at_once_are_all_seen(tmp_path: Path) -> None:
+    server: Any = Pages(450)
+    outlook = look(server, uuid4(), "f/nightly", NOON)
+    assert outlook == Outlook(None, NOON + timedelta(minutes=1), NOON - timedelta(minutes=448))
+    assert len(skip_missed(server, uuid4(), NOON)) == 448
+    assert len(bury(server, tmp_path, uuid4())) == 450
+    assert set(server.set) == {run.id for run in server.runs}
+
+
 @pytest.mark.slow
 def test_of_runs_that_were_missed_while_nobody_served_only_the_last_one_runs(prefect_server: None) -> None:
     @flow(name="missed")
@@ -140,6 +175,28 @@ def test_hours_that_were_edited_on_the_server_stay_unless_a_cron_is_given(
     said = capsys.readouterr().err
     assert "edited/nightly ran at cron 0 2 * * * UTC, cron 30 4 * * 1 Asia/Tokyo and now" in said
     assert "runs at cron 0 5 * * * UTC; leave out --cron to keep the hours" in said
+
+
+@pytest.mark.slow
+def test_who_stops_serving_pauses_nothing_and_what_a_person_paused_stays_so(
+    prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def come_and_go(runner: Runner) -> None:
+        async with runner:
+            pass
+
+    monkeypatch.setattr(Runner, "start", come_and_go)
+    monkeypatch.setattr("flows.serve._watched", lambda name: None)
+    with get_client(sync_client=True) as client:
+        serve("stopped", None, False)
+        deployment = client.read_deployment_by_name("saliency-r1/stopped")
+        assert not deployment.paused
+        client.pause_deployment(deployment.id)
+        serve("stopped", None, False)
+        assert client.read_deployment(deployment.id).paused
+        client.resume_deployment(deployment.id)
+        serve("stopped", None, False)
+        assert not client.read_deployment(deployment.id).paused
 
 
 def test_a_second_run_of_a_folder_waits_for_the_first_and_says_so(tmp_path: Path) -> None:

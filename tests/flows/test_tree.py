@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,20 @@ def test_edits_in_no_commit_are_refused_and_named(project: Path) -> None:
     assert (project / "notes.txt").exists()
 
 
+def test_a_project_without_a_repository_of_its_own_is_refused_before_anything_is_made(
+    project: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    subprocess.run(["git", "init", "--quiet", str(larger)], check=True)
+    git(larger, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(project), "sub")
+    (larger / "within").mkdir()
+    git(larger, *IDENTITY, "commit", "--quiet", "--all", "--message", "larger")
+    for name, words in (("sub", "is a submodule of .*larger"), ("within", "is the folder within/ of the repository")):
+        with pytest.raises(NightError, match=f"{name} {words}.*in a clone of the project alone"):
+            prepare(larger / name, None)
+        assert not (larger / name / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_second_night_finds_what_the_first_has_done_and_has_a_name_of_its_own(project: Path) -> None:
     first, second = run(project), run(project)
@@ -100,6 +115,36 @@ def test_a_remote_beside_the_project_is_the_same_one_for_the_tree(project: Path,
     record(tree, begin(project, DAY), False, print)
     assert (tmp_path / "store").is_dir()
     assert git(tree, "show", "HEAD:.dvc/config") == git(project, "show", "HEAD:.dvc/config")
+
+
+NIGHT = """
+from datetime import date
+from pathlib import Path
+from flows.pipeline import reproduce
+from flows.tree import begin, prepare, record
+tree = prepare(Path.cwd(), None)
+reproduce("data.dvc", tree, print)
+print(record(tree, begin(Path.cwd(), date(2026, 3, 1)), False, print))
+"""
+
+
+def test_a_night_that_a_hook_of_another_repository_starts_is_about_its_own_folder(
+    project: Path, tmp_path: Path
+) -> None:
+    """git tells its hooks and aliases where its repository is, and DVC asks the same variables."""
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "--quiet", str(other)], check=True)
+    told = {
+        "GIT_DIR": other / ".git",
+        "GIT_WORK_TREE": other,
+        "GIT_INDEX_FILE": other / ".git/index",
+        "GIT_PREFIX": "a",
+    }
+    environment = os.environ | {key: str(value) for key, value in told.items()}
+    subprocess.run([sys.executable, "-c", NIGHT], cwd=project, env=environment, check=True)
+    assert git(project, "tag", "--list") == "night/2026-03-01"
+    assert set(git(project, "ls-tree", "--name-only", "night/2026-03-01").splitlines()) >= {"dvc.yaml", "data.dvc"}
+    assert sorted(path.name for path in other.iterdir()) == [".git"]
 
 
 def test_hooks_of_people_are_in_no_nights_way(project: Path) -> None:

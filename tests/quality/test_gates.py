@@ -60,6 +60,12 @@ def without(column: str) -> pl.Expr:
     return pl.when(~FIRST).then(column).alias(column)
 
 
+def with_a_null(column: str) -> pl.Expr:
+    """A list as long as it was, whose entries the first sample has not."""
+    nulls = pl.col(column).list.eval(pl.when(False).then(pl.element()))
+    return pl.when(FIRST).then(nulls).otherwise(column).alias(column)
+
+
 DEFECTS = {
     "null": ("sft", with_value("response", None), "response: expected never null", "scenes-sod/val/0000"),
     "range": ("sft", with_value("reward", 1.5), "reward: expected in [0, 1]", "scenes-sod/val/0000"),
@@ -91,6 +97,11 @@ DEFECTS = {
     "no maps": ("masks", without("names"), "named: expected one map an image", "base: scenes-sod/test/0000"),
     "no size": ("masks", without("width"), "sized: expected as large as", "base: scenes-sod/test/0000"),
     "no F": ("metrics", with_value("wFm", None), "complete: expected the measures", "base: scenes-sod/test/0000"),
+    "a null image": ("download", with_a_null("images"), "matched: expected as many", "scenes-sod/train/0000"),
+    "a null mask": ("download", with_a_null("masks"), "matched: expected as many", "scenes-sod/train/0000"),
+    "a null name": ("download", with_a_null("names"), "matched: expected as many", "scenes-sod/train/0000"),
+    "a null width": ("download", with_a_null("width"), "matched: expected as many", "scenes-sod/train/0000"),
+    "a null expression": ("annotate", with_a_null("expressions"), "stated: expected a kept", "scenes-sod/train/0000"),
     "no JSON": ("download", with_value("meta", "{objects: 3}"), "described: expected meta", "scenes-sod/train/0000"),
     "no meta": ("download", with_value("meta", None), "described: expected meta", "scenes-sod/train/0000"),
     "meta of another sample": (

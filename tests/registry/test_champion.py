@@ -1,6 +1,7 @@
 """Versions and the champion as git tags: GTO reads them, a rollback is one tag more, nothing is overwritten."""
 
 import json
+import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from saliency_r1.registry.champion import (
     rolled_back_as,
     versions,
 )
-from saliency_r1.registry.git import GitError, git, learn, share, tags
+from saliency_r1.registry.git import LOCAL, GitError, git, learn, share, tags
 from saliency_r1.yaml_loader import load_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,19 @@ def test_the_tenth_comes_after_the_ninth(project: Path) -> None:
     assert champion(project).name == names(versions(project))[-1] == "v0.0.11"
 
 
+def test_settings_and_callers_of_git_change_nothing(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tags in columns; the variables that git gives to a hook of another repository."""
+    git(project, "config", "column.ui", "always")
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "--quiet", str(other)], check=True)
+    for name in LOCAL:
+        monkeypatch.setenv(name, str(other / ".git"))
+    assert names(versions(project)) == ["v0.0.1", "v0.0.2"]
+    assert champion(project).name == "v0.0.2"
+
+
 def test_what_is_not_there_is_named_with_what_is(project: Path) -> None:
     with pytest.raises(RegistryError, match=r"has no v0\.0\.9; versions: v0\.0\.1, v0\.0\.2"):
         assign(project, "v0.0.9")
@@ -100,14 +114,18 @@ def test_two_that_fetch_the_champion_at_once_both_have_it(project: Path, monkeyp
     assert (folders[0] / "model.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("version", ["this", "another"])
 def test_predict_answers_with_the_champion_in_the_sizes_of_its_training(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     folder = project / FETCHED / champion(project).commit
     for name in ("adapter", "policy", "segmenter"):
         (folder / name).mkdir(parents=True)
     params = load_yaml(ROOT / "params.yaml")
     params["policy"]["max_new_tokens"] = 77
+    if version == "another":
+        del params["drift"]
+        params |= {"gone": 1, "rewards": {}}
     (folder / "params.yaml").write_text(json.dumps(params))
     (folder / "model.json").write_text('{"title": "t", "policy": {"source": "a"}, "segmenter": {"source": "b"}}')
     monkeypatch.chdir(project)
@@ -243,6 +261,33 @@ def test_a_remote_that_cannot_be_reached_is_told_of_and_stops_nothing(project: P
     learn(project, said.append)
     assert said[0].startswith("going on with the tags that are here; those of the git remote origin could not be")
     with pytest.raises(GitError):
+        share(project)
+
+
+ASKING = """#!/bin/sh
+case "$*" in *BatchMode=yes*) echo "Host key verification failed." >&2; exit 255;; esac
+echo asked by $0 >&2; exit 255
+"""
+
+
+def test_a_remote_that_would_ask_somebody_fails_instead(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh asks at the terminal, which nobody reads at night; who has chosen another command is taken at his word."""
+    for name in ("ssh", "own"):
+        (tmp_path / name).write_text(ASKING)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    for name in ("GIT_SSH_COMMAND", "GIT_SSH"):
+        monkeypatch.delenv(name, raising=False)
+    git(project, "remote", "add", "origin", "ssh://somebody@nowhere.example.org/project.git")
+    with pytest.raises(GitError, match="Host key verification failed"):
+        share(project)
+    git(project, "config", "core.sshCommand", str(tmp_path / "own"))
+    with pytest.raises(GitError, match=r"asked by .*own"):
+        share(project)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(tmp_path / "ssh"))
+    with pytest.raises(GitError, match=r"asked by .*ssh"):
         share(project)
 
 

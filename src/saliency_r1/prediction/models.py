@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from saliency_r1.params import Params
+    from saliency_r1.prediction.packaged import Packaged
 
 MANIFEST = "saliency_r1.json"
 PARAMS = Path("params.yaml")
@@ -49,8 +50,8 @@ class Settings:
     batches: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, params: Params) -> Settings:
-        """Those of a params file, as in the training."""
+    def of(cls, params: Params | Packaged) -> Settings:
+        """Those of a params file, the project's or a package's, as in the training."""
         return cls(
             device=params.runtime.device,
             dtype=params.runtime.dtype,
@@ -138,7 +139,7 @@ def champion(segmenter: str | None = None, root: Path = Path(".")) -> Chosen:
 
     Raises `PredictError` while there is none, `RegistryError` where it is nowhere to be had.
     """
-    from saliency_r1.params import load_params
+    from saliency_r1.prediction.packaged import load_packaged
     from saliency_r1.registry.champion import champion as promoted
     from saliency_r1.registry.champion import resolve
     from saliency_r1.registry.git import GitError
@@ -153,7 +154,7 @@ def champion(segmenter: str | None = None, root: Path = Path(".")) -> Chosen:
             "of the hub"
         )
     folder = resolve(CHAMPION, root)
-    settings = replace(Settings.of(load_params(folder / "params.yaml")), device="auto", threads=Settings().threads)
+    settings = replace(Settings.of(load_packaged(folder / "params.yaml")), device="auto", threads=Settings().threads)
     return Chosen(
         CHAMPION,
         packaged(folder, "policy"),

@@ -52,7 +52,8 @@ def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
         images=images,
         single=images.eq(1) | grouped,
         matched=pl.all_horizontal(
-            (pl.col(name).list.len() == images).fill_null(False) for name in ("masks", "names", "height", "width")
+            _filled(name) & (pl.col(name).list.len() == images).fill_null(False)
+            for name in ("images", "masks", "names", "height", "width")
         ),
         grouped=pl.col("group").is_not_null() == grouped,
         described=pl.struct("meta", "images").map_elements(_described, return_dtype=pl.Boolean),
@@ -65,7 +66,7 @@ def download(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
         covers("dataset", {name.partition("/")[0] for name in params.download.datasets}),
         *between(1, params.download.cosod_chunk, "images"),
         true("single", "one image a sample, except in CoSOD"),
-        true("matched", "as many masks, names, heights and widths as images"),
+        true("matched", "as many masks, names, heights and widths as images, none of them null"),
         true("grouped", "a group in CoSOD and nowhere else"),
         true("described", "meta is JSON, and its objects, if it has any, are lists, one an image"),
         *between(1, None, "smallest_side"),
@@ -85,7 +86,10 @@ def annotate(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suit
             *IDENTITY, "occurrences", "instruction", "objects", "response", "attempts", "kept",
             id="sample_id",
             well_formed=kept.then("parses"),
-            stated=kept.then(((pl.col("expressions").list.len() > 0) == (pl.col("objects") > 0)).fill_null(False)),
+            stated=kept.then(
+                _filled("expressions")
+                & ((pl.col("expressions").list.len() > 0) == (pl.col("objects") > 0)).fill_null(False)
+            ),
             consistency="consistency",
             kept_consistency=kept.then(pl.col("consistency").fill_null(-1)),
         )
@@ -124,6 +128,7 @@ def cgpo(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
     components = [column for column in table.columns if column.startswith("reward_")]
     named = ("sample_id", "rollout_id")
     wanted = pl.DataFrame({"rollout_id": range(params.cgpo.updates * params.cgpo.batch_size)})
+    wanted = wanted.with_columns(turn=pl.col("rollout_id") // params.cgpo.batch_size + 1)
     counted = table.with_columns(occurrences=pl.len().over("rollout_id"), known=_known(samples))
     there = pl.when(pl.col("occurrences") > 0)
     rows = (
@@ -133,10 +138,7 @@ def cgpo(table: pl.DataFrame, samples: pl.DataFrame, params: Params) -> Suite:
             *IDENTITY, "occurrences", "response", "parsed", "reward", "confidence", "advantage", "tokens", *components,
             id=pl.format("{} (rollout {})", *(pl.col(key).cast(TEXT).fill_null("?") for key in named)),
             known=there.then("known"),
-            in_turn=there.then(
-                (pl.col("rollout_id") // params.cgpo.batch_size + 1 == pl.col("update")).fill_null(False)
-                & pl.col("rollout_id").is_in(wanted["rollout_id"])
-            ),
+            in_turn=there.then((pl.col("turn") == pl.col("update")).fill_null(False)),
             finite=pl.col("advantage").is_finite(),
         )
     )  # fmt: skip
@@ -257,6 +259,11 @@ def remedy(stage: str, columns: Collection[str], params: Params) -> str:
 def _identity(splits: tuple[str, ...] | list[str]) -> list[Expectation]:
     """What holds in every table: the four columns that say which sample a row is about."""
     return [*not_null(*IDENTITY), one_of("task", TASKS), one_of("split", splits)]
+
+
+def _filled(name: str) -> pl.Expr:
+    """Whether a column of lists has one in this row, without a null in it."""
+    return (pl.col(name).list.drop_nulls().list.len() == pl.col(name).list.len()).fill_null(False)
 
 
 def _known(samples: pl.DataFrame) -> pl.Expr:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import yaml
 
-from saliency_r1.registry.git import GitError, file_at, git, share, tags
+from saliency_r1.registry.git import GitError, environment, file_at, git, share, tags
 from saliency_r1.runtime.files import held
 
 NAME = "saliency-r1"
@@ -177,7 +177,9 @@ def _fetch(root: Path, version: Version, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     command = [sys.executable, "-m", "dvc", "get", "--quiet", "--rev", version.commit]
     command += ["--out", str(aside.resolve()), str(root.resolve()), PATH]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if ended.returncode:
         raise RegistryError(
             f"{PATH} of {version.name} is neither in DVC's cache nor in its remote. A clone that has it may `dvc push` "

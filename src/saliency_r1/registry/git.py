@@ -8,19 +8,35 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+# What git tells a hook or an alias of the repository that it was called for (`git rev-parse --local-env-vars`). Here
+# the folder says which one is meant. Without GIT_CONFIG_COUNT: git reads it and never sets it, so a person did.
+LOCAL = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
+    "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_INTERNAL_SUPER_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
+)  # fmt: skip
+REMOTE = ("fetch", "ls-remote", "push")  # commands that may ask for a password
+
 
 class GitError(ValueError):
     """A git command that failed; the message has the command and what git said."""
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without what git has told a caller of another repository; DVC reads that as well."""
+    return {key: value for key, value in os.environ.items() if key not in LOCAL}
 
 
 def git(folder: Path, *arguments: str) -> str:
     """What a git command prints, run in a folder, without the last line's end. Raises `GitError`."""
     # No question is asked at a terminal: nobody is there at night. Hooks (those of `dvc install`, say) are for people's
     # own commits: one that fails, or checks DVC's files out, would stop a night.
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    variables = environment() | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    if arguments[0] in REMOTE:
+        variables |= _unasked(folder)
     try:
         ended = subprocess.run(
-            ["git", "-c", f"core.hooksPath={os.devnull}", *arguments], cwd=folder, env=environment,
+            ["git", "-c", f"core.hooksPath={os.devnull}", *arguments], cwd=folder, env=variables,
             stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False,
         )  # fmt: skip
     except FileNotFoundError:
@@ -31,9 +47,21 @@ def git(folder: Path, *arguments: str) -> str:
     return ended.stdout.rstrip("\n")
 
 
+def _unasked(folder: Path) -> dict[str, str]:
+    """Variables under which ssh and git fail where they would ask for a passphrase, a password or an unknown host.
+
+    What somebody has told git to connect with stays so (GIT_SSH_COMMAND, GIT_SSH, core.sshCommand), and what answers
+    for it (GIT_ASKPASS, core.askPass); SSH_ASKPASS is a desktop's window.
+    """
+    told = {"GIT_SSH_COMMAND", "GIT_SSH"} & set(os.environ)
+    if told or git(folder, "config", "--default", "", "--get", "core.sshCommand"):
+        return {"SSH_ASKPASS": "false"}
+    return {"SSH_ASKPASS": "false", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=30"}
+
+
 def tags(folder: Path, pattern: str) -> list[str]:
     """The tags of a pattern, the oldest first."""
-    return git(folder, "tag", "--list", "--sort=creatordate", pattern).splitlines()
+    return git(folder, "tag", "--no-column", "--list", "--sort=creatordate", pattern).splitlines()
 
 
 def file_at(folder: Path, revision: str, path: str) -> str | None:
@@ -57,7 +85,7 @@ def share(folder: Path) -> str | None:
 
     It is origin, or the only one. Raises `GitError`.
     """
-    remote = _remote(folder)
+    remote = remote_of(folder)
     known = [pattern for pattern in SHARED if tags(folder, pattern)]
     if remote and known:
         git(folder, "push", "--quiet", "--atomic", remote, *(f"refs/tags/{one}:refs/tags/{one}" for one in known))
@@ -69,7 +97,7 @@ def learn(folder: Path, say: Callable[[str], None]) -> None:
 
     A remote that cannot be reached, or one that has another tag of the same name, is told of and stops nothing.
     """
-    if (remote := _remote(folder)) is None:
+    if (remote := remote_of(folder)) is None:
         return
     wanted = [f"refs/tags/{one}:refs/tags/{one}" for one in SHARED]
     try:
@@ -79,6 +107,7 @@ def learn(folder: Path, say: Callable[[str], None]) -> None:
         say(f"going on with the tags that are here; those of the git remote {remote} could not be fetched: {error}")
 
 
-def _remote(folder: Path) -> str | None:
+def remote_of(folder: Path) -> str | None:
+    """The git remote that is pushed to: origin, or the only one; None where there is none, or none of these."""
     names = git(folder, "remote").splitlines()
     return "origin" if "origin" in names else names[0] if len(names) == 1 else None
