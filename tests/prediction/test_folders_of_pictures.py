@@ -168,6 +168,17 @@ def test_a_model_is_known_by_its_weights_and_not_by_the_way_to_it(command: Any, 
         assert "1 of 1 are there" in done.output
 
 
+def test_a_result_of_a_run_that_was_begun_anew_is_made_again(command: Any) -> None:
+    """A map of SOD stays where SIS was asked for overlays alone, and is none of SIS."""
+    assert command("a.png", "--out", "out", "--format", "map").exit_code == 0
+    asked = ("a.png", "--out", "out", "--task", "sis", "--format")
+    done = command(*asked, "overlay", said="sis")
+    assert done.exit_code == 0
+    assert "maps/a.png in out: of an earlier run" in " ".join(done.output.split())
+    assert "0 of 1 are there" in command(*asked, "map,overlay", "--skip-existing", said="sis").output
+    assert np.unique(np.array(Image.open("out/maps/a.png"))).tolist() == [1, 2]
+
+
 def test_answers_of_another_task_are_not_mixed(command: Any) -> None:
     assert command("a.png", "--out", "out").exit_code == 0
     done = command("b.png", "--out", "out", "--task", "sis", "--skip-existing", said="sis")

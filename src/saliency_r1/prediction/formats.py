@@ -41,9 +41,13 @@ class Format(NamedTuple):
     suffix: str
     write: Callable[[Answer, int, Image.Image, Path, Path], None]
 
+    def path(self, name: str) -> str:
+        """The file of a picture, within the folder of results."""
+        return f"{self.folder}/{name}{self.suffix}"
+
     def place(self, out: Path, name: str) -> Path:
         """The file of a picture."""
-        return out / self.folder / f"{name}{self.suffix}"
+        return out / self.path(name)
 
 
 TOGETHER = ("coco", "jsonl")  # one file for all pictures

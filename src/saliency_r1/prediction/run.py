@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from saliency_r1.inputs.find import shown
-from saliency_r1.prediction.formats import FORMATS, TOGETHER, write_files
+from saliency_r1.prediction.formats import write_files
 from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
-from saliency_r1.prediction.record import COCO, LINES, RESPONSE, Record, formats_written
+from saliency_r1.prediction.record import Record
 from saliency_r1.prediction.work import Picture, Prompt
+from saliency_r1.prediction.written import RESPONSE, WHOLE, paths_of, written
 from saliency_r1.runtime.messages import printable
 
 
@@ -75,14 +76,14 @@ def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, o
         raise PredictError(f"{out} is no folder: name one for the results (--out)")
     # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if os.path.exists(path)}
-    places = [(name, FORMATS[name].place(out, one.name)) for name in asked if name not in TOGETHER for one in pictures]
-    written = formats_written(out)
-    for name, result in [("", out / RESPONSE), ("coco", out / COCO), ("jsonl", out / LINES), *places]:
+    known = written(out).all
+    for path in [RESPONSE, *(WHOLE[name] for name in asked if name in WHOLE), *paths_of(pictures, asked)]:
+        result = out / path
         if not os.path.exists(result):
             continue
         if source := read.get(_identity(result)):
             raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
-        if (name in asked and name not in written) or not (name or written):
+        if path not in known:
             raise PredictError(
                 f"{result} is there, and no earlier run has written it: it would be lost; name another folder (--out), "
                 "or move it away"
@@ -93,8 +94,10 @@ def still_to_do(prompts: Sequence[Prompt], asked: Sequence[str], record: Record)
     """The prompts that lack a file, or their place in the record."""
 
     def is_there(prompt: Prompt) -> bool:
-        files = (FORMATS[name].place(record.out, one.name) for name in asked if name not in TOGETHER for one in prompt)
-        return record.has(prompt) and all(os.path.isfile(file) for file in files)
+        paths = paths_of(prompt, asked)
+        return record.has(prompt) and all(
+            path in record.written.files and os.path.isfile(record.out / path) for path in paths
+        )
 
     return [prompt for prompt in prompts if not is_there(prompt)]
 
@@ -129,7 +132,7 @@ def answer_all(
         for prompt in part:
             outcome = done.get(prompt) or answers[prompt]
             if isinstance(outcome, Answer):
-                record.begin()
+                record.begin(prompt)
                 try:
                     write_files(outcome, pictures[prompt], prompt, asked, record.out)
                 except PredictError as error:
