@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from saliency_r1.inputs.find import shown
+from saliency_r1.inputs.find import key, shown
 from saliency_r1.prediction.formats import write_files
 from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
 from saliency_r1.prediction.record import Record
@@ -70,17 +70,24 @@ def alone(out: Path) -> Iterator[None]:
 
 def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
     """Raise `PredictError` where a result would replace a picture that was given, one of the `others`, or any file
-    that no run has written: ground truth, say, which lies in `masks/` as well.
+    that no run has written: ground truth, say, which lies in `masks/` as well; and where it has no place, because a
+    file is where its folder has to be, or a folder in its own place.
     """
     if os.path.lexists(out) and not os.path.isdir(out):
         raise PredictError(f"{out} is no folder: name one for the results (--out)")
+    places = {path: one for one in pictures for path in paths_of([one], asked)}
+    _check_folders(places, out)
     # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if os.path.exists(path)}
     known = written(out).all
-    for path in [RESPONSE, *(WHOLE[name] for name in asked if name in WHOLE), *paths_of(pictures, asked)]:
+    for path in [RESPONSE, *(WHOLE[name] for name in asked if name in WHOLE), *places]:
         result = out / path
         if not os.path.exists(result):
             continue
+        if os.path.isdir(result):
+            raise PredictError(
+                f"{result} is a folder, where a result is to be written; move it, or name another (--out)"
+            )
         if source := read.get(_identity(result)):
             raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
         if path not in known:
@@ -88,6 +95,27 @@ def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, o
                 f"{result} is there, and no earlier run has written it: it would be lost; name another folder (--out), "
                 "or move it away"
             )
+
+
+def _check_folders(places: Mapping[str, Picture], out: Path) -> None:
+    """Raise `PredictError` where the place of a result is a folder of another's, or a file that is there is one."""
+    files = {key(path): picture for path, picture in places.items()}
+    checked: set[str] = set()
+    for path, picture in places.items():
+        for folder in map(str, list(PurePosixPath(path).parents)[:-1]):
+            if folder in checked:
+                continue
+            checked.add(folder)
+            if other := files.get(key(folder)):
+                raise PredictError(
+                    f"{out / folder} would be the result of {other.path} and the folder of those of {picture.path}: "
+                    "rename one or give them a folder each (--out)"
+                )
+            if os.path.lexists(out / folder) and not os.path.isdir(out / folder):
+                raise PredictError(
+                    f"{out / folder} is no folder, which the result of {picture.path} needs; move it away, or name "
+                    "another folder (--out)"
+                )
 
 
 def still_to_do(prompts: Sequence[Prompt], asked: Sequence[str], record: Record) -> list[Prompt]:
