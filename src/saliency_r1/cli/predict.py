@@ -53,7 +53,7 @@ def predict(
     from saliency_r1.prediction.models import PARAMS, identity, load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
-    from saliency_r1.prediction.run import alone, answer_all, check_places, still_to_do
+    from saliency_r1.prediction.run import alone, answer_all, check_places, filling, still_to_do
     from saliency_r1.prediction.work import collect, prompts
     from saliency_r1.prediction.written import written
     from saliency_r1.runtime.messages import printable
@@ -78,7 +78,8 @@ def predict(
                 size = batch or chosen.settings.batch
                 failed = answer_all(lambda: load(chosen), to_do, asked, record, size, bar.tell, bar.starts)
             finally:
-                results = record.finish()  # also where the reader of a pipe has left, or the disk is full
+                with filling(out):
+                    results = record.finish()  # also where the reader of a pipe has left, or the disk is full
     if results:
         say(printable(f"the results and response.json are in {out}; they overwrite no picture"))
     if failed:
@@ -98,7 +99,10 @@ def _chosen(
 
     from saliency_r1.prediction.models import choose, sizes, trained_here
     from saliency_r1.prediction.predictor import PredictError
+    from saliency_r1.runtime.stage import device_fault
 
+    if device and (fault := device_fault(device, f"--device {device}")):
+        raise PredictError(fault)
     if model is not None:
         if (policy, adapter) != (_POLICY, _ADAPTER):
             raise PredictError("--model is policy and adapter in one: give it without --policy, --adapter and --base")

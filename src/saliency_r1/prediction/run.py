@@ -44,7 +44,7 @@ def alone(out: Path) -> Iterator[None]:
 
     Two runs in one folder would end with the answers of the later one in `response.json`, and the others lost. Raises
     `PredictError` where another run writes there, or nothing can be written; the lock is gone when its holder dies,
-    however it dies. Of a disk that is full is said which one.
+    however it dies.
     """
     lock = FileLock(out / ".answers.lock")
     try:
@@ -58,14 +58,21 @@ def alone(out: Path) -> Iterator[None]:
             raise PredictError(f"nothing can be written into {out}: name another folder (--out)") from None
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the system does not say where
-            error.add_note(printable(f"in {out}; once there is room, --skip-existing goes on from here"))
-        raise
     finally:
         with contextlib.suppress(OSError):  # Windows keeps what is open
             os.unlink(lock.lock_file)  # before the release: from then on it may be another's
         lock.release()
+
+
+@contextlib.contextmanager
+def filling(out: Path) -> Iterator[None]:
+    """Let what is written in the block say which disk is full: the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.add_note(printable(f"in {out}; once there is room, --skip-existing goes on from here"))
+        raise
 
 
 def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
@@ -160,13 +167,13 @@ def answer_all(
         for prompt in part:
             outcome = done.get(prompt) or answers[prompt]
             if isinstance(outcome, Answer):
-                record.begin(prompt)
                 try:
-                    write_files(outcome, pictures[prompt], prompt, asked, record.out)
+                    with filling(record.out):
+                        record.begin(prompt)
+                        write_files(outcome, pictures[prompt], prompt, asked, record.out)
+                        record.add(outcome, prompt)
                 except PredictError as error:
                     outcome = Failure(error)
-                else:
-                    record.add(outcome, prompt)
             if isinstance(outcome, Failure):
                 outcome.error.add_note(name_of(prompt))
                 failed.append(Done(prompt, outcome))
