@@ -114,6 +114,19 @@ def test_a_place_that_is_taken_meanwhile_costs_the_others_nothing(
     assert Path("out/maps/b.png").is_file()
 
 
+def test_of_large_pictures_fewer_are_answered_at_once(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    whole = Segmenter.encode
+    monkeypatch.setattr(Segmenter, "encode", lambda self, images: sizes.append(len(images)) or whole(self, images))
+    monkeypatch.setattr("saliency_r1.prediction.run.MOST_PIXELS", 2 * SIZE[0] * SIZE[1])
+    for name in "defg":
+        picture().save(f"{name}.png")
+    done = command(*(f"{name}.png" for name in "abdefg"), "text.png", "--out", "out", "--batch", "3")
+    assert sizes == [2, 2, 2]
+    assert len(json.loads(Path("out/response.json").read_text())["answers"]) == 6
+    assert "1 of 7 have no result:\n  text.png" in done.output
+
+
 def test_every_format(command: Any, tmp_path: Path) -> None:
     asked = "map,mask,rgba,cutout,overlay,coco,labelme,jsonl"
     assert command("a.png", "--task", "sis", "--out", "out", "--format", asked, said="sis").exit_code == 0

@@ -14,11 +14,13 @@ from PIL import Image
 
 from saliency_r1.inputs.find import key, shown
 from saliency_r1.prediction.formats import write_files
-from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
+from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, read_image
 from saliency_r1.prediction.record import Record
 from saliency_r1.prediction.work import Picture, Prompt
 from saliency_r1.prediction.written import RESPONSE, WHOLE, paths_of, written
 from saliency_r1.runtime.messages import printable
+
+MOST_PIXELS = 64_000_000  # of the pictures that are answered at once; the one that passes it is the last of them
 
 
 class Done(NamedTuple):
@@ -153,18 +155,16 @@ def answer_all(
     """
     failed: list[Done] = []
     predictor: Predictor | None = None
-    for part in batches(prompts, batch):
-        starts(name_of(part[0]))
-        read = [(prompt, _pictures(prompt)) for prompt in part]
-        readable = [(prompt, images) for prompt, images in read if not isinstance(images, Failure)]
-        done = {prompt: outcome for prompt, outcome in read if isinstance(outcome, Failure)}
+    for part in _read_ahead(prompts, batch, starts):
+        readable = [(prompt, images) for prompt, images in part if not isinstance(images, Failure)]
+        done = {prompt: outcome for prompt, outcome in part if isinstance(outcome, Failure)}
         answers: dict[Prompt, Answer | Failure] = {}
         if readable:
             predictor = predictor or open_predictor()
             outcomes = predictor.answer([images for _, images in readable], record.task)
             answers = {prompt: outcome for (prompt, _), outcome in zip(readable, outcomes, strict=True)}
         pictures = dict(readable)
-        for prompt in part:
+        for prompt, _ in part:
             outcome = done.get(prompt) or answers[prompt]
             if isinstance(outcome, Answer):
                 try:
@@ -179,6 +179,25 @@ def answer_all(
                 failed.append(Done(prompt, outcome))
             tell(Done(prompt, outcome))
     return failed
+
+
+def _read_ahead(
+    prompts: Iterable[Prompt], batch: int, starts: Callable[[str], None]
+) -> Iterator[list[tuple[Prompt, list[Image.Image] | Failure]]]:
+    """Prompts with their pictures, at most `batch` at a time, fewer where the pictures are large."""
+    part: list[tuple[Prompt, list[Image.Image] | Failure]] = []
+    pixels = 0
+    for prompt in prompts:
+        if not part:
+            starts(name_of(prompt))
+        images = _pictures(prompt)
+        part.append((prompt, images))
+        pixels += 0 if isinstance(images, Failure) else sum(image.width * image.height for image in images)
+        if len(part) == batch or pixels >= MOST_PIXELS:
+            yield part
+            part, pixels = [], 0
+    if part:
+        yield part
 
 
 def _pictures(prompt: Prompt) -> list[Image.Image] | Failure:
