@@ -135,3 +135,31 @@ def test_a_folder_of_something_else_is_not_replaced(adapter, tmp_path) -> None:
     assert done.exit_code == 1
     assert "holds something else than an exported model" in done.output
     assert (tmp_path / "photos/cat.jpg").exists()
+
+
+def test_what_no_export_has_written_stays_and_an_edited_card_is_not_lost(adapter, tmp_path) -> None:
+    out = tmp_path / "out"
+    models = ["--policy", POLICY, "--segmenter", SEGMENTER, "--adapter", adapter]
+    call = list(map(str, ["export", out, "--params", ROOT / "params.yaml", *models]))
+    assert CliRunner().invoke(app, call).exit_code == 0
+    (out / ".git/objects").mkdir(parents=True)
+    (out / ".git/objects/ab").write_bytes(b"history")
+    (out / ".git/HEAD").symlink_to("objects/ab")
+    (out / "notes.txt").write_text("mine")
+    done = CliRunner().invoke(app, [*call, "--merge"])
+    assert done.exit_code == 0, done.output
+    assert (out / ".git/HEAD").readlink() == Path("objects/ab")
+    assert (out / ".git/HEAD").read_bytes() == b"history"
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not (out / "adapter_config.json").exists(), "of the earlier export; it would be read"
+    assert not (out / "base").exists()
+
+    card = out / "README.md"
+    card.write_text(card.read_text() + "\nMine as well.\n")
+    before = card.read_bytes()
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 1
+    assert "README.md is not the card that an export has written there" in " ".join(done.output.split())
+    assert card.read_bytes() == before
+    card.unlink()
+    assert CliRunner().invoke(app, call).exit_code == 0

@@ -63,6 +63,70 @@ def test_sub_folders_are_mirrored_and_evaluated(command: Any, tmp_path: Path) ->
     assert "2 images" in done.output
 
 
+def test_a_folder_of_pictures_may_be_called_as_one_of_results(command: Any, tmp_path: Path) -> None:
+    for name in ("photos/a.png", "photos/masks/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(name)
+    for _ in range(2):
+        assert command("photos", "--recursive", "--out", "photos", "--format", "mask").exit_code == 0
+        written = json.loads(Path("photos/response.json").read_text())
+        assert [entry["names"] for entry in written["answers"]] == [["a"], ["masks/c"]]
+    done = command("photos/masks/masks", "--out", "photos")
+    assert "photos/masks/masks holds results of an earlier run" in " ".join(done.output.split())
+
+
+def test_a_result_without_a_place_is_told_before_a_model_is_loaded(
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("photos/x.png", "photos/x.png.d/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(name)
+    Path("photos/x.png").rename("photos/x.jpg")
+    Path("photos/x.png.d").rename("photos/x.png")
+    monkeypatch.setattr("saliency_r1.prediction.models.load", lambda _: pytest.fail("a model was loaded"))
+    message = "out/maps/x.png would be the result of photos/x.jpg and the folder of those of photos/x.png/b.png"
+    assert message in " ".join(command("photos", "--recursive", "--out", "out").output.split())
+    assert not Path("out").exists()
+    Path("out/maps/a.png").mkdir(parents=True)
+    done = command("a.png", "--out", "out")
+    assert done.exit_code == 1
+    assert "out/maps/a.png is a folder, where a result is to be written" in " ".join(done.output.split())
+    Path("out/overlays").touch()
+    done = command("b.png", "--out", "out")
+    assert "out/overlays is no folder, which the result of b.png needs" in " ".join(done.output.split())
+
+
+def test_a_place_that_is_taken_meanwhile_costs_the_others_nothing(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saliency_r1.prediction.run.check_places", lambda *_: None)
+    Path("out/maps/a.png").mkdir(parents=True)
+    Path("out/maps/c").touch()
+    Path("c").mkdir()
+    picture().save("c/a.png")
+    picture().save("b.png")
+    done = command("a.png", "./*/a.png", "b.png", "--out", "out", "--format", "map")
+    said = " ".join(done.output.split())
+    assert done.exit_code == 1
+    assert "a.png: out/maps/a.png is a folder" in said
+    assert "c/a.png: out/maps/c is no folder" in said
+    assert "2 of 3 have no result" in said
+    assert Path("out/maps/b.png").is_file()
+
+
+def test_of_large_pictures_fewer_are_answered_at_once(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    whole = Segmenter.encode
+    monkeypatch.setattr(Segmenter, "encode", lambda self, images: sizes.append(len(images)) or whole(self, images))
+    monkeypatch.setattr("saliency_r1.prediction.run.MOST_PIXELS", 2 * SIZE[0] * SIZE[1])
+    for name in "defg":
+        picture().save(f"{name}.png")
+    done = command(*(f"{name}.png" for name in "abdefg"), "text.png", "--out", "out", "--batch", "3")
+    assert sizes == [2, 2, 2]
+    assert len(json.loads(Path("out/response.json").read_text())["answers"]) == 6
+    assert "1 of 7 have no result:\n  text.png" in done.output
+
+
 def test_every_format(command: Any, tmp_path: Path) -> None:
     asked = "map,mask,rgba,cutout,overlay,coco,labelme,jsonl"
     assert command("a.png", "--task", "sis", "--out", "out", "--format", asked, said="sis").exit_code == 0
@@ -166,6 +230,17 @@ def test_a_model_is_known_by_its_weights_and_not_by_the_way_to_it(command: Any, 
     for place in (moved, "moved/"):
         done = command("a.png", "--out", "out", "--skip-existing", "--adapter", str(place))
         assert "1 of 1 are there" in done.output
+
+
+def test_a_result_of_a_run_that_was_begun_anew_is_made_again(command: Any) -> None:
+    """A map of SOD stays where SIS was asked for overlays alone, and is none of SIS."""
+    assert command("a.png", "--out", "out", "--format", "map").exit_code == 0
+    asked = ("a.png", "--out", "out", "--task", "sis", "--format")
+    done = command(*asked, "overlay", said="sis")
+    assert done.exit_code == 0
+    assert "maps/a.png in out: of an earlier run" in " ".join(done.output.split())
+    assert "0 of 1 are there" in command(*asked, "map,overlay", "--skip-existing", said="sis").output
+    assert np.unique(np.array(Image.open("out/maps/a.png"))).tolist() == [1, 2]
 
 
 def test_answers_of_another_task_are_not_mixed(command: Any) -> None:

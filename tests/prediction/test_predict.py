@@ -278,6 +278,12 @@ def test_a_file_that_no_run_has_written_stays(command: Any, tmp_path: Path) -> N
         assert done.exit_code == 1
         assert "set/masks/a.png is there, and no earlier run has written it" in " ".join(done.output.split())
         assert Path("set/masks/a.png").read_bytes() == truth
+    picture().save("set/images/b.png")
+    Path("set/maps/b.png").write_bytes(truth)
+    done = command(*call, "map")
+    assert "set/maps/b.png is there, and no earlier run has written it" in " ".join(done.output.split())
+    assert Path("set/maps/b.png").read_bytes() == truth, "though a run has written a map of another picture there"
+    Path("set/maps/b.png").unlink()
     Path("set/masks/a.png").unlink()
     for written in ("map,mask", "map", "map,mask"):
         assert command(*call, written).exit_code == 0

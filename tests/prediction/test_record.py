@@ -9,9 +9,10 @@ import pytest
 
 from saliency_r1.cot import Expression
 from saliency_r1.prediction.predictor import Answer, PredictError
-from saliency_r1.prediction.record import COCO, JOURNAL, LINES, Record
+from saliency_r1.prediction.record import Record
 from saliency_r1.prediction.run import alone
 from saliency_r1.prediction.work import Picture, Prompt
+from saliency_r1.prediction.written import COCO, JOURNAL, LINES, RESPONSE, written
 
 
 def answer(count: int = 1, text: str = "a cat") -> Answer:
@@ -150,3 +151,44 @@ def test_a_file_system_without_locks_is_written_to_all_the_same(
     monkeypatch.setattr("saliency_r1.prediction.run.FileLock.acquire", refuse)
     with alone(tmp_path):
         (tmp_path / "written").touch()
+
+
+def test_a_run_that_begins_anew_and_is_killed_is_gone_on_with(tmp_path: Path) -> None:
+    """What the earlier record says is of files that are being replaced."""
+    first = Record(tmp_path, "sod", "m")
+    for name in ("a", "b"):
+        first.add(answer(), prompt(name))
+    first.finish()
+    killed = Record(tmp_path, "sis", "m", ("map",))
+    killed.begin(prompt("a"))
+    killed.add(answer(text="a dog"), prompt("a"))
+    assert not (tmp_path / RESPONSE).exists()
+    again = Record(tmp_path, "sis", "m", ("map",), keep=True)
+    assert again.has(prompt("a"))
+    assert not again.has(prompt("b"))
+
+
+def test_files_of_an_earlier_run_are_known_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(name: str, *asked: str, keep: bool = False, killed: bool = False) -> str:
+        record = Record(tmp_path, "sod", "m", asked, keep)
+        record.begin(prompt(name))
+        for one in asked:
+            (tmp_path / f"{one}s").mkdir(exist_ok=True)
+            (tmp_path / f"{one}s/{name}.png").touch()
+        record.add(answer(), prompt(name))
+        if not killed:
+            record.finish()
+        return capsys.readouterr().err
+
+    assert run("a", "map", "mask") == ""
+    assert run("b", "map", keep=True) == ""
+    assert written(tmp_path).files == {RESPONSE, "maps/a.png", "masks/a.png", "maps/b.png"}
+    run("b", "map", killed=True)
+    assert written(tmp_path).left == {RESPONSE, "maps/a.png", "masks/a.png"}
+    told = f"maps/a.png and 1 more in {tmp_path}: of an earlier run, whose answers response.json no longer holds"
+    assert run("b", "map").strip() == told
+    known = written(tmp_path)
+    assert (known.files, known.left) == ({RESPONSE, "maps/b.png"}, {"maps/a.png", "masks/a.png"})
+    (tmp_path / "masks/a.png").unlink()
+    assert "and" not in run("a", "map")
+    assert written(tmp_path).left == {"maps/b.png"}

@@ -58,7 +58,12 @@ def test_for_cosod_a_folder_is_a_group(photos: Path) -> None:
 
 def test_what_was_written_into_a_folder_of_pictures_is_none_of_them(photos: Path) -> None:
     Image.new("RGB", (4, 4)).save(photos / "photos/dogs/found.png")
-    assert names("photos", recursive=True, written=[Path("photos/dogs")]) == [["a"], ["cats/b"], ["cats/old/c"]]
+    written = [Path("photos/dogs/found.png")]
+    assert names("photos", recursive=True, written=written) == [["a"], ["cats/b"], ["cats/old/c"], ["dogs/b"]]
+    assert names("photos/dogs", written=written) == [["b"]]
+    written.append(photos / "photos/dogs/b.png")
+    with pytest.raises(PredictError, match="photos/dogs holds results of an earlier run, which are passed over"):
+        names("photos/dogs", written=written)
 
 
 def test_what_is_found_twice_is_one_picture(photos: Path) -> None:
@@ -76,10 +81,10 @@ def test_what_is_found_twice_is_one_picture(photos: Path) -> None:
 def test_a_pattern_finds_no_results_of_an_earlier_run(photos: Path) -> None:
     (photos / "photos/out/maps").mkdir(parents=True)
     Image.new("L", (4, 4)).save(photos / "photos/out/maps/b.png")
-    written = [Path("photos/out/maps")]
+    written = [Path("photos/out/maps/b.png")]
     for pattern in ("photos/**/*.png", "photos/*/*.png", "photos/**"):
         assert not [name for prompt in names(pattern, written=written) for name in prompt if "out" in name]
-    with pytest.raises(PredictError, match="no picture fits this pattern"):
+    with pytest.raises(PredictError, match="no picture fits this pattern but results of an earlier run"):
         names("photos/out/maps/*.png", written=written)
     Path("photos/circle.png").symlink_to("circle.png")
     assert ["circle"] in names("photos/*.png", written=written), "told as a bad file when it is read"

@@ -1,5 +1,6 @@
 """What cannot be answered as it is asked for, by a call or on the command line, and what is said of it."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,31 @@ def test_of_a_full_disk_is_said_which_one(command: Any, monkeypatch: pytest.Monk
         assert done.exit_code == 1
         assert "(in out; once there is room, --skip-existing goes on from here)" in " ".join(done.output.split())
     assert command("a.png", "--out", "out", "--skip-existing").exit_code == 0
+
+
+def test_a_terminal_or_file_that_takes_no_line_is_not_the_folder_of_results(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.print", _full_unless_error)
+    done = command("a.png", "--out", "out")
+    assert done.exit_code == 1
+    assert done.stderr == "no space left on device (standard output)\n"
+    assert Path("out/response.json").is_file()
+
+
+def _full_unless_error(text: str, file: Any, flush: bool) -> None:
+    if file is sys.stdout:
+        raise OSError(28, "No space left on device")
+    file.write(f"{text}\n")
+
+
+def test_a_device_that_is_not_there_is_told_as_it_was_asked_for(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    done = command("a.png", "--device", "mps", "--out", "out")
+    assert done.exit_code == 1
+    said = "--device mps, and this machine has no Apple GPU that torch can use; set it to auto or cpu\n"
+    assert done.output == said
+    assert not Path("out").exists()
 
 
 def _raise(error: Exception) -> None:

@@ -104,8 +104,12 @@ def describe(error: Exception, extra: str = "") -> str:
 
 
 def say(text: str, error: bool = False) -> None:
-    """Print a line, on stderr if it is about an error."""
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    """Print a line, on stderr if it is about an error. What cannot be written says where to."""
+    try:
+        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    except OSError as fault:
+        fault.add_note("standard error" if error else "standard output")
+        raise
 
 
 def speak_plainly() -> None:

@@ -49,12 +49,13 @@ def predict(
 ) -> None:
     """Say what is salient in pictures and where it is. Goes on after a bad file, and then ends with exit code 1."""
     require("torch", "transformers")
-    from saliency_r1.prediction.formats import FORMATS, parse_formats
+    from saliency_r1.prediction.formats import parse_formats
     from saliency_r1.prediction.models import PARAMS, identity, load
     from saliency_r1.prediction.predictor import task_named
     from saliency_r1.prediction.record import Record
-    from saliency_r1.prediction.run import alone, answer_all, check_places, still_to_do
+    from saliency_r1.prediction.run import alone, answer_all, check_places, filling, still_to_do
     from saliency_r1.prediction.work import collect, prompts
+    from saliency_r1.prediction.written import written
     from saliency_r1.runtime.messages import printable
 
     if base and adapter != _ADAPTER:
@@ -62,7 +63,7 @@ def predict(
     # A wrong request is refused here, before a model is loaded.
     task_named(task)
     asked = parse_formats(format)
-    groups = collect(images, task, recursive, [out / one.folder for one in FORMATS.values()])
+    groups = collect(images, task, recursive, [out / path for path in written(out).all])
     check_places([picture for group in groups for picture in group], asked, out, [params or PARAMS])
     chosen = _chosen(model, policy, None if base else adapter, segmenter, params, device)
     everything = prompts(groups, task, chosen.settings.chunk)
@@ -77,8 +78,9 @@ def predict(
                 size = batch or chosen.settings.batch
                 failed = answer_all(lambda: load(chosen), to_do, asked, record, size, bar.tell, bar.starts)
             finally:
-                written = record.finish()  # also where the reader of a pipe has left, or the disk is full
-    if written:
+                with filling(out):
+                    results = record.finish()  # also where the reader of a pipe has left, or the disk is full
+    if results:
         say(printable(f"the results and response.json are in {out}; they overwrite no picture"))
     if failed:
         raise typer.Exit(1)
@@ -97,7 +99,10 @@ def _chosen(
 
     from saliency_r1.prediction.models import choose, sizes, trained_here
     from saliency_r1.prediction.predictor import PredictError
+    from saliency_r1.runtime.stage import device_fault
 
+    if device and (fault := device_fault(device, f"--device {device}")):
+        raise PredictError(fault)
     if model is not None:
         if (policy, adapter) != (_POLICY, _ADAPTER):
             raise PredictError("--model is policy and adapter in one: give it without --policy, --adapter and --base")

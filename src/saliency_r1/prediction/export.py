@@ -9,12 +9,15 @@
     README.md                           the model card
 
 `predict --model`, `Policy.load` and plain transformers read it; an adapter whose base lies in base/ the first two.
+What else lies in a folder that is exported to again, a `.git` say, stays.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +27,16 @@ from saliency_r1.params import Params
 from saliency_r1.prediction.card import write_card
 from saliency_r1.prediction.models import MANIFEST
 from saliency_r1.prediction.predictor import PredictError
-from saliency_r1.runtime.files import atomic_folder, link_tree, write_json
+from saliency_r1.runtime.files import atomic_folder, link, link_tree, sha256, write_json
 
 if TYPE_CHECKING:
     from saliency_r1.policy import Policy
 
 
-# Files that some exports write and others do not: `push` deletes them, since those of an earlier one would be read too.
+CARD = "README.md"
+
+# Files that some exports write and others do not: the next export, and `push`, delete them, since those of an earlier
+# one would be read too.
 _OURS = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -71,9 +77,10 @@ class Sources:
 
 
 def export(sources: Sources, params: Params, out: Path, merge: bool, licence: str = "other") -> dict[str, Any]:
-    """Write the folder, whole or not at all, and return its manifest.
+    """Write the folder, whole or not at all, and return its manifest. What export does not write stays in it.
 
-    Raises `PredictError` for an `out` that holds something else, or in which the process runs.
+    Raises `PredictError` for an `out` that holds something else, or a card that was edited, or in which the process
+    runs.
     """
     from saliency_r1.policy import Policy
     from saliency_r1.runtime.stage import prepare_torch, quiet_libraries
@@ -82,6 +89,7 @@ def export(sources: Sources, params: Params, out: Path, merge: bool, licence: st
         raise PredictError(f"{out} is the folder you are in, or above it, and would be replaced: name another one")
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise PredictError(f"{out} holds something else than an exported model; name another folder")
+    _check_card(out)
     adapter = sources.adapter
     lora = adapter is not None and (adapter / "adapter_config.json").is_file()
     quiet_libraries()
@@ -99,10 +107,36 @@ def export(sources: Sources, params: Params, out: Path, merge: bool, licence: st
         _greedy(policy, params).save_pretrained(folder)
         if "folder" in about["segmenter"]:
             link_tree(sources.segmenter, folder / about["segmenter"]["folder"])
-        write_json(folder / MANIFEST, about)
         report = sources.report if sources.model else {}
-        write_card(folder / "README.md", about, sources.metrics, sources.model, report, licence)
+        write_card(folder / CARD, about, sources.metrics, sources.model, report, licence)
+        about["card"] = sha256(folder / CARD)
+        write_json(folder / MANIFEST, about)
+        _keep_others(out, folder)
     return about
+
+
+def _check_card(out: Path) -> None:
+    """Raise `PredictError` where the card in `out` is another than the one that was written there."""
+    card = out / CARD
+    if card.is_file() and dict(read_json(out / MANIFEST)).get("card") != sha256(card):
+        raise PredictError(
+            f"{card} is not the card that an export has written there, and would be replaced: move it away, or name "
+            "another folder"
+        )
+
+
+def _keep_others(out: Path, folder: Path) -> None:
+    """Give `folder`, which takes the place of `out`, what lies in `out` and is of no export."""
+    for path in sorted(out.iterdir()) if out.is_dir() else []:
+        new = folder / path.name
+        if os.path.lexists(new) or any(fnmatch(path.name, pattern.partition("/")[0]) for pattern in _OURS):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new, symlinks=True, copy_function=link)
+        elif path.is_symlink():
+            new.symlink_to(os.readlink(path))
+        else:
+            link(path, new)
 
 
 def manifest(sources: Sources, params: Params, merged: bool) -> dict[str, Any]:

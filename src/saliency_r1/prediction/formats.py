@@ -20,6 +20,7 @@ import errno
 import io
 import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,9 +42,13 @@ class Format(NamedTuple):
     suffix: str
     write: Callable[[Answer, int, Image.Image, Path, Path], None]
 
+    def path(self, name: str) -> str:
+        """The file of a picture, within the folder of results."""
+        return f"{self.folder}/{name}{self.suffix}"
+
     def place(self, out: Path, name: str) -> Path:
         """The file of a picture."""
-        return out / self.folder / f"{name}{self.suffix}"
+        return out / self.path(name)
 
 
 TOGETHER = ("coco", "jsonl")  # one file for all pictures
@@ -64,7 +69,7 @@ def write_files(answer: Answer, images: Sequence[Image.Image], prompt: Sequence[
                 out: Path) -> None:  # fmt: skip
     """Write every file of an answer, each whole or not at all.
 
-    Raises `PredictError` before any is written where a picture's name is too long for one of them.
+    Raises `PredictError` before any is written where there is no place for one of them.
     """
     formats = [FORMATS[name] for name in asked if name not in TOGETHER]
     for one in formats:
@@ -77,11 +82,18 @@ def write_files(answer: Answer, images: Sequence[Image.Image], prompt: Sequence[
 
 
 def _make_room(file: Path, picture: Picture) -> None:
-    """Make the folder of a result. `PredictError` where the file system takes no name of that length."""
+    """Make the folder of a result. `PredictError` where there is no place for it: its name is too long for the file
+    system, a file is where its folder has to be, or a folder in its own place.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            file.lstat()
+            if stat.S_ISDIR(file.lstat().st_mode):
+                raise PredictError(f"{picture.path}: {file} is a folder, where its result is to be written; move it")
+    except (FileExistsError, NotADirectoryError):
+        raise PredictError(
+            f"{picture.path}: {file.parent} is no folder, which its result needs; move it away"
+        ) from None
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

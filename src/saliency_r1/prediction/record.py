@@ -2,8 +2,9 @@
 
 A run that is killed leaves its journal (`.answers.jsonl`); the next one with `--skip-existing` reads it, and what an
 earlier run has finished in `response.json`. If both answered a picture, the later answer counts; an answer to
-several pictures is dropped as a whole when one of them is answered anew. Both files say which formats were written:
-files in the folder of another format are not ours, and stay.
+several pictures is dropped as a whole when one of them is answered anew. A run without `--skip-existing` begins anew:
+with its first answer `response.json` goes, whose pictures' results are about to be replaced. Both files say what was
+written (`prediction.written`): any other file is not ours, and stays.
 """
 
 from __future__ import annotations
@@ -19,14 +20,11 @@ from typing import Any
 from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
-from saliency_r1.prediction.formats import FORMATS, TOGETHER
 from saliency_r1.prediction.predictor import Answer, PredictError
 from saliency_r1.prediction.work import Picture, Prompt
+from saliency_r1.prediction.written import COCO, JOURNAL, LINES, RESPONSE, WHOLE, lines_of, paths_of, written
 from saliency_r1.runtime.files import sha256, write_json, write_text
 from saliency_r1.runtime.messages import printable
-
-RESPONSE, JOURNAL = "response.json", ".answers.jsonl"
-COCO, LINES = "coco.json", "answers.jsonl"
 
 
 class Record:
@@ -38,8 +36,9 @@ class Record:
 
     def __init__(self, out: Path, task: str, model: str, asked: Sequence[str] = (), keep: bool = False) -> None:
         self.out, self.task, self.model = out, task, model
-        self.together = [name for name in asked if name in TOGETHER]
-        self.formats = sorted(formats_written(out) | set(asked))
+        self.asked = asked
+        self.together = [name for name in asked if name in WHOLE]
+        self.written = written(out)
         self.entries: dict[tuple[str, ...], dict[str, Any]] = {}
         self._answered: dict[str, tuple[str, ...]] = {}  # the names that a name was answered with
         self._folder = os.path.relpath(os.getcwd(), os.path.realpath(out))
@@ -48,13 +47,21 @@ class Record:
             for entry in self._earlier():
                 self._take(entry)
 
-    def begin(self) -> None:
-        """Say which formats will be written here, before the first file is: those a further run may replace."""
-        if not self._begun:
-            if not self._keep:
-                (self.out / JOURNAL).unlink(missing_ok=True)
-            self._append({"formats": self.formats})
-            self._begun = True
+    def begin(self, prompt: Prompt) -> None:
+        """Say which files are about to be written, before the first is: those a further run may replace."""
+        self._start()
+        paths = paths_of(prompt, self.asked)
+        self._append({"writing": paths})
+        self.written.add(paths)
+
+    def _start(self) -> None:
+        """Begin anew, unless answers of earlier runs are kept."""
+        if not self._begun and not self._keep:
+            self.written.begin_anew()
+            # The journal first: a run that is killed between the two has changed nothing.
+            write_text(self.out / JOURNAL, _line({"left": sorted(self.written.left)}))
+            (self.out / RESPONSE).unlink(missing_ok=True)
+        self._begun = True
 
     def has(self, prompt: Prompt) -> bool:
         """Whether these pictures were answered together, as they are now, in as much detail as is asked for now.
@@ -70,13 +77,13 @@ class Record:
 
     def add(self, answer: Answer, prompt: Prompt) -> None:
         """Keep an answer; from now on no killed run loses it."""
-        self.begin()
+        self._start()
         entry = self._entry(answer, prompt)
         self._append({"task": self.task, "model": self.model, **entry})
         self._take(entry)
 
     def _append(self, content: dict[str, Any]) -> None:
-        line = json.dumps(content, ensure_ascii=False) + "\n"
+        line = _line(content)
         with (self.out / JOURNAL).open("a+b") as journal:
             if journal.seek(0, os.SEEK_END):
                 journal.seek(-1, os.SEEK_END)
@@ -89,19 +96,30 @@ class Record:
         if not self.entries:
             return []
         answers = list(self.entries.values())
-        written = [self.out / RESPONSE]
-        about = {"task": self.task, "model": self.model, "formats": self.formats}
-        write_json(written[0], {**about, "answers": answers})
+        paths = [RESPONSE, *(WHOLE[name] for name in self.together)]
+        self.written.keep_what_is_there(self.out)
+        self.written.add(paths)
+        self._tell_left()
+        about = {"task": self.task, "model": self.model, "files": sorted(self.written.files - {RESPONSE})}
+        left = {"left": sorted(self.written.left)} if self.written.left else {}
+        write_json(self.out / RESPONSE, {**about, **left, "answers": answers})
         detailed = self._detailed(answers) if self.together else []
         if "coco" in self.together:
-            written.append(self.out / COCO)
-            write_json(written[-1], coco(detailed))
+            write_json(self.out / COCO, coco(detailed))
         if "jsonl" in self.together:
-            written.append(self.out / LINES)
-            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines_of(detailed, self.task))
-            write_text(written[-1], "".join(lines))
+            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines_for(detailed, self.task))
+            write_text(self.out / LINES, "".join(lines))
         (self.out / JOURNAL).unlink(missing_ok=True)
-        return written
+        return [self.out / path for path in paths]
+
+    def _tell_left(self) -> None:
+        """Say which files of earlier runs are still there."""
+        if left := self.written.left:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            _warn(
+                f"{printable(min(left))}{more} in {printable(self.out)}: of an earlier run, whose answers {RESPONSE} "
+                "no longer holds"
+            )
 
     def _take(self, entry: dict[str, Any]) -> None:
         """Count this entry, and no longer those that share a picture with it."""
@@ -133,11 +151,7 @@ class Record:
         if without:
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""
             files = " and ".join(name for one, name in (("coco", COCO), ("jsonl", LINES)) if one in self.together)
-            print(
-                f"not in {files}: {printable(without[0])}{more}, answered by an earlier run that kept no regions",
-                file=sys.stderr,
-                flush=True,
-            )
+            _warn(f"not in {files}: {printable(without[0])}{more}, answered by an earlier run that kept no regions")
         return [answer for answer in answers if "regions" in answer]
 
     def _entry(self, answer: Answer, prompt: Prompt) -> dict[str, Any]:
@@ -170,8 +184,8 @@ class Record:
             except (InputError, KeyError, TypeError, AttributeError) as error:
                 raise PredictError(f"{self.out / RESPONSE} is not what predict writes ({error}); remove it") from None
             yield from self._own(entries)
-        if (self.out / JOURNAL).is_file():
-            yield from self._own(_journal(self.out / JOURNAL))
+        lines = lines_of(self.out / JOURNAL)
+        yield from self._own([(line.pop("task"), line.pop("model"), line) for line in lines if "task" in line])
 
     def _own(self, entries: Sequence[tuple[str, str | None, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         for task, model, entry in entries:
@@ -202,30 +216,12 @@ def _weights(model: str | None) -> str:
     return (model or "").rpartition(" (")[2]
 
 
-def formats_written(out: Path) -> set[str]:
-    """The formats that earlier runs have written into a folder: all of them, where one has not said which."""
-    every = [*FORMATS, *TOGETHER]
-    lines = _lines(out / JOURNAL) if (out / JOURNAL).is_file() else []
-    said = [line["formats"] for line in lines if "formats" in line] or [every] * bool(lines)
-    if (out / RESPONSE).is_file():
-        with contextlib.suppress(InputError):
-            content = read_json(out / RESPONSE)
-            if isinstance(content, dict) and "answers" in content:
-                said.append(content.get("formats", every))
-    return {name for names in said for name in names}
+def _line(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-def _journal(path: Path) -> list[tuple[str, str | None, dict[str, Any]]]:
-    return [(line.pop("task"), line.pop("model"), line) for line in _lines(path) if "task" in line]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal; one that was cut off, in a letter perhaps, was not finished, and is passed over."""
-    lines = []
-    for line in path.read_bytes().split(b"\n"):  # not `splitlines`: what a model says may hold other line ends
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line.decode("utf-8")))
-    return lines
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _coded(region: Any) -> dict[str, Any]:
@@ -255,7 +251,7 @@ def coco(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "salient"}]}
 
 
-def lines_of(answers: Sequence[dict[str, Any]], task: str) -> Iterator[dict[str, Any]]:
+def lines_for(answers: Sequence[dict[str, Any]], task: str) -> Iterator[dict[str, Any]]:
     """Answers as one line a picture."""
     for answer in answers:
         for place, (image, name) in enumerate(zip(answer["images"], answer["names"])):

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from saliency_r1.inputs.find import shown
-from saliency_r1.prediction.formats import FORMATS, TOGETHER, write_files
-from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, batches, read_image
-from saliency_r1.prediction.record import COCO, LINES, RESPONSE, Record, formats_written
+from saliency_r1.inputs.find import key, shown
+from saliency_r1.prediction.formats import write_files
+from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, read_image
+from saliency_r1.prediction.record import Record
 from saliency_r1.prediction.work import Picture, Prompt
+from saliency_r1.prediction.written import RESPONSE, WHOLE, paths_of, written
 from saliency_r1.runtime.messages import printable
+
+MOST_PIXELS = 64_000_000  # of the pictures that are answered at once; the one that passes it is the last of them
 
 
 class Done(NamedTuple):
@@ -43,7 +46,7 @@ def alone(out: Path) -> Iterator[None]:
 
     Two runs in one folder would end with the answers of the later one in `response.json`, and the others lost. Raises
     `PredictError` where another run writes there, or nothing can be written; the lock is gone when its holder dies,
-    however it dies. A full disk is named in the error.
+    however it dies.
     """
     lock = FileLock(out / ".answers.lock")
     try:
@@ -57,44 +60,81 @@ def alone(out: Path) -> Iterator[None]:
             raise PredictError(f"nothing can be written into {out}: name another folder (--out)") from None
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the system does not say where
-            error.add_note(printable(f"in {out}; once there is room, --skip-existing goes on from here"))
-        raise
     finally:
         with contextlib.suppress(OSError):  # Windows keeps what is open
             os.unlink(lock.lock_file)  # before the release: from then on it may be another's
         lock.release()
 
 
+@contextlib.contextmanager
+def filling(out: Path) -> Iterator[None]:
+    """Let what is written in the block say which disk is full: the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.add_note(printable(f"in {out}; once there is room, --skip-existing goes on from here"))
+        raise
+
+
 def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, others: Sequence[Path] = ()) -> None:
     """Raise `PredictError` where a result would replace a picture that was given, one of the `others`, or any file
-    that no run has written: ground truth, say, which lies in `masks/` as well.
+    that no run has written: ground truth, say, which lies in `masks/` as well; and where it has no place, because a
+    file is where its folder has to be, or a folder in its own place.
     """
     if os.path.lexists(out) and not os.path.isdir(out):
         raise PredictError(f"{out} is no folder: name one for the results (--out)")
+    places = {path: one for one in pictures for path in paths_of([one], asked)}
+    _check_folders(places, out)
     # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if os.path.exists(path)}
-    places = [(name, FORMATS[name].place(out, one.name)) for name in asked if name not in TOGETHER for one in pictures]
-    written = formats_written(out)
-    for name, result in [("", out / RESPONSE), ("coco", out / COCO), ("jsonl", out / LINES), *places]:
+    known = written(out).all
+    for path in [RESPONSE, *(WHOLE[name] for name in asked if name in WHOLE), *places]:
+        result = out / path
         if not os.path.exists(result):
             continue
+        if os.path.isdir(result):
+            raise PredictError(
+                f"{result} is a folder, where a result is to be written; move it, or name another (--out)"
+            )
         if source := read.get(_identity(result)):
             raise PredictError(f"{result} would be written over {source}, which is read; name another folder (--out)")
-        if (name in asked and name not in written) or not (name or written):
+        if path not in known:
             raise PredictError(
                 f"{result} is there, and no earlier run has written it: it would be lost; name another folder (--out), "
                 "or move it away"
             )
 
 
+def _check_folders(places: Mapping[str, Picture], out: Path) -> None:
+    """Raise `PredictError` where the place of a result is a folder of another's, or a file that is there is one."""
+    files = {key(path): picture for path, picture in places.items()}
+    checked: set[str] = set()
+    for path, picture in places.items():
+        for folder in map(str, list(PurePosixPath(path).parents)[:-1]):
+            if folder in checked:
+                continue
+            checked.add(folder)
+            if other := files.get(key(folder)):
+                raise PredictError(
+                    f"{out / folder} would be the result of {other.path} and the folder of those of {picture.path}: "
+                    "rename one or give them a folder each (--out)"
+                )
+            if os.path.lexists(out / folder) and not os.path.isdir(out / folder):
+                raise PredictError(
+                    f"{out / folder} is no folder, which the result of {picture.path} needs; move it away, or name "
+                    "another folder (--out)"
+                )
+
+
 def still_to_do(prompts: Sequence[Prompt], asked: Sequence[str], record: Record) -> list[Prompt]:
     """The prompts that lack a file, or their place in the record."""
 
     def is_there(prompt: Prompt) -> bool:
-        files = (FORMATS[name].place(record.out, one.name) for name in asked if name not in TOGETHER for one in prompt)
-        return record.has(prompt) and all(os.path.isfile(file) for file in files)
+        paths = paths_of(prompt, asked)
+        return record.has(prompt) and all(
+            path in record.written.files and os.path.isfile(record.out / path) for path in paths
+        )
 
     return [prompt for prompt in prompts if not is_there(prompt)]
 
@@ -115,32 +155,49 @@ def answer_all(
     """
     failed: list[Done] = []
     predictor: Predictor | None = None
-    for part in batches(prompts, batch):
-        starts(name_of(part[0]))
-        read = [(prompt, _pictures(prompt)) for prompt in part]
-        readable = [(prompt, images) for prompt, images in read if not isinstance(images, Failure)]
-        done = {prompt: outcome for prompt, outcome in read if isinstance(outcome, Failure)}
+    for part in _read_ahead(prompts, batch, starts):
+        readable = [(prompt, images) for prompt, images in part if not isinstance(images, Failure)]
+        done = {prompt: outcome for prompt, outcome in part if isinstance(outcome, Failure)}
         answers: dict[Prompt, Answer | Failure] = {}
         if readable:
             predictor = predictor or open_predictor()
             outcomes = predictor.answer([images for _, images in readable], record.task)
             answers = {prompt: outcome for (prompt, _), outcome in zip(readable, outcomes, strict=True)}
         pictures = dict(readable)
-        for prompt in part:
+        for prompt, _ in part:
             outcome = done.get(prompt) or answers[prompt]
             if isinstance(outcome, Answer):
-                record.begin()
                 try:
-                    write_files(outcome, pictures[prompt], prompt, asked, record.out)
+                    with filling(record.out):
+                        record.begin(prompt)
+                        write_files(outcome, pictures[prompt], prompt, asked, record.out)
+                        record.add(outcome, prompt)
                 except PredictError as error:
                     outcome = Failure(error)
-                else:
-                    record.add(outcome, prompt)
             if isinstance(outcome, Failure):
                 outcome.error.add_note(name_of(prompt))
                 failed.append(Done(prompt, outcome))
             tell(Done(prompt, outcome))
     return failed
+
+
+def _read_ahead(
+    prompts: Iterable[Prompt], batch: int, starts: Callable[[str], None]
+) -> Iterator[list[tuple[Prompt, list[Image.Image] | Failure]]]:
+    """Prompts with their pictures, at most `batch` at a time, fewer where the pictures are large."""
+    part: list[tuple[Prompt, list[Image.Image] | Failure]] = []
+    pixels = 0
+    for prompt in prompts:
+        if not part:
+            starts(name_of(prompt))
+        images = _pictures(prompt)
+        part.append((prompt, images))
+        pixels += 0 if isinstance(images, Failure) else sum(image.width * image.height for image in images)
+        if len(part) == batch or pixels >= MOST_PIXELS:
+            yield part
+            part, pixels = [], 0
+    if part:
+        yield part
 
 
 def _pictures(prompt: Prompt) -> list[Image.Image] | Failure:

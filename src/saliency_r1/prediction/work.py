@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,12 +43,12 @@ def collect(
     """The pictures that files, folders and patterns (`photos/*.jpg`) amount to, in groups.
 
     A folder is a group, which for CoSOD is named as the folder; loose files are one group together. `recursive` looks
-    into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. Files
-    in one of the folders `written` are skipped as results of an earlier run. A picture given twice counts once.
+    into sub-folders; for CoSOD those of a folder that has no pictures of its own are groups in any case. The files
+    `written`, results of an earlier run, are skipped. A picture given twice counts once.
 
     Raises `PredictError` for a folder or pattern without pictures, and where two pictures would have one name.
     """
-    mine = [one.resolve() for one in written]
+    mine = {os.path.realpath(one) for one in written}
     loose: list[Picture] = []
     groups: list[list[Picture]] = []
     for one in given:
@@ -58,7 +58,12 @@ def collect(
         if os.path.isdir(path):  # `os.path` and not `Path`, which raises for a name that is too long
             found = _groups(path, path, task, recursive, mine)
             if not found:
-                raise PredictError(f"{path} holds no picture {_expected(recursive)}")
+                raise PredictError(
+                    f"{path} holds results of an earlier run, which are passed over, and no other picture: name "
+                    "another folder, or the files"
+                    if _groups(path, path, task, recursive, frozenset())
+                    else f"{path} holds no picture {_expected(recursive)}"
+                )
             groups += found
         elif os.path.lexists(path) or not glob.has_magic(str(one)):
             loose.append(Picture(path, nfc(shown(path.stem))))
@@ -76,7 +81,7 @@ def prompts(groups: Sequence[Sequence[Picture]], task: str, chunk: int) -> list[
 
 
 def _matching(
-    pattern: str, task: str, recursive: bool, written: Sequence[Path]
+    pattern: str, task: str, recursive: bool, written: Collection[str]
 ) -> tuple[list[Picture], list[list[Picture]]]:
     """What fits a pattern: loose pictures, and the groups of folders. Names begin in the folder it begins in.
 
@@ -91,9 +96,11 @@ def _matching(
         groups[place] = [one for one in group if one.path not in taken]
         taken.update(one.path for one in group)
     files = [path for path in pictures_among(found) if path not in taken and not path.is_dir()]
-    loose = [Picture(path, _name(path, start)) for path in files if not _within(path, written)]
+    loose = [Picture(path, _name(path, start)) for path in files if not _is_among(path, written)]
     if not loose and not groups:
-        raise PredictError(f"{pattern}: no picture fits this pattern {_expected(recursive or not folders)}")
+        passed = any(_is_among(path, written) for path in found)
+        but = "but results of an earlier run" if passed else _expected(recursive or not folders)
+        raise PredictError(f"{pattern}: no picture fits this pattern {but}")
     return loose, groups
 
 
@@ -134,7 +141,7 @@ def _begun(pattern: str) -> tuple[Path, str]:
     return Path(*parts[:count]), os.path.join("", *parts[count:]) + only_folders
 
 
-def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Sequence[Path]) -> list[list[Picture]]:
+def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Collection[str]) -> list[list[Picture]]:
     """The pictures of a folder that was given or found, by the folder they lie in."""
     own = pictures_in(folder)
     below = pictures_below(folder) if recursive else own
@@ -144,14 +151,13 @@ def _groups(folder: Path, start: Path, task: str, recursive: bool, written: Sequ
         start = start.parent if own and start == folder else start
     by_folder: dict[Path, list[Picture]] = {}
     for path in below:
-        if not _within(path, written):
+        if not _is_among(path, written):
             by_folder.setdefault(path.parent, []).append(Picture(path, _name(path, start)))
     return list(by_folder.values())
 
 
-def _within(path: Path, folders: Sequence[Path]) -> bool:
-    real = Path(os.path.realpath(path))  # `resolve` raises for links in a circle
-    return any(real.is_relative_to(folder) for folder in folders)
+def _is_among(path: Path, files: Collection[str]) -> bool:
+    return bool(files) and os.path.realpath(path) in files  # `Path.resolve` raises for links in a circle
 
 
 def _name(path: Path, start: Path) -> str:

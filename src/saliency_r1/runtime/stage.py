@@ -125,8 +125,11 @@ def describe_error(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def device_fault(device: str) -> str | None:
-    """Why `runtime.device` cannot be used on this machine, if it cannot; torch is imported for cuda and mps alone."""
+def device_fault(device: str, named: str = "") -> str | None:
+    """Why a device cannot be used on this machine, if it cannot; torch is imported for cuda and mps alone.
+
+    `named` is what has asked for it, as its reader knows it, if not the parameter `runtime.device`.
+    """
     if device in ("auto", "cpu"):
         return None
     import torch
@@ -137,7 +140,7 @@ def device_fault(device: str) -> str | None:
         why = "this machine has no Apple GPU that torch can use"
     else:
         return None
-    return f"runtime.device = {device!r}, and {why}; set it to auto or cpu"
+    return f"{named or f'runtime.device = {device!r}'}, and {why}; set it to auto or cpu"
 
 
 def prepare_torch(runtime: Runtime, seed: int) -> tuple["torch.device", "torch.dtype"]:
