@@ -84,7 +84,7 @@ def check_places(pictures: Sequence[Picture], asked: Sequence[str], out: Path, o
     """
     if os.path.lexists(out) and not os.path.isdir(out):
         raise PredictError(f"{out} is no folder: name one for the results (--out)")
-    places = {path: one for one in pictures for path in paths_of([one], asked)}
+    places = {path: one for one in pictures for path in paths_of((one,), asked)}
     _check_folders(places, out)
     # `os.path` and not `Path`, here and below, which raises for a name that is too long for its suffix.
     read = {_identity(path): path for path in [*(one.path for one in pictures), *others] if os.path.exists(path)}
