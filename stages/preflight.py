@@ -1,9 +1,8 @@
 """Faults that would end a run hours later and can be found at once: `python stages/check.py params` looks first.
 
 The device is looked for, the splits that the stages need are looked up in the catalogue, and a base model that has to
-come from the Hugging Face hub must be there to be had. Of a policy whose configuration is at hand the network is built
-without its weights, to see whether `sft.lora.targets` names anything there; folders and addresses of other models must
-be such. Nothing is fetched or computed, and no server is asked.
+come from the Hugging Face hub must be there to be had. A policy whose configuration is at hand must be of a known
+family; folders and addresses of other models must be such. Nothing is fetched or computed, and no server is asked.
 """
 
 import json
@@ -18,9 +17,9 @@ from saliency_r1.chat.connection import read_address
 from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError
-from saliency_r1.params import Asked, Lora, Params
+from saliency_r1.params import Asked, Params
 from saliency_r1.plan.errors import PlanError
-from saliency_r1.plan.shapes import check_targets, read_config
+from saliency_r1.plan.shapes import read_config
 from saliency_r1.policy.errors import PolicyError
 from saliency_r1.policy.families import family_of
 from saliency_r1.runtime.stage import StageError, device_fault
@@ -79,7 +78,7 @@ def _faults_of_others(params: Params, root: Path) -> Iterator[str]:
             yield str(error)
 
 
-def _faults_of_policy(source: models.Source, lora: Lora | None) -> Iterator[str]:
+def _faults_of_policy(source: models.Source) -> Iterator[str]:
     """What is wrong with a policy, as far as its configuration is at hand: in a folder, or among the published ones."""
     if source.folder is not None and not (source.folder / "config.json").is_file():
         yield f"download.policy: {source}: the folder has no config.json, expected a whole model"
@@ -92,10 +91,8 @@ def _faults_of_policy(source: models.Source, lora: Lora | None) -> Iterator[str]
         return
     try:
         family_of(config.get("model_type"), str(source))
-        if lora is not None:
-            check_targets(config, lora)
-    except (PolicyError, PlanError) as error:
-        yield str(error) if str(error).startswith("sft.") else f"download.policy: {error}"
+    except PolicyError as error:
+        yield f"download.policy: {error}"
 
 
 def _faults_of_data(params: Params, root: Path) -> Iterator[str]:
@@ -113,7 +110,7 @@ def _faults_of_data(params: Params, root: Path) -> Iterator[str]:
     for key in ("policy", "segmenter"):
         source = models.resolve(getattr(settings, key), key, catalogue, root)
         if key == "policy":
-            yield from _faults_of_policy(source, params.sft.lora)
+            yield from _faults_of_policy(source)
         if source.folder is not None or _provided(source, key) or models.cached(source):
             continue
         if fault := models.unreachable(source):

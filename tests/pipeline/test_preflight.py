@@ -79,12 +79,6 @@ def test_what_training_and_other_models_would_end_with_is_one_line_each(tmp_path
     assert "annotate.endpoint.url = 'ftp://x', expected http:// or https://" in lines[4]
 
 
-def test_targets_that_match_nothing_are_told_with_what_there_is(tmp_path: Path) -> None:
-    (line,) = refused(checked(tmp_path, sft__lora=LORA | {"targets": "nothing_like_this"}))
-    assert "sft.lora.targets = 'nothing_like_this' matches no module of the policy's language model" in line
-    assert "down_proj, gate_proj, k_proj" in line
-
-
 @pytest.mark.parametrize(
     ("config", "said"),
     [('{"model_type": "llava"}', "a policy of model_type 'llava'; known are qwen2_5_vl"), (None, "has no config.json")],

@@ -120,22 +120,6 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
     )
 
 
-def check_targets(config: dict[str, Any], lora: Lora) -> None:
-    """Raise `PlanError` unless a policy of any family can be built and has modules that `sft.lora.targets` names."""
-    from saliency_r1.policy.network import in_language_model
-
-    model = _empty(config)
-    targets = re.compile(in_language_model(model, lora.targets))
-    if not any(targets.fullmatch(name) for name, _ in model.named_modules()):
-        linear = {
-            name.rpartition(".")[2] for name, one in model.get_decoder().named_modules() if hasattr(one, "in_features")
-        }
-        raise PlanError(
-            f"sft.lora.targets = {lora.targets!r} matches no module of the policy's language model; its linear layers "
-            f"are {', '.join(sorted(linear))}"
-        )
-
-
 def _empty(config: dict[str, Any]) -> Any:
     """A policy's network without its weights, of a `model_type` that transformers knows."""
     import torch
