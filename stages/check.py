@@ -42,8 +42,7 @@ def main(params: Params) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{stage}.json", report)
     print(f"{stage}: {len(report['expectations'])} expectations met, {report['rows']} rows")
-    if stage != "params":
-        gc.freeze()  # nothing is left to do: no last search through Great Expectations for garbage, half a second
+    gc.freeze()  # nothing is left to do: no last search through Great Expectations for garbage, half a second
 
 
 if __name__ == "__main__":
