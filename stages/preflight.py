@@ -1,8 +1,8 @@
 """Faults that would end a run hours later and can be found at once: `python stages/check.py params` looks first.
 
 The device is looked for, the splits that the stages need are looked up in the catalogue, and a base model that has to
-come from the Hugging Face hub must be there to be had. A policy whose configuration is at hand must be of a known
-family; folders and addresses of other models must be such. Nothing is fetched or computed, and no server is asked.
+come from the Hugging Face hub must be there to be had. Folders of models must have a
+configuration, and addresses must be such. Nothing is fetched or computed, and no server is asked.
 """
 
 import json
@@ -18,10 +18,6 @@ from saliency_r1.data import models
 from saliency_r1.data.catalogue import Catalogue
 from saliency_r1.data.errors import DataError
 from saliency_r1.params import Asked, Params
-from saliency_r1.plan.errors import PlanError
-from saliency_r1.plan.shapes import read_config
-from saliency_r1.policy.errors import PolicyError
-from saliency_r1.policy.families import family_of
 from saliency_r1.runtime.stage import StageError, device_fault
 
 PROVIDED = Path("artifacts/download/report.json")
@@ -78,23 +74,6 @@ def _faults_of_others(params: Params, root: Path) -> Iterator[str]:
             yield str(error)
 
 
-def _faults_of_policy(source: models.Source) -> Iterator[str]:
-    """What is wrong with a policy, as far as its configuration is at hand: in a folder, or among the published ones."""
-    if source.folder is not None and not (source.folder / "config.json").is_file():
-        yield f"download.policy: {source}: the folder has no config.json, expected a whole model"
-        return
-    try:
-        config = read_config(source.hub, [source.folder] if source.folder else [])
-    except PlanError as error:
-        if source.folder:
-            yield f"download.policy: {error}"
-        return
-    try:
-        family_of(config.get("model_type"), str(source))
-    except PolicyError as error:
-        yield f"download.policy: {error}"
-
-
 def _faults_of_data(params: Params, root: Path) -> Iterator[str]:
     settings = params.download
     catalogue = Catalogue.load(root / settings.catalogue)
@@ -109,8 +88,8 @@ def _faults_of_data(params: Params, root: Path) -> Iterator[str]:
         )
     for key in ("policy", "segmenter"):
         source = models.resolve(getattr(settings, key), key, catalogue, root)
-        if key == "policy":
-            yield from _faults_of_policy(source)
+        if source.folder is not None and not (source.folder / "config.json").is_file():
+            yield f"download.{key}: {source}: the folder has no config.json, expected a whole model"
         if source.folder is not None or _provided(source, key) or models.cached(source):
             continue
         if fault := models.unreachable(source):
