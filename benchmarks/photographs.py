@@ -2,10 +2,11 @@
 
     python benchmarks/photographs.py ecssd                                    # images/*.jpg and masks/*.png
     python benchmarks/photographs.py my-photographs --adapter artifacts/sft/adapter --examples seen.png
+    python benchmarks/photographs.py groups --task cosod                      # every folder in groups/ is a group
 
-A folder holds `images/` and, optionally, `masks/` with the same stems; a folder without `images/` is searched for
-pictures as it is. Sizes are those of params.yaml. Prints one JSON object; `--examples` draws the first answers with
-their maps.
+A folder holds `images/` and, optionally, `masks/` with the same names; a folder without `images/` is searched for
+pictures as it is. Sizes are those of params.yaml; a group is asked about in parts, as `predict` does, and a share that
+parses is one of prompts. Prints one JSON object; `--examples` draws the first answers with their maps.
 """
 
 from __future__ import annotations
@@ -19,30 +20,36 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from saliency_r1.inputs.find import pictures_below
+from saliency_r1.cot import KINDS
 from saliency_r1.metrics.saliency import s_measure
+from saliency_r1.prediction.formats import alpha
 from saliency_r1.prediction.models import load, trained_here
-from saliency_r1.prediction.predictor import Answer, read_image
+from saliency_r1.prediction.predictor import Answer, PredictError, read_image
+from saliency_r1.prediction.work import Prompt, collect, prompts
 
 TILE = 200
 
 
-def photographs(folder: Path) -> list[tuple[Path, Path | None]]:
-    """Every picture of a folder with its mask, if there is one. Raises `SystemExit` where there is no picture."""
+def photographs(folder: Path, task: str, chunk: int) -> list[tuple[Prompt, list[Path]]]:
+    """The prompts that a folder amounts to, each with where the masks of its pictures would be.
+
+    Raises `SystemExit` where there is no picture.
+    """
     own = folder / "images" if (folder / "images").is_dir() else folder
-    found = sorted(pictures_below(own))
-    if not found:
-        raise SystemExit(f"{own}: no picture in it")
-    masks = (folder / "masks" / f"{path.stem}.png" for path in found)
-    return [(path, mask if mask.is_file() else None) for path, mask in zip(found, masks)]
+    try:
+        found = prompts(collect([own], task, recursive=True), task, chunk)
+    except PredictError as error:
+        raise SystemExit(str(error)) from None
+    return [(prompt, [folder / "masks" / f"{picture.name}.png" for picture in prompt]) for prompt in found]
 
 
-def seen(path: Path, answer: Answer) -> Image.Image:
-    """A picture, the map found for it, and the words."""
+def seen(path: Path, answer: Answer, index: int) -> Image.Image:
+    """A picture of a prompt, what was found in it, and the words."""
     tile = Image.new("RGB", (2 * TILE, TILE + 60), "white")
     tile.paste(read_image(path).resize((TILE, TILE)), (0, 0))
-    tile.paste(Image.fromarray((answer.maps[0] * 255).astype(np.uint8)).resize((TILE, TILE)), (TILE, 0))
-    words = "; ".join(item.text for item in answer.expressions) or f"(does not parse) {answer.text}"
+    tile.paste(Image.fromarray(alpha(answer, index)).resize((TILE, TILE)), (TILE, 0))
+    said = "; ".join(item.text for item in answer.expressions if item.image == index)
+    words = f"(does not parse) {answer.text}" if answer.errors else said
     ImageDraw.Draw(tile).text((4, TILE + 4), textwrap.fill(words, 64)[:250], fill="black")
     return tile
 
@@ -55,28 +62,34 @@ def main() -> None:
     parser.add_argument("--segmenter", type=Path, default=Path("artifacts/download/models/segmenter"))
     parser.add_argument("--adapter", type=Path, default=Path("artifacts/cgpo/adapter"))
     parser.add_argument("--examples", type=Path, help="a PNG to draw the first 24 answers into")
+    parser.add_argument("--task", choices=list(KINDS), default="sod")
     options = parser.parse_args()
-    predictor = load(trained_here(options.policy, options.adapter, options.segmenter, None))
+    chosen = trained_here(options.policy, options.adapter, options.segmenter, None)
+    predictor = load(chosen)
     parsed: list[bool] = []
     at_once: list[bool] = []
     scores: list[float] = []
     words: Counter[str] = Counter()
     tiles: list[Image.Image] = []
-    for path, mask in (pair for folder in options.folders for pair in photographs(folder)):
-        answer = predictor.predict([path], "sod")
-        parsed.append(not answer.errors)
-        at_once.append(parsed[-1] and answer.attempts == 1)
-        words.update(item.text for item in answer.expressions)
-        if mask is not None:
-            scores.append(s_measure(answer.maps[0], np.asarray(Image.open(mask).convert("L")) > 127))
-        if options.examples and len(tiles) < 24:
-            tiles.append(seen(path, answer))
-    if tiles:
+    count = 0
+    for folder in options.folders:
+        for prompt, masks in photographs(folder, options.task, chosen.settings.chunk):
+            answer = predictor.predict([picture.path for picture in prompt], options.task)
+            count += len(prompt)
+            parsed.append(not answer.errors)
+            at_once.append(parsed[-1] and answer.attempts == 1)
+            words.update(item.text for item in answer.expressions)
+            for map_, mask in zip(answer.maps, masks):  # instances have none, and no S-measure
+                if mask.is_file():
+                    scores.append(s_measure(map_, np.asarray(Image.open(mask).convert("L")) > 127))
+            if options.examples:
+                tiles += [seen(picture.path, answer, index) for index, picture in enumerate(prompt)]
+    if tiles := tiles[:24]:
         sheet = Image.new("RGB", (4 * 2 * TILE, -(-len(tiles) // 4) * (TILE + 60)), "white")
         for index, tile in enumerate(tiles):
             sheet.paste(tile, (index % 4 * 2 * TILE, index // 4 * (TILE + 60)))
         sheet.save(options.examples)
-    found: dict[str, float] = {"photographs": len(parsed)}
+    found: dict[str, float] = {"photographs": count, "prompts": len(parsed)}
     found |= {key: round(float(np.mean(ok)), 4) for key, ok in (("parsed", parsed), ("at_once", at_once))}
     if scores:
         found["with_masks"], found["S"] = len(scores), round(float(np.mean(scores)), 4)

@@ -330,6 +330,45 @@ def test_odd_words_of_a_command_line(command: Any) -> None:
     assert "--base is the policy without an adapter" in done.output
 
 
+def test_a_group_without_an_answer_is_asked_about_in_halves(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four images; the answer to two parses, but for the half with the narrow one."""
+    whole, narrow = "cosod", (24, 16)
+
+    def prompt(self: Policy, images: list[Image.Image], instruction: str) -> str:
+        alone = len(images) == 2 and not any(image.size == narrow[::-1] for image in images)
+        return SAID[whole] if alone else "I see nothing of note."
+
+    monkeypatch.setattr(Policy, "prompt", prompt)
+    monkeypatch.setattr(
+        Policy, "generate", lambda self, prompts, *_: [SimpleNamespace(text=prompt) for prompt in prompts]
+    )
+    for group in ("good", "bad"):
+        Path(group).mkdir()
+        for name in "1234":
+            picture(*(narrow if group == "bad" and name == "4" else SIZE)).save(f"{group}/{name}.png")
+    call = ("--task", "cosod", "--out", "out", "--format", "map")
+    done = command("good", *call)
+    (entry,) = json.loads(Path("out/response.json").read_text())["answers"]
+    assert (entry["parts"], entry["attempts"], entry["errors"]) == ([2, 2], 4 + 1 + 1, [])
+    images = [f"good/{name}.png" for name in "1234"]
+    assert [(item["image"], item["text"]) for item in entry["expressions"]] == [
+        *zip(images, ["top", "bottom"] * 2, strict=True)
+    ]
+    assert np.array(Image.open("out/maps/good/4.png"))[:, 0].tolist() == [0] * 12 + [255] * 12
+    assert "parse" not in done.output
+
+    done = command("good", "bad", *call)
+    assert done.exit_code == 0
+    assert "top; bottom, of a part of the group nothing, the response does not parse" in done.output
+    assert "1 of 2 answers do not parse: their maps are empty" in done.output
+    assert np.array(Image.open("out/maps/bad/1.png")).max() == 255
+    assert np.array(Image.open("out/maps/bad/4.png")).max() == 0
+    done = command("a.png", "b.png", "good/1.png", *call, said="mute")
+    (entry,) = json.loads(Path("out/response.json").read_text())["answers"]
+    assert "parts" not in entry, "one picture shares nothing"
+    assert "1 of 1 answers do not parse" in done.output
+
+
 def test_what_does_not_parse_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = predictor("sod")
     good, bad = SAID["sod"], "I see nothing of note."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saliency_r1.app.archive import write_archive
+from saliency_r1.app.loopback import Loopback
 from saliency_r1.app.turns import Models, Turn
 from saliency_r1.app.uploads import MOST_BYTES, Upload, read_uploads
 from saliency_r1.app.view import complain, hint, show, style
@@ -169,18 +171,24 @@ def check_port(port: int) -> None:
 
 
 def serve(models: Models, most: int, port: int, browser: bool = False) -> None:
-    """Show the page on loopback until it is interrupted; nothing of it is sent anywhere else."""
+    """Show the page on loopback until it is interrupted or terminated; nothing of it is sent anywhere else.
+
+    Uploads and archives go when it ends, unless `GRADIO_TEMP_DIR` keeps uploads elsewhere.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its default action would leave pictures behind
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
     os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # Gradio asks itself whether it is up, and no proxy can tell it
-    import gradio as gr
-
     with tempfile.TemporaryDirectory(prefix="saliency-r1-app-") as folder:
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(folder) / "uploads"))  # Gradio reads it when it is imported
+        import gradio as gr
+        from starlette.middleware import Middleware
+
         blocks = build(models, most, Path(folder))
         fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         blocks.launch(
             server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser, max_file_size=MOST_BYTES,
             css=_PAGE + style(), theme=gr.themes.Soft(**fonts), footer_links=[], enable_monitoring=False, quiet=True,
-            ssr_mode=False,
+            ssr_mode=False, app_kwargs={"middleware": [Middleware(Loopback)]},
         )  # fmt: skip
 
 

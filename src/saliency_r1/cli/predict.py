@@ -127,6 +127,7 @@ class _Bar:
         self._line = self._bar.add_task("", total=total)
         self._total = total
         self._failed: list[str] = []
+        self._answers = self._unparsed = 0
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -134,6 +135,8 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        if self._unparsed:
+            say(f"{self._unparsed} of {self._answers} answers do not parse: their maps are empty", error=True)
         if self._failed and self._total > 1:
             listed = "\n".join(f"  {name}" for name in self._failed)
             say(f"{len(self._failed)} of {self._total} have no result:\n{listed}", error=True)
@@ -154,5 +157,7 @@ class _Bar:
             self._failed.append(name)
             say(describe(done.outcome.error, "predict"), error=True)
         else:
+            self._answers += 1
+            self._unparsed += bool(done.outcome.errors)
             say(printable(f"{name}: {done.outcome.summary}"))
         self._bar.advance(self._line)

@@ -22,7 +22,7 @@ batches, several times as fast (`predictor` stands for `Predictor.open("exported
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saliency_r1 import cot, tasks
+from saliency_r1.data.samples import chunks
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.pictures import check_shape, read_picture, to_rgb
 from saliency_r1.prediction.errors import PredictError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 Source = Image.Image | str | Path
 T = TypeVar("T")
 ATTEMPTS, TEMPERATURE = 4, 0.7  # the first answer is greedy; one that does not parse is sampled anew, so often at most
+HALVED = 4  # a group of so many images is asked about in halves where no answer parses; one image shares nothing
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Answer:
         instances: SIS: one segment an expression, with `mask` (bool H x W), `probability` and `score`; else none.
         sizes: (height, width) of each image.
         attempts: how often the model was asked; 1: the answer is the greedy one.
+        parts: how many images each prompt showed, where a group was asked about in halves; empty: it was one prompt.
+            Then `text` and `reasoning` are theirs, a line each, and `errors` are of those that do not parse.
     """
 
     text: str
@@ -82,6 +86,7 @@ class Answer:
     instances: tuple[Segmented, ...]
     sizes: tuple[tuple[int, int], ...]
     attempts: int = 1
+    parts: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, said: Answered, grounded: Grounded, attempts: int) -> Answer:
@@ -101,9 +106,11 @@ class Answer:
     @property
     def summary(self) -> str:
         """What was found, in a line."""
+        named = "; ".join(item.text for item in self.expressions)
         if self.errors:
-            return f"nothing, the response does not parse: {'; '.join(self.errors)}"
-        return "; ".join(item.text for item in self.expressions) or "nothing stands out"
+            about = "of a part of the group nothing" if named else "nothing"
+            return f"{named}{', ' if named else ''}{about}, the response does not parse: {'; '.join(self.errors)}"
+        return named or "nothing stands out"
 
     @property
     def masks(self) -> list[list[NDArray[np.bool_]]]:
@@ -191,7 +198,8 @@ class Predictor:
         """Answer one prompt: `images` is one image for `sod` and `sis`, a group for `cosod`.
 
         The answer is greedy. Where it does not parse, up to three are sampled, with seeds of their own, and the first
-        that parses stands in its place; where none does, it stays.
+        that parses stands in its place; where none does, it stays, but a group of four and more is asked about in
+        halves.
 
         Raises `PredictError` for an unknown task, no image, or several images where the task takes one.
         """
@@ -245,7 +253,38 @@ class Predictor:
             for about, (text, each, pictures) in enumerate(zip(texts, sizes, prompts, strict=True))
         ]
         grounded = ground(_Checked(self.segmenter), said, len(said))
-        return [Answer.of(*one) for one in zip(said, grounded, attempts, strict=True)]
+        answers = [Answer.of(*one) for one in zip(said, grounded, attempts, strict=True)]
+        return [
+            self._halved(answer, pictures, rules) if answer.errors and len(pictures) >= HALVED else answer
+            for answer, pictures in zip(answers, prompts, strict=True)
+        ]
+
+    def _halved(self, answer: Answer, pictures: Sequence[Image.Image], rules: tasks.Task) -> Answer:
+        """The answer to a group that is asked about in halves, because that to the whole does not parse; where none of
+        theirs does, it stays.
+        """
+        halves = self._answers(chunks(pictures, -(-len(pictures) // 2)), rules)
+        found = _joined(halves)
+        attempts = answer.attempts + found.attempts
+        return replace(answer if all(half.errors for half in halves) else found, attempts=attempts)
+
+
+def _joined(parts: Sequence[Answer]) -> Answer:
+    """The answers to parts of a group as one, in order; at least one part, of SOD or CoSOD."""
+    begins = [sum(len(part.sizes) for part in parts[:place]) for place in range(len(parts))]
+    return Answer(
+        text="\n".join(part.text for part in parts),
+        reasoning="\n".join(part.reasoning for part in parts),
+        expressions=tuple(
+            replace(item, image=item.image + begin) for part, begin in zip(parts, begins) for item in part.expressions
+        ),
+        errors=tuple(error for part in parts for error in part.errors),
+        maps=tuple(map_ for part in parts for map_ in part.maps),
+        instances=(),
+        sizes=tuple(size for part in parts for size in part.sizes),
+        attempts=sum(part.attempts for part in parts),
+        parts=tuple(count for part in parts for count in part.parts or [len(part.sizes)]),
+    )
 
 
 def ask(

@@ -170,6 +170,8 @@ class Record:
             "attempts": answer.attempts,
             "sha256": _hashes(prompt),
         }
+        if answer.parts:
+            entry["parts"] = list(answer.parts)
         if self.together:
             entry["sizes"] = [list(size) for size in answer.sizes]
             entry["regions"] = [[_coded(region) for region in regions] for regions in answer.regions]
