@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
 from saliency_r1.prediction.formats import FORMATS
-from saliency_r1.prediction.work import Prompt
+from saliency_r1.prediction.work import Picture
 
 RESPONSE, JOURNAL = "response.json", ".answers.jsonl"
 COCO, LINES = "coco.json", "answers.jsonl"
@@ -71,9 +71,9 @@ def written(out: Path) -> Written:
     return known
 
 
-def paths_of(prompt: Prompt, asked: Iterable[str]) -> list[str]:
-    """The files that an answer is written to, one a picture and format."""
-    return [FORMATS[name].path(one.name) for name in asked if name not in WHOLE for one in prompt]
+def paths_of(pictures: Sequence[Picture], asked: Iterable[str]) -> list[str]:
+    """The files that the results of pictures are written to, one a picture and format."""
+    return [FORMATS[name].path(one.name) for name in asked if name not in WHOLE for one in pictures]
 
 
 def lines_of(journal: Path) -> list[dict[str, Any]]:
