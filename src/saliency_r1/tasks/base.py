@@ -129,4 +129,5 @@ def weighted(components: dict[str, float], weights: Mapping[str, float]) -> Rewa
     """
     if set(components) != set(weights):
         raise ValueError(f"reward weights {sorted(weights)} do not fit the components {sorted(components)}")
-    return Reward(min(1.0, float(sum(weights[name] * value for name, value in components.items()))), components)
+    value = float(sum(weights[name] * component for name, component in components.items()))
+    return Reward(1.0 if value > 1 else value, components)  # not `min`, which makes 1 of what is not a number
