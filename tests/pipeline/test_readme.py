@@ -27,6 +27,7 @@ ELSEWHERE = {
     'python -m flows.serve --cron "0 2 * * *"': "tests/flows/test_serve.py",
     "saliency-r1 benchmark --model FOLDER_OR_URL --data ECSSD": "tests/benchmark; model and data set are the reader's",
     "saliency-r1 app": "tests/app/test_page.py, in a browser",
+    "saliency-r1 data check --params profiles/paper-3b.yaml": "ends with what is missing; tests/data/test_survey.py",
     "cp profiles/paper-3b.yaml params.yaml && dvc repro": "needs a hub and a GPU; test_params checks the profile",
 }
 # At its smallest an update fits into a second, and three experiments into a test.

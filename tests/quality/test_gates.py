@@ -21,7 +21,7 @@ FIRST = pl.col("sample_id") == pl.col("sample_id").first()
 def params() -> Params:
     content = load_yaml(ROOT / "params.yaml")
     content["download"]["datasets"] = ["scenes-sod", "scenes-sis/test", "scenes-cosod"]
-    content["cgpo"] |= {"updates": 3, "batch_size": 2, "warmup": 1, "isr": content["cgpo"]["isr"] | {"every": 2}}
+    content["cgpo"] |= {"updates": 3, "batch_size": 2, "warmup": 1}
     return parse_params(content)
 
 

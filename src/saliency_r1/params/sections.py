@@ -148,12 +148,6 @@ class Sft(Section):
     checkpoint_every: Count
     evaluate_samples: Count
 
-    @model_validator(mode="after")
-    def _warmed_up(self) -> Self:
-        if self.warmup >= self.steps:
-            raise ValueError(f"warmup {self.warmup} with steps {self.steps}: lr is never reached; set fewer")
-        return self
-
 
 class Weights(Section):
     """Weights of the reward's components; they sum to one, so that a reward lies in [0, 1]."""
@@ -225,18 +219,6 @@ class Cgpo(Section):
     max_grad_norm: Positive
     average: Annotated[float, Field(ge=0, lt=1)]
     checkpoint_every: Count
-
-    @model_validator(mode="after")
-    def _takes_place(self) -> Self:
-        """What is asked for has to happen within the run."""
-        if self.warmup >= self.updates:
-            raise ValueError(f"warmup {self.warmup} with updates {self.updates}: lr is never reached; set fewer")
-        if self.isr.every > self.updates:
-            raise ValueError(
-                f"isr.every {self.isr.every} with updates {self.updates}: there is never an ISR step; set fewer, or 0 "
-                "for none"
-            )
-        return self
 
     @model_validator(mode="after")
     def _compared(self) -> Self:
