@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -58,13 +58,25 @@ def main() -> None:
         print(f"{name} is no longer served: no run will start until it is served again", flush=True)
 
 
+class _Runner(Runner):
+    """Prefect's, which pauses nothing when it ends, and ends at once where the server has gone.
+
+    A pause is a person's. Who stops serving pauses nothing, so that what is missed meanwhile is planned and made up
+    for, and another one that serves goes on. After an error a night that runs goes on as well, and is not waited for.
+    """
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        if isinstance(error := exc_info[1], Exception):
+            raise error
+        await super().__aexit__(*exc_info)
+
+
 def serve(deployment: str, cron: str | None, force: bool) -> None:
     """Wait for the server, register the deployment, and run what is due until the runner ends or gives up."""
     name = f"{night.name}/{deployment}"
     wait_for_server()
-    # No limit at the server: `only_run` holds where a run was killed, too. A pause is a person's: who stops serving
-    # pauses nothing, so that what is missed meanwhile is planned and made up for, and another one that serves goes on.
-    runner = Runner(name=deployment, limit=1, pause_on_shutdown=False)
+    # No limit at the server: `only_run` holds where a run was killed, too.
+    runner = _Runner(name=deployment, limit=1, pause_on_shutdown=False)
     added = [
         runner.add_flow(
             night, deployment, schedules=hours(name, cron), paused=paused(name), parameters={"force": force}
