@@ -49,7 +49,7 @@ def _annotate(params: Params) -> None:
         for number in progress(missing, label=f"annotate, {parts.size} samples each"):
             own = parts.of(rows, number)
             made = annotation.annotate(
-                own, DOWNLOAD, annotator, judge, options.threshold, options.attempts, params.seed
+                own, DOWNLOAD, annotator, judge, options.threshold, options.attempts, params.seed, len(own)
             )
             with parts.writing(number) as folder:
                 write_json(folder / "annotations.json", [asdict(one) for one in made])

@@ -56,7 +56,7 @@ def truths(row, folder):
 def test_annotations_parse_and_name_every_target(samples, index):
     folder, rows = samples
     row = rows[index]
-    (made,) = annotate([row], folder, OfflineAnnotator(0.7), Oracle(truths(row, folder)), 0.7, 3, 0)
+    (made,) = annotate([row], folder, OfflineAnnotator(0.7), Oracle(truths(row, folder)), 0.7, 3, 0, 1)
     parsed = cot.parse(made.response, row["task"], len(row["images"]))
     assert parsed.ok, parsed.errors
     assert [item.text for item in parsed.expressions] == list(made.expressions)
@@ -68,17 +68,17 @@ def test_annotations_parse_and_name_every_target(samples, index):
 def test_a_sample_that_is_not_found_is_rewritten_and_at_last_set_aside(samples):
     folder, rows = samples
     second_try, never = Oracle(truths(rows[0], folder), blind=1), Oracle(truths(rows[0], folder), blind=9)
-    (made,) = annotate([rows[0]], folder, OfflineAnnotator(0.7), second_try, 0.7, 3, 0)
+    (made,) = annotate([rows[0]], folder, OfflineAnnotator(0.7), second_try, 0.7, 3, 0, 1)
     assert (made.attempts, made.kept) == (2, True)
-    (made,) = annotate([rows[0]], folder, OfflineAnnotator(0.7), never, 0.7, 3, 0)
+    (made,) = annotate([rows[0]], folder, OfflineAnnotator(0.7), never, 0.7, 3, 0, 1)
     assert (made.attempts, made.kept, made.consistency) == (3, False, 0.0)
 
 
 def test_wording_depends_on_the_sample_alone(samples, segmenter):
     folder, rows = samples
     annotator = OfflineAnnotator(0.7)
-    together = annotate(rows, folder, annotator, segmenter, 0.5, 2, 3)
-    alone = [annotate([row], folder, annotator, segmenter, 0.5, 2, 3)[0] for row in reversed(rows)]
+    together = list(annotate(rows, folder, annotator, segmenter, 0.5, 2, 3, 6))
+    alone = [next(iter(annotate([row], folder, annotator, segmenter, 0.5, 2, 3, 1))) for row in reversed(rows)]
     assert [made.response for made in together] == [made.response for made in reversed(alone)]
 
 
@@ -137,7 +137,7 @@ class Finder:
 )
 def test_where_nothing_stands_out_that_is_what_is_said(tmp_path, task, filled, expressions):
     row, finder = photographs(tmp_path, task, filled), Finder()
-    (made,) = annotate([row], tmp_path, OfflineAnnotator(0.7, 0.5), finder, 0.7, 3, 0)
+    (made,) = annotate([row], tmp_path, OfflineAnnotator(0.7, 0.5), finder, 0.7, 3, 0, 1)
     parsed = cot.parse(made.response, task, len(filled))
     assert parsed.ok, parsed.errors
     assert parsed.reasoning
@@ -159,7 +159,7 @@ def test_an_annotator_that_says_nothing_of_what_stands_out_is_asked_again(tmp_pa
         def write(self, tries):
             return [Proposal("Nothing.") for _ in tries]
 
-    (made,) = annotate([photographs(tmp_path, "sod", [1])], tmp_path, Silent(), Finder(), 0.7, 2, 0)
+    (made,) = annotate([photographs(tmp_path, "sod", [1])], tmp_path, Silent(), Finder(), 0.7, 2, 0, 1)
     assert (made.attempts, made.kept, made.response) == (2, False, "")
 
 

@@ -198,11 +198,11 @@ def test_bad_answers_are_set_aside_and_good_ones_kept(server, annotator, samples
     """Through the whole loop: a fault becomes feedback for the next attempt."""
     folder, rows = samples
     server.replies = [lambda _: completion("I see a disc."), lambda _: completion(GOOD)]
-    (made,) = annotate([rows[0]], folder, annotator(), segmenter, 0.0, 2, 0)
+    (made,) = annotate([rows[0]], folder, annotator(), segmenter, 0.0, 2, 0, 1)
     assert (made.attempts, made.kept, made.expressions) == (2, True, ("the red disc",))
     assert "not the JSON" in server.bodies[1]["messages"][0]["content"][-1]["text"]
     server.replies = [lambda _: completion("[]")]
-    (never,) = annotate([rows[1]], folder, annotator(), segmenter, 0.0, 2, 0)
+    (never,) = annotate([rows[1]], folder, annotator(), segmenter, 0.0, 2, 0, 1)
     assert (never.attempts, never.kept, never.response, never.consistency) == (2, False, "", 0.0)
 
 

@@ -47,7 +47,7 @@ def annotated(table: pl.DataFrame, project: Project) -> list[Annotation]:
     """Offline annotations of photographs that carry no attributes, through both gates, on a page."""
     rows = table.to_dicts()
     truths = (mask for row in rows for mask in tasks.get(row["task"]).truth(read_masks(row, project.out)).masks)
-    made = annotate(rows, project.out, OfflineAnnotator(0.4), Believing(truths), 0.7, 1, 0)
+    made = list(annotate(rows, project.out, OfflineAnnotator(0.4), Believing(truths), 0.7, 1, 0, 1))
     artifacts = project.out.parent
     (artifacts / "annotate").mkdir()
     tabulate(table, made).write_parquet(artifacts / "annotate/table.parquet")

@@ -16,5 +16,5 @@ def environment(samples, segmenter):
 @pytest.fixture(scope="module")
 def examples(samples, segmenter):
     folder, rows = samples
-    annotations = annotate(rows, folder, OfflineAnnotator(0.5), segmenter, 0.0, 1, 0)
+    annotations = annotate(rows, folder, OfflineAnnotator(0.5), segmenter, 0.0, 1, 0, 4)
     return sft.Examples(rows, [annotation.response for annotation in annotations])

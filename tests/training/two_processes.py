@@ -29,7 +29,7 @@ images = folder / str(processes.index())
 images.mkdir(exist_ok=True)
 rows = write_samples(images, each=3)
 environment = Environment(load(EMBEDDED / "models/segmenter"), images, WEIGHTS, max_new_tokens=24, batch_size=8)
-annotations = annotate(rows, images, OfflineAnnotator(0.5), environment.segmenter, 0.0, 1, 0)
+annotations = annotate(rows, images, OfflineAnnotator(0.5), environment.segmenter, 0.0, 1, 0, 4)
 examples = sft.Examples(rows, [annotation.response for annotation in annotations])
 policy = fresh(None if trainer == "full" else LORA)
 if trainer.startswith("half-"):  # what the profiles of the paper's size ask for

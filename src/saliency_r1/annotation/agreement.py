@@ -67,21 +67,23 @@ def annotate(
     threshold: float,
     attempts: int,
     seed: int,
-) -> list[Annotation]:
-    """Annotate rows of the sample table (paths relative to `folder`) together, in order.
+    batch_size: int,
+) -> Iterator[Annotation]:
+    """Annotate rows of the sample table (paths relative to `folder`), `batch_size` samples at a time, in order.
 
-    The seed of a sample's wording depends on (seed, its id, the attempt) alone, so neither order nor company changes
-    it. Raises what the annotator raises when it cannot go on.
+    The seed of a sample's wording depends on (seed, its id, the attempt) alone, so neither order nor batch size
+    changes it. Raises what the annotator raises when it cannot go on.
     """
-    drafts = _prepare(rows, folder, segmenter)
-    for attempt in range(attempts):
-        unsettled = [draft for draft in drafts if not draft.best.response or draft.best.consistency < threshold]
-        tries = [_try(draft, attempt, attempts, seed) for draft in unsettled]
-        if tries:
-            _consider(unsettled, annotator.write(tries), segmenter, threshold)
-    return [
-        replace(draft.best, kept=bool(draft.best.response) and draft.best.consistency >= threshold) for draft in drafts
-    ]
+    for start in range(0, len(rows), batch_size):
+        drafts = _prepare(rows[start : start + batch_size], folder, segmenter)
+        for attempt in range(attempts):
+            unsettled = [draft for draft in drafts if not draft.best.response or draft.best.consistency < threshold]
+            tries = [_try(draft, attempt, attempts, seed) for draft in unsettled]
+            if tries:
+                _consider(unsettled, annotator.write(tries), segmenter, threshold)
+        for draft in drafts:
+            kept = bool(draft.best.response) and draft.best.consistency >= threshold
+            yield replace(draft.best, kept=kept)
 
 
 def tabulate(samples: pl.DataFrame, annotations: Iterable[Annotation]) -> pl.DataFrame:
