@@ -135,7 +135,7 @@ def test_a_local_model_that_cannot_be_asked_is_named(tmp_path) -> None:
     shutil.copytree(EMBEDDED / "models/policy", mute, ignore=shutil.ignore_patterns("*.jinja"))
     for folder, why in ((text_only, "cannot be read, expected a vision-language"), (mute, "has no chat template")):
         with pytest.raises(AnnotationError, match=rf"annotate\.model = '{folder}' {why}"):
-            LocalAnnotator(str(folder), 12, 0.7, torch.device("cpu"), torch.float32)
+            LocalAnnotator(str(folder), 12, torch.device("cpu"), torch.float32, 0.7)
 
 
 def test_a_local_model_is_asked_and_its_answer_read() -> None:
@@ -144,7 +144,7 @@ def test_a_local_model_is_asked_and_its_answer_read() -> None:
     from rendered import EMBEDDED
 
     model = str(EMBEDDED / "models/policy")
-    annotator = LocalAnnotator(model, 12, 0.7, torch.device("cpu"), torch.float32)
+    annotator = LocalAnnotator(model, 12, torch.device("cpu"), torch.float32, 0.7)
     said = annotator.write([Try(subject(task), number, 2, (1,)) for number, task in enumerate(("sod", "cosod"))])
     assert all("not the JSON" in one.fault for one in said)
 
@@ -161,7 +161,7 @@ def test_further_attempts_differ_whatever_the_checkpoint_says_of_sampling(tmp_pa
         shutil.copytree(EMBEDDED / "models/policy", tmp_path / name)
         ends = {"eos_token_id": [2], "pad_token_id": 0}
         (tmp_path / name / "generation_config.json").write_text(json.dumps(ends | habits))
-        annotator = LocalAnnotator(str(tmp_path / name), 12, 1.5, torch.device("cpu"), torch.float32)
+        annotator = LocalAnnotator(str(tmp_path / name), 12, torch.device("cpu"), torch.float32, 1.5)
         said[name] = [annotator._answer(Try(subject("sod"), number, 4, (1,))) for number in range(4)]
     assert said["qwen"] == said["plain"]
     assert len(set(said["plain"])) == 4
@@ -175,7 +175,7 @@ def test_a_tokenizer_puts_no_second_beginning_before_that_of_the_template(monkey
     from rendered import EMBEDDED
     from tokenizers.processors import TemplateProcessing
 
-    annotator = LocalAnnotator(str(EMBEDDED / "models/policy"), 1, 0.7, torch.device("cpu"), torch.float32)
+    annotator = LocalAnnotator(str(EMBEDDED / "models/policy"), 1, torch.device("cpu"), torch.float32, 0.7)
     words = annotator.processor.tokenizer
     first = words("a", add_special_tokens=True).input_ids
     begin = words.convert_ids_to_tokens(words.pad_token_id)

@@ -43,4 +43,4 @@ def load(options: Annotate, cache: Path, device: torch.device, dtype: torch.dtyp
             from saliency_r1.annotation.local import LocalAnnotator
 
             temperature = options.endpoint.temperature
-            return LocalAnnotator(options.model, options.answer_tokens, temperature, device, dtype)
+            return LocalAnnotator(options.model, options.answer_tokens, device, dtype, temperature)

@@ -21,7 +21,7 @@ class LocalAnnotator:
     """
 
     def __init__(
-        self, model: str, answer_tokens: int, temperature: float, device: torch.device, dtype: torch.dtype
+        self, model: str, answer_tokens: int, device: torch.device, dtype: torch.dtype, temperature: float = 0.7
     ) -> None:
         from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
