@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from saliency_r1.cot import Expression
+from saliency_r1.prediction.formats import COCO, LINES
 from saliency_r1.prediction.predictor import Answer, PredictError
 from saliency_r1.prediction.record import Record
 from saliency_r1.prediction.run import alone
 from saliency_r1.prediction.work import Picture, Prompt
-from saliency_r1.prediction.written import COCO, JOURNAL, LINES, RESPONSE, written
+from saliency_r1.prediction.written import JOURNAL, RESPONSE, written
 
 
 def answer(count: int = 1, text: str = "a cat") -> Answer:

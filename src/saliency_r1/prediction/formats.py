@@ -51,13 +51,14 @@ class Format(NamedTuple):
         return out / self.path(name)
 
 
-TOGETHER = ("coco", "jsonl")  # one file for all pictures
+COCO, LINES = "coco.json", "answers.jsonl"
+WHOLE = {"coco": COCO, "jsonl": LINES}  # the formats of one file for all pictures
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """The formats of a list with commas, in order. Raises `PredictError` that names the known ones."""
     asked = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    known = [*FORMATS, *TOGETHER]
+    known = [*FORMATS, *WHOLE]
     if unknown := [one for one in asked if one not in known]:
         raise PredictError(f"unknown format {unknown[0]!r}, expected some of {', '.join(known)} with commas between")
     if not asked:
@@ -71,7 +72,7 @@ def write_files(answer: Answer, images: Sequence[Image.Image], prompt: Sequence[
 
     Raises `PredictError` before any is written where there is no place for one of them.
     """
-    formats = [FORMATS[name] for name in asked if name not in TOGETHER]
+    formats = [FORMATS[name] for name in asked if name not in WHOLE]
     for one in formats:
         for picture in prompt:
             _make_room(one.place(out, picture.name), picture)

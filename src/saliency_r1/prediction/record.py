@@ -20,9 +20,10 @@ from typing import Any
 from saliency_r1.inputs.codes import coded
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
+from saliency_r1.prediction.formats import COCO, LINES, WHOLE
 from saliency_r1.prediction.predictor import Answer, PredictError
 from saliency_r1.prediction.work import Picture, Prompt
-from saliency_r1.prediction.written import COCO, JOURNAL, LINES, RESPONSE, WHOLE, lines_of, paths_of, written
+from saliency_r1.prediction.written import JOURNAL, RESPONSE, lines_of, paths_of, written
 from saliency_r1.runtime.files import sha256, write_json, write_text
 from saliency_r1.runtime.messages import printable
 
@@ -107,8 +108,7 @@ class Record:
         if "coco" in self.together:
             write_json(self.out / COCO, coco(detailed))
         if "jsonl" in self.together:
-            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines_for(detailed, self.task))
-            write_text(self.out / LINES, "".join(lines))
+            write_text(self.out / LINES, "".join(map(_line, lines_for(detailed, self.task))))
         (self.out / JOURNAL).unlink(missing_ok=True)
         return [self.out / path for path in paths]
 
@@ -150,7 +150,7 @@ class Record:
         without = [name for answer in answers if "regions" not in answer for name in answer["names"]]
         if without:
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-            files = " and ".join(name for one, name in (("coco", COCO), ("jsonl", LINES)) if one in self.together)
+            files = " and ".join(name for one, name in WHOLE.items() if one in self.together)
             _warn(f"not in {files}: {printable(without[0])}{more}, answered by an earlier run that kept no regions")
         return [answer for answer in answers if "regions" in answer]
 

@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from saliency_r1.inputs.find import key, shown
-from saliency_r1.prediction.formats import write_files
+from saliency_r1.prediction.formats import WHOLE, write_files
 from saliency_r1.prediction.predictor import Answer, Failure, PredictError, Predictor, read_image
 from saliency_r1.prediction.record import Record
 from saliency_r1.prediction.work import Picture, Prompt
-from saliency_r1.prediction.written import RESPONSE, WHOLE, paths_of, written
+from saliency_r1.prediction.written import RESPONSE, paths_of, written
 from saliency_r1.runtime.messages import printable
 
 MOST_PIXELS = 64_000_000  # of the pictures that are answered at once; the one that passes it is the last of them

@@ -15,12 +15,10 @@ from typing import Any
 
 from saliency_r1.inputs.errors import InputError
 from saliency_r1.inputs.text import read_json
-from saliency_r1.prediction.formats import FORMATS
+from saliency_r1.prediction.formats import FORMATS, WHOLE
 from saliency_r1.prediction.work import Picture
 
 RESPONSE, JOURNAL = "response.json", ".answers.jsonl"
-COCO, LINES = "coco.json", "answers.jsonl"
-WHOLE = {"coco": COCO, "jsonl": LINES}  # the formats of one file for all pictures
 
 
 @dataclass
