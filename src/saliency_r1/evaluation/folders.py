@@ -171,12 +171,13 @@ def predicted(folder: Path) -> Path:
 
 def find_truths(folder: Path) -> dict[str, Path]:
     """The ground truths below a folder as `find_maps` finds them. Raises MeasureError for a photo without its mask."""
-    if photos := _photos(_files(folder)):
+    files = _files(folder)
+    if photos := _photos(files):
         raise MeasureError(
             f"{folder}: {len(photos)} photos without a mask, where others have theirs beside them: "
             f"{_listed(sorted(photos))}. Add the masks, or take the photos away"
         )
-    return find_maps(folder)
+    return {name: _one(name, paths) for name, paths in files.items()}
 
 
 def find_files(folder: Path, besides: Iterable[Path] = ()) -> dict[str, Path]:
