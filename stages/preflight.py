@@ -1,8 +1,8 @@
 """Faults that would end a run hours later and can be found at once: `python stages/check.py params` looks first.
 
 The device is looked for, the splits that the stages need are looked up in the catalogue, and a base model that has to
-come from the Hugging Face hub must be there to be had. Folders of models must have a
-configuration, and addresses must be such. Nothing is fetched or computed, and no server is asked.
+come from the Hugging Face hub must be there to be had. Folders of models must have a configuration, and addresses must
+be such. Nothing is fetched or computed, and no server is asked.
 """
 
 import json

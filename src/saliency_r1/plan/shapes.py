@@ -91,11 +91,16 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
 
     Raises `PlanError` for another kind of model, sizes that make none, and `sft.lora.targets` that fit nothing.
     """
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     from saliency_r1.policy.network import language_weights
 
     if config.get("model_type") != "qwen2_5_vl":
         raise PlanError(f"a policy of type {config.get('model_type')!r}, expected 'qwen2_5_vl'")
-    model = _empty(config)
+    with _sizes("policy"), torch.device("meta"):
+        known = Qwen2_5_VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
+        model: Any = Qwen2_5_VLForConditionalGeneration(known)
     if lora is None:
         own = language_weights(model)
         weights = [value.numel() for value in model.parameters() if id(value) in own]
@@ -104,8 +109,8 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         trained, modules = _adapter(model, lora)
     layers = [list(one.parameters()) for one in model.modules() if type(one).__name__ in model._no_split_modules]
     in_layers = {id(value) for layer in layers for value in layer}
-    text: Any = model.config.get_text_config()
-    vision: Any = model.config.vision_config
+    text: Any = known.get_text_config()
+    vision: Any = known.vision_config
     return PolicyShape(
         parameters=sum(value.numel() for value in model.parameters()),
         trained=trained,
@@ -118,16 +123,6 @@ def policy_shape(config: dict[str, Any], lora: Lora | None) -> PolicyShape:
         text=text,
         vision=vision,
     )
-
-
-def _empty(config: dict[str, Any]) -> Any:
-    """A policy's network without its weights, of a `model_type` that transformers knows."""
-    import torch
-    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
-
-    with _sizes("policy"), torch.device("meta"):
-        known = CONFIG_MAPPING[config["model_type"]](**{key: config[key] for key in config if key != "model_type"})
-        return AutoModelForImageTextToText.from_config(known)
 
 
 @contextlib.contextmanager
